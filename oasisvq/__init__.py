@@ -1,0 +1,61 @@
+"""oasisvq: a VQ-VAE codec for brain MRI, trained on OASIS.
+
+    codec = oasisvq.load()
+    content = codec.encode(array)            # (H, W) uint8 or uint16 -> bytes of a .codes file
+    restored = codec.decode(content)         # -> (H, W) array of the same type
+    codes = oasisvq.read_codes("scan.codes")  # .indices (levels, h, w), .header; without torch
+
+Importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oasisvq.errors import (
+    CodesFileError,
+    DatasetError,
+    FileError,
+    ImageError,
+    ModelError,
+    OasisVQError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from oasisvq.codec.codec import Codec
+    from oasisvq.codec.container import Codes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CodesFileError",
+    "DatasetError",
+    "FileError",
+    "ImageError",
+    "ModelError",
+    "OasisVQError",
+    "TrainingError",
+    "__version__",
+    "load",
+    "read_codes",
+]
+
+
+def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
+    """The codec of a model file or run folder; see `oasisvq.codec.codec.Codec.load`.
+
+    Where `path` is None: `$OASISVQ_MODEL`, else the model that `oasisvq train` left in the working
+    folder, else the bundled one.
+    """
+    from oasisvq.codec.codec import Codec
+
+    return Codec.load(None if path is None else Path(path), device)
+
+
+def read_codes(path: Path | str) -> Codes:
+    """Header and indices (levels, h, w) of a `.codes` file, without torch and without the model."""
+    from oasisvq.codec.container import read_codes as read
+
+    return read(Path(path))

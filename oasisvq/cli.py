@@ -1,0 +1,520 @@
+"""Every command: parse, one call, print.
+
+Results go to stdout, notes and progress to stderr. torch is imported inside the commands that
+need it, so that help, version and `info` of a `.codes` file answer at once.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+import oasisvq
+from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.errors import OasisVQError
+
+if TYPE_CHECKING:
+    from oasisvq.bulk import Outcome
+    from oasisvq.codec.codec import Codec
+    from oasisvq.data.dataset import Dataset
+    from oasisvq.evaluation.score import QualityScore, SplitScore
+
+app = typer.Typer(
+    name="oasisvq",
+    help="A VQ-VAE codec for brain MRI, trained on OASIS: scans become small files of discrete codes.",
+    epilog="Start with: oasisvq encode scan.png -o scan.codes && oasisvq decode scan.codes",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(str, Enum):
+    """Where the networks run."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    MPS = "mps"
+    CPU = "cpu"
+
+
+class PresetName(str, Enum):
+    """A named set-up, see `training/presets.py`."""
+
+    SEED = "seed"
+    SMALL = "small"
+    BASE = "base"
+
+
+class Precision(str, Enum):
+    """Arithmetic of the networks in training."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="PATH",
+        help="Model file or run folder. Otherwise $OASISVQ_MODEL, else the model that `train` left "
+        "in this folder, else the bundled one.",
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
+ForceOption = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QualityOption = Annotated[
+    int | None,
+    typer.Option(
+        "-q",
+        "--quality",
+        metavar="LEVELS",
+        help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
+    ),
+]
+ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]
+
+
+def note(message: str) -> None:
+    """One line for a person, on stderr."""
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(message: str) -> str:
+    """Control characters, which a file's name may hold, written as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+
+
+def print_json(result: object) -> None:
+    """A result as JSON on stdout."""
+    print(json.dumps(result, indent=2))
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"oasisvq {oasisvq.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal; gives a function of (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def load_codec(model: Path | None, device: Device) -> "Codec":
+    """The codec to use; says which model it is."""
+    from oasisvq.codec.codec import Codec, choose_model
+
+    choice = choose_model(model, Path.cwd())
+    codec = Codec.load(choice.path, device.value)
+    note(f"model {codec.fingerprint.hex()[:8]}: {choice.path} ({choice.reason}), on {codec.device}")
+    return codec
+
+
+def finish(outcome: "Outcome", verb: str, output: Path) -> None:
+    """Print what a run over a folder did; exit with 1 if anything failed."""
+    ratio = f", {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes" if outcome.done else ""
+    skipped = f", {outcome.skipped:,} already there" if outcome.skipped else ""
+    print(f"{output}: {outcome.done:,} {verb}{ratio}{skipped}")
+    if outcome.failures:
+        note(f"{len(outcome.failures):,} failed:")
+        for failure in outcome.failures:
+            note(f"  {failure}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def preprocess(
+    raw: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with OASIS PNG slices: the one that holds keras_png_slices_train, "
+            "..._validate, ..., a parent of it, or one of them."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    images: ImagesOption = Images.SCANS,
+    size: Annotated[
+        int, typer.Option("--size", help="Pixels to a side; 80 for the classic set-up.")
+    ] = 256,
+    force: ForceOption = False,
+) -> None:
+    """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
+
+    The given splits are kept, and no person is in two of them. A prepared dataset opens in an
+    instant, and training decodes nothing.
+    """
+    from oasisvq.data.preprocess import preprocess as run
+
+    with progress_bar("reading slices") as advance:
+        dataset = run(raw, output, images=images, size=size, force=force, advance=advance)
+    for name, split in dataset.splits.items():
+        subjects = len({record.subject for record in split.records})
+        print(f"{name}: {len(split.records):,} slices of {subjects:,} subjects")
+    print(f"{output}: {dataset.layout}, {images.value}, {size}×{size}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Run folder: model, checkpoint, metrics.jsonl.")
+    ] = Path("oasisvq-run"),
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            "--preset",
+            help="seed: the classic 80×80 set-up; small: two CPU cores, under an hour; base: a GPU. "
+            "[default: base on a GPU, else small]",
+        ),
+    ] = None,
+    images: ImagesOption = Images.SCANS,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="[default: the preset's]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images a step. [default: the preset's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=1e-9, help="[default: the preset's]")
+    ] = None,
+    levels: Annotated[
+        int | None,
+        typer.Option("--levels", min=1, max=64, help="Residual levels; 1 is the classic VQ-VAE."),
+    ] = None,
+    codebook_size: Annotated[
+        int | None, typer.Option("--codebook-size", min=2, max=65_535, help="Codes of each level.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and draws.")] = 0,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="auto: bfloat16 where the hardware computes in it."),
+    ] = Precision.AUTO,
+    device: DeviceOption = Device.AUTO,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a model on a prepared dataset or a raw OASIS folder.
+
+    The run folder gets model.safetensors, which the other commands then use by themselves,
+    a checkpoint every epoch, and metrics.jsonl. Ctrl-C stops after the current step and leaves a
+    usable model; --resume goes on from there. It ends with the scores of the validation split.
+    """
+    from oasisvq.training import command
+
+    overrides = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "levels": levels,
+        "codebook_size": codebook_size,
+    }
+    request = command.Request(
+        data=data,
+        run=output,
+        preset=preset.value if preset else None,
+        images=images,
+        overrides={name: given for name, given in overrides.items() if given is not None},
+        seed=seed,
+        precision=precision.value,
+        device=device.value,
+        max_minutes=max_minutes,
+        resume=resume,
+        force=force,
+    )
+    with progress_bar("reading slices") as advance, stop_on_signals() as should_stop:
+        trained = command.train(request, note, should_stop, advance)
+    if trained is None:
+        return
+    if not trained.finished:
+        note(
+            f"stopped at step {trained.step:,}; {trained.model} is usable; "
+            "go on with the same command and --resume"
+        )
+    if trained.has_validation:
+        score_and_print(trained.model, device, trained.dataset, "validation", [], as_json=False)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM asks for a stop; the second one stops at once."""
+    asked = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        note("stopping after this step; once more to stop at once")
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@app.command()
+def encode(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A grey image (PNG, JPEG, TIFF, WebP; 8 or 16 bits), or a folder of them."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File or, for a folder, folder. [default: scan.codes]"),
+    ] = None,
+    quality: QualityOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    force: ForceOption = False,
+) -> None:
+    """Compress an image to a .codes file, or a folder of images to a folder of them.
+
+    Any size works. A 16-bit image comes back with 16 bits in its own range. A folder's tree is
+    kept; outputs that are there and whole are skipped, and a bad file does not stop the others.
+    """
+    from oasisvq import bulk
+    from oasisvq.files import refuse_overwrite
+
+    is_folder = bulk.require_source(source)
+    if is_folder and output is None:
+        usage_error("name the folder to write with -o")
+    if not is_folder:
+        refuse_overwrite(output or bulk.encoded_name(source), force)
+    codec = load_codec(model, device)
+    if is_folder:
+        assert output is not None
+        with progress_bar("encoding") as advance:
+            outcome = bulk.encode_folder(codec, source, output, quality, force, advance)
+        finish(outcome, "encoded", output)
+        return
+    codes = output or bulk.encoded_name(source)
+    size = bulk.encode_file(codec, source, codes, quality, force)
+    print(
+        f"{codes}: {size:,} bytes ({source.stat().st_size / size:.1f} times smaller than {source.name})"
+    )
+
+
+@app.command()
+def decode(
+    source: Annotated[Path, typer.Argument(help="A .codes file, or a folder of them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="PNG or TIFF file or, for a folder, folder. [default: scan.decoded.png]",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    force: ForceOption = False,
+) -> None:
+    """Restore the image of a .codes file, or of every such file in a folder.
+
+    It needs the model that made the file, and refuses any other.
+    """
+    from oasisvq import bulk
+    from oasisvq.files import refuse_overwrite
+
+    is_folder = bulk.require_source(source)
+    if is_folder and output is None:
+        usage_error("name the folder to write with -o")
+    image = output or bulk.decoded_name(source)
+    if not is_folder:
+        refuse_overwrite(image, force)
+    codec = load_codec(model, device)
+    if is_folder:
+        with progress_bar("decoding") as advance:
+            outcome = bulk.decode_folder(codec, source, image, force, advance)
+        finish(outcome, "decoded", image)
+        return
+    bulk.decode_file(codec, source, image, force)
+    print(f"{image}: restored, {image.stat().st_size:,} bytes")
+
+
+@app.command()
+def score(
+    data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")] = Path(
+        "data"
+    ),
+    split: Annotated[str, typer.Option("--split", help=" | ".join(SPLITS))] = "validation",
+    quality: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="LEVELS",
+            help="Levels to keep; give it several times for several. [default: the model's]",
+        ),
+    ] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option("--images", help="Of a raw folder. [default: what the model was trained on]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Of a raw folder. [default: what the model was trained on]"),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure size and quality over a split: each slice is encoded to a real file and decoded.
+
+    Bytes are whole files. SSIM is scikit-image's with gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False on a range of 255; foreground SSIM is the mean of its map where the
+    original is above 20. An all-black image is scored beside it, since it does not score 0.
+    """
+    from oasisvq.codec.codec import RUN_FOLDER
+
+    codec = load_codec(model, device)
+    images = images or Images(codec.card.get("images", Images.SCANS.value))
+    size = size or int(codec.card.get("size", 256))
+    with opened_dataset(data, RUN_FOLDER / "dataset", images, size) as dataset:
+        print_score(codec, dataset, split, quality or [], as_json)
+
+
+@contextmanager
+def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Iterator["Dataset"]:
+    """A prepared dataset, or a raw folder: as the last run prepared it, else prepared for now."""
+    import tempfile
+
+    from oasisvq.data.dataset import is_prepared, open_dataset
+    from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
+
+    if is_prepared(data):
+        yield open_dataset(data)
+    elif is_prepared_from(prepared, data, images, size):
+        yield open_dataset(prepared)
+    else:
+        with tempfile.TemporaryDirectory(prefix="oasisvq-") as folder:
+            with progress_bar("reading slices") as advance:
+                dataset = open_or_prepare(
+                    data, Path(folder) / "dataset", images=images, size=size, advance=advance
+                )
+            yield dataset
+
+
+def score_and_print(
+    model: Path, device: Device, dataset: "Dataset", split: str, qualities: list[int], as_json: bool
+) -> None:
+    """Score a model file on an open dataset."""
+    print_score(load_codec(model, device), dataset, split, qualities, as_json)
+
+
+def print_score(
+    codec: "Codec", dataset: "Dataset", split: str, qualities: list[int], as_json: bool
+) -> None:
+    """Score a codec on an open dataset and print the table or JSON."""
+    from oasisvq.evaluation.score import score_split
+
+    with progress_bar(f"scoring {split}") as advance:
+        result = score_split(codec, dataset, split, qualities or [codec.config.default_levels], advance)
+    print_json(result.as_dict()) if as_json else print(score_table(result))
+
+
+def score_table(result: "SplitScore") -> str:
+    """Scores as lines of text."""
+    head = "quality    bytes  bits/px  vs PNG  SSIM             foreground SSIM  PSNR dB"
+    lines = [
+        f"{result.split}: {result.slices:,} slices of {result.subjects} subjects, "
+        f"{result.size}×{result.size}, model {result.fingerprint[:8]}; mean ± deviation of subjects",
+        head,
+    ]
+    lines += [_score_line(str(each.levels), each) for each in result.qualities]
+    lines.append(_score_line("black", result.black))
+    for each in result.qualities:
+        lines.append(f"worst at quality {each.levels}: {each.worst_slice}, SSIM {each.worst_ssim:.4f}")
+        if each.dice:
+            dice = ", ".join(f"label {label} {value:.4f}" for label, value in each.dice.items())
+            lines.append(f"Dice at quality {each.levels}: {dice}")
+    return "\n".join(lines)
+
+
+def _score_line(name: str, row: "QualityScore") -> str:
+    size = (
+        f"{row.file_bytes:8,.0f} {row.bits_per_pixel:8.4f} {row.ratio_to_png:6.1f}×"
+        if row.levels
+        else f"{'-':>8} {'-':>8} {'-':>7}"
+    )
+    spreads = "  ".join(
+        f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (row.ssim, row.foreground_ssim)
+    )
+    return f"{name:>7} {size}  {spreads}  {row.psnr.mean:.2f}"
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A .codes file, a model or run folder, or a dataset.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a .codes file, a model or a prepared dataset is."""
+    from oasisvq import describe
+
+    facts = describe.describe(path)
+    if as_json:
+        print_json(facts)
+        return
+    width = max(len(key) for key in facts)
+    for key, fact in facts.items():
+        shown = json.dumps(fact) if isinstance(fact, (dict, list)) else str(fact)
+        print(printable(f"{key:<{width}}  {shown}"))
+
+
+def usage_error(message: str) -> NoReturn:
+    """Say what is wrong with the call and exit with 2."""
+    note(f"oasisvq: {message}")
+    raise typer.Exit(2)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; every error of a user or a file becomes one line and exit code 1."""
+    try:
+        app(args=arguments, prog_name="oasisvq")
+    except OasisVQError as error:
+        note(f"oasisvq: {error}")
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)

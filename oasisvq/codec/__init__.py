@@ -1,0 +1,1 @@
+"""The chain: image file <-> scan <-> pixels <-> latents <-> indices <-> payload <-> codes."""

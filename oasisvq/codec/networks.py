@@ -1,0 +1,192 @@
+"""Pixels <-> latents: the encoder and decoder networks.
+
+Shapes: B batch, C channels, H×W image, h×w grid (h = H / stride), D code dimension.
+
+Both networks are plain residual convolutions without normalisation layers. Pixels are folded
+into channels before the first convolution and unfolded after the last (space-to-depth), so that
+no convolution runs at full resolution and most of the arithmetic is on the small grids.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oasisvq.codec.container import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
+from oasisvq.errors import ModelError
+
+MAX_CHANNELS = 4096
+MAX_BLOCKS = 64
+MAX_CODE_DIM = 1024
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that rebuilds a model; stored as JSON in its safetensors file.
+
+    Attributes:
+        window: height and width in pixels of the field of view that the model was trained on;
+            multiples of `stride`. An image whose content lies in the centred window of this size
+            is coded by that window alone.
+        stride: pixels to a side of one grid cell, a power of two.
+        encoder_channels: channels of each encoder stage, finest first; each further stage
+            halves the resolution and the last one works on the grid.
+        encoder_blocks: residual blocks of each encoder stage.
+        decoder_channels: channels of each decoder stage, starting on the grid.
+        decoder_blocks: residual blocks of each decoder stage.
+        code_dim: dimension D of a code vector.
+        codebook_size: codes K of each level.
+        levels: residual levels L.
+        default_levels: levels kept where no quality is named.
+    """
+
+    window: tuple[int, int]
+    stride: int
+    encoder_channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    code_dim: int
+    codebook_size: int
+    levels: int
+    default_levels: int
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("code_dim", 1, MAX_CODE_DIM),
+            ("codebook_size", 2, MAX_CODEBOOK_SIZE),
+            ("levels", 1, MAX_LEVELS),
+            ("default_levels", 1, self.levels),
+            ("stride", 1, MAX_STRIDE),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ModelError(
+                    f"model config: {name} is {getattr(self, name)}, expected {low} to {high}"
+                )
+        if self.stride & (self.stride - 1):
+            raise ModelError(f"model config: stride is {self.stride}, expected a power of two")
+        if len(self.window) != 2 or any(
+            side < self.stride or side % self.stride or side > 65_536 for side in self.window
+        ):
+            raise ModelError(
+                f"model config: window is {self.window}, expected two multiples of {self.stride}"
+            )
+        for side in ("encoder", "decoder"):
+            channels: tuple[int, ...] = getattr(self, f"{side}_channels")
+            blocks: tuple[int, ...] = getattr(self, f"{side}_blocks")
+            if not channels or len(channels) != len(blocks) or 2 ** (len(channels) - 1) > self.stride:
+                raise ModelError(
+                    f"model config: {side} has channels {channels} and blocks {blocks}, expected "
+                    f"as many of each, and no more stages than a stride of {self.stride} allows"
+                )
+            if not all(1 <= c <= MAX_CHANNELS for c in channels) or not all(
+                0 <= b <= MAX_BLOCKS for b in blocks
+            ):
+                raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), (B, C, H, W) -> (B, C, H, W); starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        update: Tensor = self.second(F.silu(self.first(F.silu(features))))
+        return features + update
+
+
+def _blocks(channels: int, count: int) -> list[nn.Module]:
+    return [ResidualBlock(channels) for _ in range(count)]
+
+
+class Encoder(nn.Module):
+    """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, blocks = config.encoder_channels, config.encoder_blocks
+        patch = config.stride // 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(patch),
+            nn.Conv2d(patch * patch, channels[0], 3, padding=1),
+            *_blocks(channels[0], blocks[0]),
+        ]
+        for finer, coarser, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
+            layers += [nn.Conv2d(finer, coarser, 2, stride=2), *_blocks(coarser, count)]
+        layers += [nn.SiLU(), nn.Conv2d(channels[-1], config.code_dim, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        latents: Tensor = self.layers(pixels)
+        return latents
+
+
+class Decoder(nn.Module):
+    """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, blocks = config.decoder_channels, config.decoder_blocks
+        patch = config.stride // 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.code_dim, channels[0], 3, padding=1),
+            *_blocks(channels[0], blocks[0]),
+        ]
+        for coarser, finer, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
+            layers += [nn.Conv2d(coarser, 4 * finer, 1), nn.PixelShuffle(2), *_blocks(finer, count)]
+        layers += [
+            nn.SiLU(),
+            nn.Conv2d(channels[-1], patch * patch, 3, padding=1),
+            nn.PixelShuffle(patch),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        pixels: Tensor = self.layers(latents)
+        return pixels
+
+
+def clamp_straight_through(pixels: Tensor) -> Tensor:
+    """Clamp to [0, 1] and pass the gradient unchanged, so that a clamped pixel still learns.
+
+    Outside a head a slice is exactly 0. With the clamp in the loss the decoder may go below 0
+    there and costs nothing; without it, it would have to balance on 0.
+    """
+    return pixels + (pixels.clamp(0, 1) - pixels).detach()
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the weights of all convolutions out in place as the fast kernels want them."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of learned values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiply_adds(module: nn.Module, inputs: Tensor) -> int:
+    """Multiply-add operations of the convolutions of one forward pass, counted by running it."""
+    total = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Conv2d)
+        kernel = layer.weight[0].numel()  # C_in / groups × k × k
+        total += kernel * output.numel()
+
+    hooks = [
+        layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        module(inputs)
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -1,0 +1,145 @@
+"""Image file <-> scan: a plane of grey levels, 8 or 16 bits. Never imports torch."""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from oasisvq.codec.container import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE
+from oasisvq.errors import ImageError
+from oasisvq.files import atomic_writer, read_bytes
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What an image file holds.
+
+    Attributes:
+        plane: (H, W) grey levels, uint8 or uint16.
+    """
+
+    plane: NDArray[np.generic]
+
+    @property
+    def intensity(self) -> tuple[int, int]:
+        """The darkest and the brightest grey level."""
+        return int(self.plane.min()), int(self.plane.max())
+
+
+def as_scan(array: NDArray[np.generic]) -> Scan:
+    """An array as a scan.
+
+    Raises:
+        ImageError: not a non-empty (H, W) array of uint8 or uint16 within the limits.
+    """
+    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16) or not array.size:
+        raise ImageError(
+            f"an array of shape {array.shape} and type {array.dtype}; expected (H, W) of uint8 or "
+            "uint16, not empty"
+        )
+    refuse_large(array.shape[1], array.shape[0], "array")
+    return Scan(array)
+
+
+def refuse_large(width: int, height: int, where: str) -> None:
+    """Raise for an image beyond the pixel limit.
+
+    Raises:
+        ImageError: it has more than `MAX_PIXELS` pixels, or a side beyond `MAX_SIDE`.
+    """
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{where}: {width}×{height} pixels, more than the limit of {MAX_PIXELS:,} "
+            f"(sides up to {MAX_SIDE:,}); cut or shrink it first"
+        )
+
+
+def read_image(path: Path) -> Scan:
+    """Read a grey image: PNG, JPEG, TIFF or WebP of 8 or 16 bits; palette or RGB if all is grey.
+
+    Raises:
+        FileError: the file is missing or unreadable.
+        ImageError: it is no such image, damaged, coloured, transparent, or too large.
+    """
+    content = read_bytes(path, MAX_FILE_BYTES)
+    if not content:
+        raise ImageError(f"{path}: an empty file, expected an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                refuse_large(image.width, image.height, str(path))
+                return Scan(_grey_levels(image, path))
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {error}; cut or shrink it first") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
+
+
+def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{path}: holds several images, expected one; split it first")
+    tiles = getattr(image, "tile", [])  # how the file stores its channels: (codec, box, offset, mode)
+    rawmode = tiles[0][3] if tiles else ""
+    if "16" in str(rawmode) and image.mode in ("RGB", "RGBA", "LA"):
+        raise ImageError(
+            f"{path}: 16-bit colour or alpha channels; expected one grey channel; convert it first"
+        )
+    if image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65_535:
+            raise ImageError(
+                f"{path}: grey levels from {levels.min()} to {levels.max()}, expected 0 to 65535"
+            )
+        return levels.astype(np.uint16)
+    if image.mode in ("P", "PA", "RGB", "RGBA", "LA"):
+        channels = np.asarray(image.convert("RGBA"))
+        if (channels[..., 3] != 255).any():
+            raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
+        red, green, blue = channels[..., 0], channels[..., 1], channels[..., 2]
+        if (red != green).any() or (red != blue).any():
+            raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
+        return np.ascontiguousarray(red)
+    raise ImageError(f"{path}: an image of mode {image.mode}, expected grey of 8 or 16 bits")
+
+
+def write_image(scan: Scan, path: Path) -> None:
+    """Write a scan as PNG or TIFF, without loss, whole or not at all; the inverse of `read_image`.
+
+    Raises:
+        FileError: it cannot be written.
+        ImageError: the name has another ending.
+    """
+    require_writable_suffix(path)
+    image_format = "PNG" if path.suffix.lower() == ".png" else "TIFF"
+    encoded = io.BytesIO()
+    Image.fromarray(scan.plane).save(encoded, format=image_format)
+    with atomic_writer(path) as stream:
+        stream.write(encoded.getvalue())
+
+
+def require_writable_suffix(path: Path) -> None:
+    """Raise unless decoded images can be written under this name.
+
+    Raises:
+        ImageError: the name does not end in one of `WRITABLE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ImageError(
+            f"{path}: decoded images are written as {', '.join(WRITABLE_SUFFIXES)}; rename the output"
+        )

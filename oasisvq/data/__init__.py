@@ -1,0 +1,1 @@
+"""What is on disk before there are pixels: layouts, preprocessing, prepared datasets."""

@@ -1,0 +1,89 @@
+"""A split of a prepared dataset -> batches of pixels on the device.
+
+Shapes: N slices, B batch, H×W window.
+
+The slices stay uint8; a batch is drawn, turned to float and mirrored on the device, so there is
+no loader. A split larger than `RESIDENT_SHARE` of the free memory stays in its memory-mapped
+file, and each batch travels by itself.
+"""
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oasisvq.codec.pixels import Window
+
+RESIDENT_SHARE = 0.5
+
+
+def seeded_generator(*seeds: int) -> torch.Generator:
+    """A generator on the CPU that depends on `seeds` alone, so nothing of it needs to be saved."""
+    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device (or in main memory)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class SliceBatches:
+    """Batches from an (N, size, size) uint8 array.
+
+    Attributes:
+        where: what was chosen, in words: on the device, or in the memory-mapped file.
+    """
+
+    def __init__(
+        self, array: NDArray[np.uint8], window: Window, stride: int, device: torch.device
+    ) -> None:
+        self.device = device
+        self._array = array
+        top, left = window.top * stride, window.left * stride
+        self._rows = slice(top, top + window.height * stride)
+        self._columns = slice(left, left + window.width * stride)
+        self._beyond = (
+            max(0, self._rows.stop - array.shape[1]),
+            max(0, self._columns.stop - array.shape[2]),
+        )
+        needed = len(array) * window.height * window.width * stride * stride
+        self._resident: Tensor | None = None
+        if needed <= RESIDENT_SHARE * free_memory(device):
+            self._resident = torch.from_numpy(self._cut(slice(None))).to(device)
+            self.where = f"{needed / 1e6:,.0f} MB on {device.type}"
+        else:
+            self.where = f"{needed / 1e6:,.0f} MB stay in the memory-mapped file, larger than memory"
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def _cut(self, slices: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """The window of some slices, (B, H, W) uint8, padded where it reaches beyond the image."""
+        cut = self._array[slices, self._rows, self._columns]
+        return np.pad(cut, ((0, 0), (0, self._beyond[0]), (0, self._beyond[1])), mode="edge")
+
+    def draw(self, slices: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """Pixels (B, 1, H, W) float32 in [0, 1] of the slices (B,) int64.
+
+        Args:
+            slices: which slices, on the CPU.
+            mirrored: (B,) bool, which of them to mirror left to right (along the rows' axis).
+        """
+        if self._resident is not None:
+            batch = self._resident[slices.to(self.device)]
+        else:
+            batch = torch.from_numpy(self._cut(slices.numpy())).to(self.device)
+        pixels = batch.unsqueeze(1).float().div_(255)
+        if mirrored is not None:
+            pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(2), pixels)
+        return pixels
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of 0..count-1 that depends on seed and epoch only."""
+    return torch.randperm(count, generator=seeded_generator(seed, 1, epoch))

@@ -1,0 +1,201 @@
+"""A prepared dataset: one uint8 array a split and one manifest; and batches of it on the device.
+
+A folder with `manifest.json` and `train.npy`, `validation.npy`, ... of shape (slices, size, size).
+The arrays are memory-mapped, so a dataset opens in an instant and nothing is decoded per epoch.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.pixels import Box
+from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.errors import DatasetError
+from oasisvq.files import read_bytes
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+MAX_MANIFEST_BYTES = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceRecord:
+    """Where one slice of a prepared dataset comes from."""
+
+    subject: str
+    source: str  # path below the raw folder
+    source_bytes: int
+    source_shape: tuple[int, int]  # height, width
+    slice_number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split: its slices in order, the array's checksum, and where its content lies."""
+
+    records: tuple[SliceRecord, ...]
+    sha256: str
+    content: Box  # pixels that are not 0 in some slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """An open prepared dataset."""
+
+    folder: Path
+    layout: str
+    raw: str  # the raw folder it was made from
+    images: Images
+    size: int
+    splits: dict[str, Split]
+
+    def array(self, split: str) -> NDArray[np.uint8]:
+        """The memory-mapped (slices, size, size) array of a split.
+
+        Raises:
+            DatasetError: there is no such split, or its file does not fit the manifest.
+        """
+        if split not in self.splits:
+            raise DatasetError(f"{self.folder}: no split '{split}'; it has {', '.join(self.splits)}")
+        path = self.folder / f"{split}.npy"
+        expected = (len(self.splits[split].records), self.size, self.size)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DatasetError(
+                f"{path}: missing or damaged ({error}); prepare the dataset anew"
+            ) from error
+        if not isinstance(array, np.memmap) or array.shape != expected or array.dtype != np.uint8:
+            raise DatasetError(
+                f"{path}: not the array that {MANIFEST} describes, expected {expected} of uint8; "
+                "prepare the dataset anew"
+            )
+        return array
+
+    def verify(self) -> None:
+        """Compare every array with its checksum.
+
+        Raises:
+            DatasetError: a file is missing, of another size, or changed.
+        """
+        for name, split in self.splits.items():
+            if array_checksum(self.array(name)) != split.sha256:
+                raise DatasetError(
+                    f"{self.folder / name}.npy: differs from its checksum in {MANIFEST}; "
+                    "prepare the dataset anew"
+                )
+
+
+def array_checksum(array: NDArray[np.uint8]) -> str:
+    """SHA-256 of an array's values, read a few slices at a time."""
+    digest = hashlib.sha256()
+    for start in range(0, len(array), 64):
+        digest.update(array[start : start + 64].tobytes())
+    return digest.hexdigest()
+
+
+def refuse_shared_subjects(subjects: dict[str, set[str]], where: Path) -> None:
+    """Raise if a person is in two splits.
+
+    Raises:
+        DatasetError: names the first such subject and both splits.
+    """
+    seen: dict[str, str] = {}
+    for split, members in subjects.items():
+        for subject in sorted(members):
+            if subject in seen:
+                raise DatasetError(
+                    f"{where}: subject {subject} is in the splits {seen[subject]} and {split}; "
+                    "all slices of a person must be in one split"
+                )
+            seen[subject] = split
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether this is a folder that `preprocess` wrote."""
+    return (folder / MANIFEST).is_file()
+
+
+def manifest_bytes(dataset: Dataset) -> bytes:
+    """The manifest of a dataset; the inverse of `open_dataset`."""
+    return json.dumps(
+        {
+            "format": MANIFEST_FORMAT,
+            "layout": dataset.layout,
+            "raw": dataset.raw,
+            "images": dataset.images.value,
+            "size": dataset.size,
+            "splits": {
+                name: {
+                    "sha256": split.sha256,
+                    "content": list(split.content),
+                    "slices": [dataclasses.asdict(record) for record in split.records],
+                }
+                for name, split in dataset.splits.items()
+            },
+        },
+        indent=None,
+    ).encode()
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a prepared dataset.
+
+    Raises:
+        FileError: the manifest cannot be read.
+        DatasetError: the manifest is damaged or of another version, there are no images, or a
+            subject is in two splits.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: no such folder; make it with `oasisvq preprocess RAW -o {folder}`"
+        )
+    content = read_bytes(path, MAX_MANIFEST_BYTES)
+    try:
+        fields = json.loads(content)
+        if fields["format"] != MANIFEST_FORMAT:
+            raise DatasetError(
+                f"{path}: manifest format {fields['format']!r}, this version of oasisvq reads "
+                f"{MANIFEST_FORMAT}; prepare the dataset anew"
+            )
+        splits = {str(name): _split(entry) for name, entry in fields["splits"].items()}
+        dataset = Dataset(
+            folder,
+            str(fields["layout"]),
+            str(fields["raw"]),
+            Images(fields["images"]),
+            int(fields["size"]),
+            splits,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path}: damaged manifest; prepare the dataset anew") from error
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        raise DatasetError(f"{path}: unknown splits {unknown}, expected {', '.join(SPLITS)}")
+    if not any(split.records for split in splits.values()):
+        raise DatasetError(f"{folder}: a dataset with no images")
+    refuse_shared_subjects(
+        {name: {record.subject for record in split.records} for name, split in splits.items()}, path
+    )
+    return dataset
+
+
+def _split(entry: dict[str, Any]) -> Split:
+    records = tuple(
+        SliceRecord(
+            str(record["subject"]),
+            str(record["source"]),
+            int(record["source_bytes"]),
+            (int(record["source_shape"][0]), int(record["source_shape"][1])),
+            int(record["slice_number"]),
+        )
+        for record in entry["slices"]
+    )
+    top, left, bottom, right = (int(side) for side in entry["content"])
+    return Split(records, str(entry["sha256"]), Box(top, left, bottom, right))

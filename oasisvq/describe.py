@@ -1,0 +1,89 @@
+"""What a `.codes` file, a model or a prepared dataset is, as plain facts.
+
+A `.codes` file and a dataset are described without torch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from oasisvq.codec import container
+from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES
+from oasisvq.data.dataset import is_prepared, open_dataset
+from oasisvq.errors import FileError
+from oasisvq.files import read_bytes
+
+MODEL_FILE = "model.safetensors"
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts about a file or folder of ours, by what is in it rather than by its name.
+
+    Raises:
+        FileError: missing, or none of ours.
+        CodesFileError, ModelError, DatasetError: it is damaged.
+    """
+    if path.is_dir():
+        if is_prepared(path):
+            return _dataset(path)
+        if (path / MODEL_FILE).is_file():
+            return _model(path / MODEL_FILE)
+        raise FileError(f"{path}: neither a prepared dataset nor a run folder with a {MODEL_FILE}")
+    content = read_bytes(path, MAX_FILE_BYTES)
+    if content[: len(MAGIC)] == MAGIC:
+        return _codes(content, path)
+    if path.suffix == ".safetensors":
+        return _model(path)
+    raise FileError(f"{path}: not a .codes file, a model (.safetensors) or a dataset folder")
+
+
+def _codes(content: bytes, path: Path) -> dict[str, Any]:
+    header = container.read(content, str(path)).header
+    height, width = header.shape
+    return {
+        "kind": f".codes file, version {container.VERSION}",
+        "holds": header.kind.name.lower(),
+        "original": f"{height}×{width}, {header.sample_type.name.lower()}, "
+        f"grey levels {header.intensity[0]} to {header.intensity[1]}",
+        "indices": f"{header.levels} levels × {header.window.height} × {header.window.width} "
+        f"of {header.codebook_size} codes",
+        "window": f"from cell ({header.window.top}, {header.window.left}), "
+        f"{header.stride}×{header.stride} pixels a cell",
+        "coder": header.coder.name.lower(),
+        "model": header.fingerprint.hex(),
+        "bytes": len(content),
+        "bits_per_pixel": round(8 * len(content) / (height * width), 4),
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    from oasisvq.codec.networks import parameter_count
+    from oasisvq.codec.weights import config_to_dict, load_model
+
+    file = load_model(path)
+    return {
+        "kind": "model",
+        "fingerprint": file.fingerprint.hex(),
+        "bytes": path.stat().st_size,
+        "parameters": parameter_count(file.model),
+        "default_quality": file.model.config.default_levels,
+        "config": config_to_dict(file.model.config),
+        "training": file.card,
+    }
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    dataset = open_dataset(path)
+    return {
+        "kind": "prepared dataset",
+        "layout": dataset.layout,
+        "images": dataset.images.value,
+        "size": f"{dataset.size}×{dataset.size}",
+        "made_from": dataset.raw,
+        "splits": {
+            name: {
+                "slices": len(split.records),
+                "subjects": len({record.subject for record in split.records}),
+            }
+            for name, split in dataset.splits.items()
+        },
+    }

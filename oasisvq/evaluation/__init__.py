@@ -1,0 +1,1 @@
+"""What was lost: metrics, and scores over a split."""

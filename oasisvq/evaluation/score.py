@@ -1,0 +1,181 @@
+"""Quality over a split of a prepared dataset: real files, encoded and decoded one by one."""
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from oasisvq.codec.codec import Codec
+from oasisvq.data.dataset import Dataset, SliceRecord
+from oasisvq.data.layouts import Images
+from oasisvq.evaluation.metrics import Overlap, Similarity, overlap, similarity, snap
+
+DATA_RANGE = 255.0
+
+
+class Spread(NamedTuple):
+    """A mean over slices and the standard deviation between subjects' means."""
+
+    mean: float
+    deviation: float
+
+
+class QualityScore(NamedTuple):
+    """What a number of levels gives over a split."""
+
+    levels: int  # 0: the all-black image
+    file_bytes: float  # mean, whole files
+    bits_per_pixel: float
+    ratio_to_png: float  # bytes of all slices as PNG over bytes of all files
+    ssim: Spread
+    foreground_ssim: Spread
+    psnr: Spread
+    worst_ssim: float
+    worst_slice: str
+    dice: dict[int, float]  # by label value, mean over subjects; empty for scans
+
+
+class SplitScore(NamedTuple):
+    """Scores of one split with one model."""
+
+    split: str
+    slices: int
+    subjects: int
+    size: int
+    fingerprint: str
+    qualities: list[QualityScore]
+    black: QualityScore
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+
+        def plain(entry: object) -> object:
+            if isinstance(entry, tuple) and hasattr(entry, "_asdict"):
+                return {key: plain(value) for key, value in entry._asdict().items()}
+            if isinstance(entry, list):
+                return [plain(each) for each in entry]
+            if isinstance(entry, dict):
+                return {str(key): plain(value) for key, value in entry.items()}
+            return None if isinstance(entry, float) and not math.isfinite(entry) else entry
+
+        fields = plain(self)
+        assert isinstance(fields, dict)
+        return fields
+
+
+class _Collector:
+    """Gathers the slices of one quality."""
+
+    def __init__(self, labels: NDArray[np.uint8]) -> None:
+        self.labels = labels
+        self.names: list[str] = []
+        self.subjects: list[str] = []
+        self.similarities: list[Similarity] = []
+        self.bytes = 0
+        self.overlaps: dict[tuple[str, int], Overlap] = {}
+
+    def add(
+        self,
+        record: SliceRecord,
+        original: NDArray[np.uint8],
+        restored: NDArray[np.generic],
+        size: int,
+    ) -> None:
+        self.names.append(record.source)
+        self.subjects.append(record.subject)
+        self.similarities.append(similarity(original, restored, DATA_RANGE))
+        self.bytes += size
+        if len(self.labels):
+            snapped = snap(restored, self.labels)
+            for label in self.labels[1:]:
+                key = record.subject, int(label)
+                before = self.overlaps.get(key, Overlap(0, 0, 0))
+                now = overlap(original, snapped, int(label))
+                self.overlaps[key] = Overlap(*(a + b for a, b in zip(before, now, strict=True)))
+
+    def spread(self, field: str) -> Spread:
+        values = np.array([getattr(each, field) for each in self.similarities])
+        by_subject: dict[str, list[float]] = {}
+        for subject, value in zip(self.subjects, values.tolist(), strict=True):
+            if math.isfinite(value):
+                by_subject.setdefault(subject, []).append(value)
+        if not by_subject:
+            return Spread(math.nan, math.nan)
+        means = [float(np.mean(each)) for each in by_subject.values()]
+        return Spread(float(np.nanmean(values)), float(np.std(means)))
+
+    def score(self, levels: int, pixels: int, png_bytes: int) -> QualityScore:
+        count = len(self.names)
+        worst = int(np.argmin([each.ssim for each in self.similarities]))
+        dice = {
+            int(label): float(
+                np.nanmean([o.dice for (_, its), o in self.overlaps.items() if its == int(label)])
+            )
+            for label in self.labels[1:]
+        }
+        return QualityScore(
+            levels,
+            self.bytes / count,
+            8 * self.bytes / (count * pixels),
+            png_bytes / self.bytes if self.bytes else math.inf,
+            self.spread("ssim"),
+            self.spread("foreground_ssim"),
+            self.spread("psnr"),
+            self.similarities[worst].ssim,
+            self.names[worst],
+            dice,
+        )
+
+
+def png_bytes(plane: NDArray[np.uint8]) -> int:
+    """Size of a plane as an optimised PNG file."""
+    encoded = io.BytesIO()
+    Image.fromarray(plane).save(encoded, format="PNG", optimize=True)
+    return len(encoded.getvalue())
+
+
+def score_split(
+    codec: Codec,
+    dataset: Dataset,
+    split: str,
+    qualities: Iterable[int],
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> SplitScore:
+    """Encode and decode every slice of a split at each quality and measure what was lost.
+
+    Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
+
+    Raises:
+        DatasetError: no such split.
+        ModelError: a quality is out of the model's range.
+    """
+    array = dataset.array(split)
+    records = dataset.splits[split].records
+    is_labels = dataset.images is Images.SEGMENTATIONS
+    labels = np.unique(array) if is_labels else np.empty(0, np.uint8)
+    collectors = {codec.check_levels(quality): _Collector(labels) for quality in qualities}
+    black = _Collector(labels)
+    as_png = 0
+    for done, (record, plane) in enumerate(zip(records, array, strict=True), start=1):
+        original = np.asarray(plane)
+        as_png += png_bytes(original)
+        for levels, collector in collectors.items():
+            content = codec.encode(original, levels)
+            restored = codec.decode(content)
+            collector.add(record, original, restored, len(content))
+        black.add(record, original, np.zeros_like(original), 0)
+        advance(done, len(records))
+    pixels = dataset.size**2
+    return SplitScore(
+        split,
+        len(records),
+        len({record.subject for record in records}),
+        dataset.size,
+        codec.fingerprint.hex(),
+        [each.score(levels, pixels, as_png) for levels, each in collectors.items()],
+        black.score(0, pixels, as_png),
+    )

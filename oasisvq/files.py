@@ -1,0 +1,138 @@
+"""Atomic writes, overwrite policy, reading with a limit, walking a tree.
+
+Never imports torch.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from oasisvq.errors import FileError
+
+_TEMPORARY_PREFIX = ".oasisvq-"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def require_file(path: Path) -> None:
+    """Raise unless `path` is a regular file.
+
+    Raises:
+        FileError: missing, a folder, or a pipe or device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        hint = " (a dangling link)" if path.is_symlink() else ""
+        raise FileError(f"{path}: no such file{hint}; check the name") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {_reason(error)}") from error
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{path}: is a folder, expected a file")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{path}: is a pipe or device, expected a regular file")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The whole file, if it has at most `limit` bytes.
+
+    Raises:
+        FileError: missing, no regular file, unreadable, or larger than `limit`.
+    """
+    require_file(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {_reason(error)}") from error
+    if len(content) > limit:
+        raise FileError(f"{path}: has more than {limit:,} bytes, the limit for such a file")
+    return content
+
+
+def refuse_overwrite(path: Path, force: bool) -> None:
+    """Raise if something is in the way of an output.
+
+    Raises:
+        FileError: `path` exists and `force` is not set, or is a folder.
+    """
+    if path.is_dir():
+        raise FileError(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not force:
+        raise FileError(f"{path}: exists; pass -f to overwrite it or name another output")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        FileError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: the folder cannot be created: {_reason(error)}") from error
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A stream to a temporary file in the same folder, renamed to `path` when the block ends well.
+
+    An interrupted or failed block leaves the old file, or none, and no temporary file.
+
+    Raises:
+        FileError: the folder is missing or not writable, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; outputs follow the umask
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {_reason(error)}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all.
+
+    Raises:
+        FileError: see `atomic_writer`.
+    """
+    with atomic_writer(path) as stream:
+        stream.write(content)
+
+
+def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """The wanted files below a folder in a fixed order, one folder at a time; hidden ones left out.
+
+    Raises:
+        FileError: a folder cannot be listed.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(Path(entry.path), wanted)
+        elif wanted(Path(entry.path)):
+            yield Path(entry.path)

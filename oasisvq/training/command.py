@@ -1,0 +1,194 @@
+"""What `oasisvq train` does: open or prepare the data, choose the set-up, train, leave a model."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from oasisvq.codec.codec import choose_device
+from oasisvq.codec.weights import config_from_dict
+from oasisvq.data.dataset import Dataset
+from oasisvq.data.layouts import Images
+from oasisvq.data.preprocess import open_or_prepare
+from oasisvq.errors import FileError, TrainingError
+from oasisvq.files import make_folder
+from oasisvq.training.checkpoint import load_checkpoint
+from oasisvq.training.distributed import World, joined_world
+from oasisvq.training.loop import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    Training,
+    TrainingConfig,
+)
+from oasisvq.training.presets import PRESETS, model_config
+from oasisvq.training.progress import ConsoleReporter
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    data: Path
+    run: Path
+    preset: str | None
+    images: Images
+    overrides: dict[str, Any]  # preset fields by name
+    seed: int
+    precision: str  # auto, float32 or bfloat16
+    device: str
+    max_minutes: float | None
+    resume: bool
+    force: bool
+
+
+class Trained(NamedTuple):
+    """What a training left."""
+
+    model: Path
+    dataset: Dataset
+    step: int
+    finished: bool
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split to score."""
+        return "validation" in self.dataset.splits
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` to bfloat16 where the hardware multiplies in it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bfloat16" if device.type == "cpu" and native else "float32"
+
+
+def train(
+    request: Request,
+    note: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    advance: Callable[[int, int], None],
+) -> Trained | None:
+    """Train as asked; None in processes of a torchrun that are not the first.
+
+    Raises:
+        OasisVQError: bad data, a run folder in the way, nothing to resume, or a loss that is no
+            number.
+    """
+    device = choose_device(request.device)
+    with joined_world(device) as world:
+        tell = note if world.first else lambda message: None
+        _check_run_folder(request)
+        config: TrainingConfig | None = None
+        if request.resume:
+            checkpoint = load_checkpoint(request.run / CHECKPOINT_FILE)
+            settings = checkpoint.progress["settings"]
+            images, size = Images(settings["images"]), int(settings["size"])
+            config = _config_of(settings, str(request.run))
+        else:
+            name = request.preset or ("base" if device.type == "cuda" else "small")
+            preset = PRESETS[name]
+            reason = "" if request.preset else f" (the default on {device.type})"
+            tell(f"preset {name}{reason}: {preset.purpose}; training on {device.type}")
+            images, size = request.images, preset.size
+        dataset = _open(request, world, images, size, advance)
+        if config is None:
+            if request.overrides.get("levels"):
+                request.overrides["default_levels"] = min(
+                    preset.default_levels, request.overrides["levels"]
+                )
+            preset = dataclasses.replace(preset, **request.overrides)
+            config = TrainingConfig(
+                model=model_config(preset, dataset),
+                epochs=preset.epochs,
+                batch_size=preset.batch_size,
+                learning_rate=preset.learning_rate,
+                seed=request.seed,
+                precision=choose_precision(request.precision, world.device),
+            )
+        return _train(request, dataset, config, world, tell, should_stop)
+
+
+def _train(
+    request: Request,
+    dataset: Dataset,
+    config: TrainingConfig,
+    world: World,
+    tell: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> Trained | None:
+    console = Console(stderr=True, quiet=not world.first)
+    reporter = ConsoleReporter(console)
+    training = Training(dataset, config, request.run, world, reporter)
+    tell(f"training slices: {training.batches.where}; networks in {config.precision}")
+    if request.resume:
+        training.resume()
+        tell(f"resuming at step {training.step:,} of {training.steps:,}")
+    training.start_metrics()
+    try:
+        finished = training.go(should_stop, request.max_minutes)
+    finally:
+        reporter.close()
+    if not world.first:
+        return None
+    return Trained(request.run / MODEL_FILE, dataset, training.step, finished)
+
+
+def _check_run_folder(request: Request) -> None:
+    run = request.run
+    if request.resume:
+        if request.overrides or request.preset:
+            given = [*(["preset"] if request.preset else []), *request.overrides]
+            raise TrainingError(
+                f"--resume goes on as the training in {run} was set up; leave out "
+                + ", ".join("--" + name.replace("_", "-") for name in given)
+            )
+        if not (run / CHECKPOINT_FILE).is_file():
+            raise FileError(f"{run}: no {CHECKPOINT_FILE} to resume from; train without --resume")
+        return
+    if run.exists() and not run.is_dir():
+        raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
+    taken = [n for n in (CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE) if (run / n).exists()]
+    if taken and not request.force:
+        raise FileError(
+            f"{run}: holds a training already ({', '.join(taken)}); pass --resume to go on with it, "
+            "-f to replace it, or name another folder with -o"
+        )
+    make_folder(run)
+
+
+def _open(
+    request: Request,
+    world: World,
+    images: Images,
+    size: int,
+    advance: Callable[[int, int], None],
+) -> Dataset:
+    """The dataset; of many processes the first one prepares a raw folder, the others wait."""
+    cache = request.run / "dataset"
+    if world.first:
+        dataset = open_or_prepare(request.data, cache, images=images, size=size, advance=advance)
+    world.wait()
+    if not world.first:
+        dataset = open_or_prepare(request.data, cache, images=images, size=size)
+    return dataset
+
+
+def _config_of(settings: dict[str, Any], where: str) -> TrainingConfig:
+    fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model"}
+    try:
+        return TrainingConfig(
+            model=config_from_dict(settings["model"], where),
+            **{name: settings[name] for name in fields},
+        )
+    except KeyError as error:
+        raise TrainingError(
+            f"{where}: the checkpoint does not name {error}; train anew with -f"
+        ) from error

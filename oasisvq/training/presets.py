@@ -1,0 +1,98 @@
+"""The named set-ups: `seed`, `small` and `base`."""
+
+import dataclasses
+
+from oasisvq.codec.networks import ModelConfig
+from oasisvq.codec.pixels import smallest_centred_window
+from oasisvq.data.dataset import Dataset
+from oasisvq.errors import TrainingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A model and how long to train it; the window comes from the data."""
+
+    purpose: str
+    size: int  # pixels to a side that a raw folder is prepared with
+    stride: int
+    encoder_channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    code_dim: int
+    codebook_size: int
+    levels: int
+    default_levels: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+PRESETS = {
+    "seed": Preset(
+        purpose="the classic set-up: 80×80 pixels, one level, 10 epochs",
+        size=80,
+        stride=4,
+        encoder_channels=(64, 128),
+        encoder_blocks=(1, 2),
+        decoder_channels=(128, 64),
+        decoder_blocks=(2, 2),
+        code_dim=32,
+        codebook_size=512,
+        levels=1,
+        default_levels=1,
+        epochs=10,
+        batch_size=32,
+        learning_rate=1e-3,
+    ),
+    "small": Preset(
+        purpose="trains on two CPU cores in under an hour",
+        size=256,
+        stride=8,
+        encoder_channels=(64, 128),
+        encoder_blocks=(2, 2),
+        decoder_channels=(128, 64, 32),
+        decoder_blocks=(3, 3, 1),
+        code_dim=32,
+        codebook_size=256,
+        levels=4,
+        default_levels=2,
+        epochs=10,
+        batch_size=16,
+        learning_rate=1e-3,
+    ),
+    "base": Preset(
+        purpose="for a GPU",
+        size=256,
+        stride=8,
+        encoder_channels=(96, 192),
+        encoder_blocks=(3, 4),
+        decoder_channels=(256, 128, 64),
+        decoder_blocks=(4, 4, 2),
+        code_dim=32,
+        codebook_size=256,
+        levels=4,
+        default_levels=2,
+        epochs=60,
+        batch_size=64,
+        learning_rate=1e-3,
+    ),
+}
+
+
+def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
+    """The preset's model with the window that holds all training content.
+
+    Raises:
+        TrainingError: the dataset has no training split.
+    """
+    if "train" not in dataset.splits:
+        raise TrainingError(
+            f"{dataset.folder}: no training split, only {', '.join(dataset.splits)}; "
+            "prepare a folder that has keras_png_slices_train"
+        )
+    window = smallest_centred_window(
+        (dataset.size, dataset.size), dataset.splits["train"].content, preset.stride
+    )
+    shared = {field.name for field in dataclasses.fields(ModelConfig)} - {"window"}
+    return ModelConfig(window=window, **{name: getattr(preset, name) for name in sorted(shared)})
