@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -201,7 +202,11 @@ def load_model(path: Path) -> ModelFile:
         raise ModelError(
             f"{path}: damaged model file: {len(wrong)} tensors do not fit its config, first {wrong[0]}"
         )
-    if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
+    # NumPy looks for what is not finite without starting torch's threads, which a cold start feels
+    if not all(
+        tensor.is_floating_point() and np.isfinite(tensor.float().numpy()).all()
+        for tensor in tensors.values()
+    ):
         raise ModelError(f"{path}: damaged model file: a tensor holds values that are no numbers")
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)

@@ -1,0 +1,146 @@
+"""Tiny models and drawn phantoms. No scan of a person is needed to run the tests."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from oasisvq.cli import main
+from oasisvq.codec.networks import ModelConfig
+from oasisvq.codec.weights import Model, save_model
+
+TINY = ModelConfig(
+    window=(40, 48),
+    stride=8,
+    encoder_channels=(8, 12),
+    encoder_blocks=(1, 1),
+    decoder_channels=(12, 8, 4),
+    decoder_blocks=(1, 1, 0),
+    code_dim=6,
+    codebook_size=20,  # no power of two
+    levels=3,
+    default_levels=2,
+)
+
+
+def draw_phantom(
+    rng: np.random.Generator, height: int = 64, width: int = 64, margin: int = 12
+) -> NDArray[np.uint8]:
+    """A bright ellipse with darker holes on a ground of exactly 0."""
+    rows, columns = np.mgrid[:height, :width]
+    vertical, horizontal = (height - 1) / 2, (width - 1) / 2
+
+    def ellipse(row: float, column: float, tall: float, wide: float) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = ((rows - row) / tall) ** 2 + ((columns - column) / wide) ** 2 < 1
+        return inside
+
+    plane = np.zeros((height, width))
+    plane[ellipse(vertical, horizontal, vertical - margin, horizontal - margin)] = rng.uniform(150, 200)
+    for _ in range(3):
+        shift = rng.uniform(-4, 4, size=2)
+        hole = ellipse(vertical + shift[0], horizontal + shift[1], *rng.uniform(2, 6, size=2))
+        plane[hole] = rng.uniform(40, 120)
+    plane[plane > 0] += rng.normal(0, 3, size=int((plane > 0).sum()))
+    plane = np.clip(np.rint(plane), 0, 255)
+    plane[int(vertical), int(horizontal)] = 255
+    return plane.astype(np.uint8)
+
+
+def tiny_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
+    """A model with random weights and codebooks that are really used."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Model(config)
+        model.quantizer.codebooks.copy_(torch.randn_like(model.quantizer.codebooks) * 0.3)
+        for block in model.modules():
+            if isinstance(block, torch.nn.Conv2d) and not block.weight.any():
+                torch.nn.init.normal_(block.weight, std=0.05)
+    return model.eval()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(tiny_model(), path, {"images": "scans", "size": 64})
+    return path
+
+
+@pytest.fixture
+def phantom_png(tmp_path: Path, rng: np.random.Generator) -> Path:
+    path = tmp_path / "scan.png"
+    Image.fromarray(draw_phantom(rng)).save(path)
+    return path
+
+
+def write_raw_folder(
+    root: Path,
+    subjects: dict[str, list[int]],
+    slices: int = 4,
+    kind: str = "case",
+    size: int = 64,
+) -> Path:
+    """A UQ PNG tree: {"train": [1, 2], "validate": [3]} -> root/keras_png_slices_train/case_001_..."""
+    rng = np.random.default_rng(3)
+    middle = "seg_" if kind == "seg" else ""
+    for split, numbers in subjects.items():
+        folder = root / f"keras_png_slices_{middle}{split}"
+        folder.mkdir(parents=True)
+        for number in numbers:
+            for index in range(slices):
+                plane = draw_phantom(rng, size, size, margin=size // 5)
+                if kind == "seg":
+                    plane = (np.digitize(plane, [1, 90, 180]) * 85).astype(np.uint8)
+                Image.fromarray(plane).save(folder / f"{kind}_{number:03d}_slice_{index}.nii.png")
+    return root
+
+
+@pytest.fixture
+def raw_folder(tmp_path: Path) -> Path:
+    return write_raw_folder(tmp_path / "data", {"train": [1, 2, 3], "validate": [4, 5]})
+
+
+class Result(NamedTuple):
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Result]:
+    """Run the command line in this process, in `tmp_path`, without a model chosen by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OASISVQ_MODEL", raising=False)
+
+    def call(*arguments: str | Path) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(exit_info.value.code, int)
+        return Result(exit_info.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real scans, where this machine has them."""
+    path = Path(os.environ.get("OASISVQ_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real scans at {path}; name their folder in OASISVQ_TEST_DATA")
+    return path
