@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from oasisvq.codec.container import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
 from oasisvq.errors import ModelError
@@ -105,7 +106,11 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride."""
+    """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride.
+
+    Each latent vector is scaled to a root mean square of 1. Left free, latents grow faster than the
+    moving averages of the codebooks follow: commitment runs away and most codes die.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -123,7 +128,9 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         latents: Tensor = self.layers(pixels)
-        return latents
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float()
+            return latents * torch.rsqrt(latents.square().mean(1, keepdim=True) + 1e-6)
 
 
 class Decoder(nn.Module):
@@ -151,13 +158,30 @@ class Decoder(nn.Module):
         return pixels
 
 
+class _ClampTowardsRange(torch.autograd.Function):
+    """Clamp to [0, 1]; see `clamp_straight_through`."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, pixels: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels)
+        return pixels.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> Tensor:
+        (pixels,) = ctx.saved_tensors
+        outward = ((pixels < 0) & (gradient > 0)) | ((pixels > 1) & (gradient < 0))
+        return gradient.masked_fill(outward, 0)
+
+
 def clamp_straight_through(pixels: Tensor) -> Tensor:
-    """Clamp to [0, 1] and pass the gradient unchanged, so that a clamped pixel still learns.
+    """Clamp to [0, 1] and pass the gradient, but for what would push a clamped pixel further out.
 
     Outside a head a slice is exactly 0. With the clamp in the loss the decoder may go below 0
-    there and costs nothing; without it, it would have to balance on 0.
+    there and costs nothing; without it, it would have to balance on 0. A gradient that leads
+    further out changes nothing that can be seen, and would let the output run away.
     """
-    return pixels + (pixels.clamp(0, 1) - pixels).detach()
+    clamped: Tensor = _ClampTowardsRange.apply(pixels)  # type: ignore[no-untyped-call]
+    return clamped
 
 
 def channels_last(module: nn.Module) -> None:
