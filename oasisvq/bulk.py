@@ -5,11 +5,13 @@ failed; it holds one file at a time, so memory does not grow with the folder.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import SUFFIX, read_codes
+from oasisvq.codec.container import SUFFIX, Codes, read_codes
 from oasisvq.codec.scans import (
     IMAGE_SUFFIXES,
     read_image,
@@ -17,7 +19,18 @@ from oasisvq.codec.scans import (
     write_image,
 )
 from oasisvq.errors import CodesFileError, FileError, OasisVQError
-from oasisvq.files import make_folder, refuse_overwrite, require_file, walk, write_atomically
+from oasisvq.files import (
+    WHOLE,
+    Shard,
+    make_folder,
+    refuse_overwrite,
+    require_file,
+    walk,
+    write_atomically,
+)
+from oasisvq.tokens import read_tokens
+
+Advance = Callable[[int, int], None]  # told (files done, files in all)
 
 
 @dataclass
@@ -64,14 +77,14 @@ def decoded_name(codes: Path) -> Path:
     return codes.with_suffix(".decoded.png")
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The image files of a folder tree, in a fixed order."""
-    return list(walk(folder, lambda path: path.suffix.lower() in IMAGE_SUFFIXES))
+def is_image(path: Path) -> bool:
+    """Whether a file is named like an image that can be read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def codes_below(folder: Path) -> list[Path]:
-    """The `.codes` files of a folder tree, in a fixed order."""
-    return list(walk(folder, lambda path: path.suffix == SUFFIX))
+def is_codes(path: Path) -> bool:
+    """Whether a file is named like a `.codes` file."""
+    return path.suffix == SUFFIX
 
 
 def encode_folder(
@@ -80,31 +93,32 @@ def encode_folder(
     output: Path,
     levels: int | None,
     force: bool,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    shard: Shard = WHOLE,
+    advance: Advance = lambda done, total: None,
 ) -> Outcome:
-    """Encode every image below `folder` to the same place below `output`.
+    """Encode the images below `folder`, or one shard of them, to the same places below `output`.
 
     A `.codes` file that is there, whole and of this model and quality is skipped; any other file
-    in the way is a failure unless `force`.
+    in the way is a failure unless `force`. All shards together write what one run writes.
 
     Raises:
         FileError: there are no images.
         ModelError: `levels` is out of range.
     """
     kept = codec.check_levels(levels)
-    images = images_below(folder)
-    if not images:
-        raise FileError(f"{folder}: no images in it; expected {', '.join(IMAGE_SUFFIXES)}")
     outcome = Outcome()
-    taken: dict[Path, Path] = {}
-    for image in _each(images, advance):
+    taken: dict[str, Path] = {}
+    parent: Path | None = None
+    for image, is_ours in _shard_of(folder, is_image, ", ".join(IMAGE_SUFFIXES), shard, advance):
+        if image.parent != parent:  # the walk lists one folder after the other
+            parent, taken = image.parent, {}
+        first = taken.setdefault(image.stem, image)
+        if not is_ours:
+            continue
         codes = output / encoded_name(image.relative_to(folder))
-        with _Surviving(outcome):
-            if codes in taken:
-                raise FileError(
-                    f"{image}: its output {codes} is also that of {taken[codes].name}; rename one"
-                )
-            taken[codes] = image
+        with _surviving(outcome):
+            if first != image:
+                raise FileError(f"{image}: its output {codes} is also that of {first.name}; rename one")
             if not force and codes.exists() and _is_valid(codes, codec, kept):
                 outcome.skipped += 1
                 continue
@@ -120,55 +134,101 @@ def decode_folder(
     folder: Path,
     output: Path,
     force: bool,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    shard: Shard = WHOLE,
+    advance: Advance = lambda done, total: None,
 ) -> Outcome:
-    """Decode every `.codes` file below `folder` to a PNG at the same place below `output`.
+    """Decode the `.codes` files below `folder`, or one shard, to PNGs at the same places.
 
     An image that is there is skipped unless `force`.
 
     Raises:
         FileError: there are no `.codes` files.
     """
-    sources = codes_below(folder)
-    if not sources:
-        raise FileError(f"{folder}: no {SUFFIX} files in it")
     outcome = Outcome()
-    for codes in _each(sources, advance):
-        image = output / codes.relative_to(folder).with_suffix(".png")
-        with _Surviving(outcome):
-            if not force and image.is_file():
-                outcome.skipped += 1
-                continue
-            make_folder(image.parent)
-            decode_file(codec, codes, image, force)
-            outcome.bytes_in += codes.stat().st_size
-            outcome.bytes_out += image.stat().st_size
-            outcome.done += 1
+    for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance):
+        if is_ours:
+            image = output / codes.relative_to(folder).with_suffix(".png")
+            with _surviving(outcome):
+                _decode_to(codec, partial(read_codes, codes), codes, image, force, outcome)
     return outcome
 
 
-class _Surviving:
-    """Records an error of one file and lets the run go on."""
+def decode_tokens(
+    codec: Codec,
+    tokens_file: Path,
+    output: Path,
+    force: bool,
+    shard: Shard = WHOLE,
+    advance: Advance = lambda done, total: None,
+) -> Outcome:
+    """Decode the slices of an array file that `export` wrote to PNGs below `output`, by their names.
 
-    def __init__(self, outcome: Outcome) -> None:
-        self.outcome = outcome
+    Raises:
+        CodesFileError: the array file is damaged.
+    """
+    tokens = read_tokens(tokens_file)
+    outcome = Outcome()
+    for place, name in enumerate(tokens.names):
+        if shard.takes(place):
+            image = output / f"{name}.png"
+            with _surviving(outcome):
+                _decode_to(
+                    codec, partial(tokens.codes, place), tokens_file / name, image, force, outcome
+                )
+        advance(place + 1, len(tokens))
+    return outcome
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, OSError):
-            error = FileError(f"{error.filename}: {error.strerror}")
-        if isinstance(error, OasisVQError):
-            self.outcome.failures.append(error)
-            return True
-        return False
+def _decode_to(
+    codec: Codec,
+    read: Callable[[], Codes],
+    source: Path,
+    image: Path,
+    force: bool,
+    outcome: Outcome,
+) -> None:
+    """Decode one file of many, unless its image is there."""
+    if not force and image.is_file():
+        outcome.skipped += 1
+        return
+    refuse_overwrite(image, force)
+    make_folder(image.parent)
+    codes = read()
+    write_image(codec.decode_codes(codes, str(source)), image)
+    outcome.bytes_in += codes.file_bytes
+    outcome.bytes_out += image.stat().st_size
+    outcome.done += 1
 
 
-def _each(paths: list[Path], advance: Callable[[int, int], None]) -> Iterator[Path]:
-    for done, path in enumerate(paths, start=1):
-        yield path
-        advance(done, len(paths))
+@contextmanager
+def _surviving(outcome: Outcome) -> Iterator[None]:
+    """Record an error of one file and let the run go on."""
+    try:
+        yield
+    except OasisVQError as error:
+        outcome.failures.append(error)
+    except OSError as error:
+        outcome.failures.append(FileError(f"{error.filename}: {error.strerror}"))
+
+
+def _shard_of(
+    folder: Path, wanted: Callable[[Path], bool], kinds: str, shard: Shard, advance: Advance
+) -> Iterator[tuple[Path, bool]]:
+    """Every wanted file in the order of the walk, and whether the shard takes it.
+
+    Raises:
+        FileError: there is none.
+    """
+    total = sum(shard.takes(place) for place, _ in enumerate(walk(folder, wanted)))
+    done = seen = 0
+    for place, path in enumerate(walk(folder, wanted)):
+        is_ours = shard.takes(place)
+        yield path, is_ours
+        seen += 1
+        done += is_ours
+        advance(done, max(total, done))
+    if not seen:
+        raise FileError(f"{folder}: nothing to do in it; expected {kinds}")
 
 
 def _is_valid(codes: Path, codec: Codec, levels: int) -> bool:

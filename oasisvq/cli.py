@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
     from oasisvq.data.dataset import Dataset
     from oasisvq.evaluation.score import QualityScore, SplitScore
+    from oasisvq.files import Shard
 
 app = typer.Typer(
     name="oasisvq",
@@ -81,6 +82,15 @@ QualityOption = Annotated[
         "--quality",
         metavar="LEVELS",
         help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Of a folder, only every N-th file from the I-th on, I from 0. [default: by torchrun or "
+        "SLURM, else all]",
     ),
 ]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]
@@ -305,6 +315,7 @@ def encode(
     quality: QualityOption = None,
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
+    shard: ShardOption = None,
     force: ForceOption = False,
 ) -> None:
     """Compress an image to a .codes file, or a folder of images to a folder of them.
@@ -315,19 +326,17 @@ def encode(
     from oasisvq import bulk
     from oasisvq.files import refuse_overwrite
 
-    is_folder = bulk.require_source(source)
-    if is_folder and output is None:
-        usage_error("name the folder to write with -o")
-    if not is_folder:
-        refuse_overwrite(output or bulk.encoded_name(source), force)
-    codec = load_codec(model, device)
-    if is_folder:
-        assert output is not None
+    if bulk.require_source(source):
+        folder = output or usage_error("name the folder to write with -o")
+        part = chosen_shard(shard)
+        codec = load_codec(model, device)
         with progress_bar("encoding") as advance:
-            outcome = bulk.encode_folder(codec, source, output, quality, force, advance)
-        finish(outcome, "encoded", output)
+            outcome = bulk.encode_folder(codec, source, folder, quality, force, part, advance)
+        finish(outcome, "encoded", folder)
         return
     codes = output or bulk.encoded_name(source)
+    refuse_overwrite(codes, force)
+    codec = load_codec(model, device)
     size = bulk.encode_file(codec, source, codes, quality, force)
     print(
         f"{codes}: {size:,} bytes ({source.stat().st_size / size:.1f} times smaller than {source.name})"
@@ -336,40 +345,83 @@ def encode(
 
 @app.command()
 def decode(
-    source: Annotated[Path, typer.Argument(help="A .codes file, or a folder of them.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A .codes file, a folder of them, or an array file that `export` wrote."),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o",
-            "--output",
-            help="PNG or TIFF file or, for a folder, folder. [default: scan.decoded.png]",
+            "-o", "--output", help="PNG or TIFF file or, for many, folder. [default: scan.decoded.png]"
         ),
     ] = None,
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
+    shard: ShardOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Restore the image of a .codes file, or of every such file in a folder.
+    """Restore the image of a .codes file, or all images of a folder or of an exported array file.
 
     It needs the model that made the file, and refuses any other.
     """
     from oasisvq import bulk
     from oasisvq.files import refuse_overwrite
+    from oasisvq.tokens import TOKEN_SUFFIXES
 
     is_folder = bulk.require_source(source)
-    if is_folder and output is None:
-        usage_error("name the folder to write with -o")
-    image = output or bulk.decoded_name(source)
-    if not is_folder:
-        refuse_overwrite(image, force)
-    codec = load_codec(model, device)
-    if is_folder:
+    if is_folder or source.suffix in TOKEN_SUFFIXES:
+        folder = output or usage_error("name the folder to write with -o")
+        part = chosen_shard(shard)
+        codec = load_codec(model, device)
+        decode_many = bulk.decode_folder if is_folder else bulk.decode_tokens
         with progress_bar("decoding") as advance:
-            outcome = bulk.decode_folder(codec, source, image, force, advance)
-        finish(outcome, "decoded", image)
+            outcome = decode_many(codec, source, folder, force, part, advance)
+        finish(outcome, "decoded", folder)
         return
+    image = output or bulk.decoded_name(source)
+    refuse_overwrite(image, force)
+    codec = load_codec(model, device)
     bulk.decode_file(codec, source, image, force)
     print(f"{image}: restored, {image.stat().st_size:,} bytes")
+
+
+def chosen_shard(text: str | None) -> "Shard":
+    """The shard that --shard names, or the one that torchrun or SLURM gave this process."""
+    from oasisvq.files import parse_shard, shard_of_environment
+
+    if text is None:
+        part, launcher = shard_of_environment()
+        if launcher:
+            note(f"shard {part.index}/{part.count}, given by {launcher}")
+        return part
+    try:
+        return parse_shard(text)
+    except ValueError:
+        usage_error(f"--shard {text}: expected i/n with i from 0 to n-1, such as 0/8")
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A folder of .codes files, all of one model.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Array file to write: .npz or .safetensors.")
+    ],
+    force: ForceOption = False,
+) -> None:
+    """Gather the indices of many .codes files as one array, for those who train on the tokens.
+
+    The file holds `indices` (slices, levels, h, w) with `names` and `subjects`; all slices lie on
+    one grid, and 65535 marks where one has no index. `decode` takes it back to images.
+    """
+    from oasisvq.files import refuse_overwrite
+    from oasisvq.tokens import gather, write_tokens
+
+    refuse_overwrite(output, force)
+    tokens = gather(source)
+    write_tokens(tokens, output)
+    shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
+    subjects = len(set(tokens.subjects) - {""})
+    print(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
 
 
 @app.command()

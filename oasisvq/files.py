@@ -8,6 +8,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,10 +49,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
     require_file(path)
     try:
         with path.open("rb") as stream:
-            content = stream.read(limit + 1)
+            # not read(limit + 1), which reserves as much before it reads a byte
+            size = os.fstat(stream.fileno()).st_size
+            content = b"" if size > limit else stream.read()
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {_reason(error)}") from error
-    if len(content) > limit:
+    if max(size, len(content)) > limit:
         raise FileError(f"{path}: has more than {limit:,} bytes, the limit for such a file")
     return content
 
@@ -120,7 +123,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
-    """The wanted files below a folder in a fixed order, one folder at a time; hidden ones left out.
+    """The wanted files below a folder in a fixed order, hidden ones left out.
+
+    First a folder's own files by name, then its folders by name, so that only one folder's names
+    are held at a time.
 
     Raises:
         FileError: a folder cannot be listed.
@@ -129,10 +135,53 @@ def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
+    folders = []
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from walk(Path(entry.path), wanted)
+            folders.append(Path(entry.path))
         elif wanted(Path(entry.path)):
             yield Path(entry.path)
+    for inner in folders:
+        yield from walk(inner, wanted)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal parts of a run's files: every file whose place is `index` modulo `count`."""
+
+    index: int
+    count: int
+
+    def takes(self, place: int) -> bool:
+        """Whether the file at this place of the walk is in the shard."""
+        return place % self.count == self.index
+
+
+WHOLE = Shard(0, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """`2/8` to a shard; indices run from 0 like ranks.
+
+    Raises:
+        ValueError: not i/n with 0 <= i < n.
+    """
+    index, _, count = text.partition("/")
+    shard = Shard(int(index), int(count))
+    if not 0 <= shard.index < shard.count:
+        raise ValueError(text)
+    return shard
+
+
+def shard_of_environment() -> tuple[Shard, str]:
+    """The shard that torchrun or SLURM gave this process, and which of them; else the whole."""
+    for name, index, count in (
+        ("torchrun", "RANK", "WORLD_SIZE"),
+        ("SLURM", "SLURM_PROCID", "SLURM_NTASKS"),
+    ):
+        given = os.environ.get(index, ""), os.environ.get(count, "")
+        if all(each.isdigit() for each in given) and 0 <= int(given[0]) < int(given[1]) > 1:
+            return Shard(int(given[0]), int(given[1])), name
+    return WHOLE, ""

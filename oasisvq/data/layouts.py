@@ -35,6 +35,21 @@ _SLICE_NAME = re.compile(r"(case|seg)_(\d{3,4})_slice_(\d{1,4})(\.nii)?\.png")
 _SPLIT_OF_FOLDER = {"train": "train", "validate": "validation", "test": "test"}
 
 
+_SUBJECTS = (
+    (re.compile(r"(?:case|seg)_(\d{3,4})_slice_"), "OAS1_"),
+    (re.compile(r"(?<![A-Za-z0-9])(OAS[12]_\d{4}|OAS3\d{4})(?!\d)"), ""),
+)
+
+
+def subject_of(name: str) -> str | None:
+    """The OASIS subject that a file's name or path names, or None: OAS1_0001, OAS2_0001, OAS30001."""
+    for pattern, prefix in _SUBJECTS:
+        match = pattern.search(name)
+        if match:
+            return f"{prefix}{int(match[1]):04d}" if prefix else match[1]
+    return None
+
+
 def split_folders(root: Path) -> list[Path]:
     """The `keras_png_slices_*` folders of a PNG-slices download, however it is pointed at.
 
@@ -79,9 +94,9 @@ def find_slices(root: Path, images: Images) -> list[SliceFile]:
                     f"{path}: not a slice of this layout; expected a name like "
                     f"{'seg' if wants_seg else 'case'}_001_slice_0.nii.png"
                 )
-            slices.append(
-                SliceFile(path, _SPLIT_OF_FOLDER[match[2]], f"OAS1_{int(name[2]):04d}", int(name[3]))
-            )
+            subject = subject_of(path.name)
+            assert subject is not None
+            slices.append(SliceFile(path, _SPLIT_OF_FOLDER[match[2]], subject, int(name[3])))
     if not slices:
         raise DatasetError(
             f"{root}: no {images.value} in it (found {', '.join(f.name for f in folders)}); "

@@ -1,0 +1,228 @@
+"""The indices of many `.codes` files as one array file, for people who train on the tokens; and back.
+
+Shapes: N slices, L levels, h×w grid.
+
+An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
+
+| name | shape, type | meaning |
+|---|---|---|
+| indices | (N, L, h, w) uint16 | 0..K-1, or `NO_INDEX` where a slice has no such cell or level |
+| windows | (N, 4) int32 | top, left, height, width of each slice's window in its image's grid |
+| shapes | (N, 2) int32 | height and width of each image in pixels |
+| intensities | (N, 2) int32 | grey levels that pixels 0 and 1 stand for |
+| sample_types | (N,) uint8 | 0 uint8, 1 uint16 |
+| levels | (N,) uint8 | levels of each slice |
+| origin | (2,) int32 | cell of the images' grid that the array's cell (0, 0) is |
+| codebook | (2,) int32 | K, pixels to a side of a cell |
+| fingerprint | (8,) uint8 | of the model that made all of them |
+| names, subjects | N strings | path below the folder without its ending; subject or "" |
+
+All arrays lie on one grid, so that one cell means one place in every slice.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec import container
+from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesHeader, Kind, SampleType, read_codes
+from oasisvq.codec.pixels import Window
+from oasisvq.data.layouts import subject_of
+from oasisvq.errors import CodesFileError, FileError
+from oasisvq.files import read_bytes, walk, write_atomically
+
+TOKEN_SUFFIXES = (".npz", ".safetensors")
+NO_INDEX = 65_535  # K is at most 65,535, so no index is
+MAX_TOKEN_BYTES = 2**36
+_ARRAYS = {
+    "indices": (np.uint16, 4),
+    "windows": (np.int32, 2),
+    "shapes": (np.int32, 2),
+    "intensities": (np.int32, 2),
+    "sample_types": (np.uint8, 1),
+    "levels": (np.uint8, 1),
+    "origin": (np.int32, 1),
+    "codebook": (np.int32, 1),
+    "fingerprint": (np.uint8, 1),
+}
+_WIDTHS = {"windows": 4, "shapes": 2, "intensities": 2}
+_LENGTHS = {"origin": 2, "codebook": 2, "fingerprint": 8}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The arrays of the table above, and two lists of strings."""
+
+    arrays: dict[str, NDArray[Any]]
+    names: list[str]
+    subjects: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def codes(self, position: int) -> Codes:
+        """One slice as its `.codes` file held it.
+
+        Raises:
+            CodesFileError: the arrays do not describe a valid file.
+        """
+        arrays = self.arrays
+        window = Window(*(int(side) for side in arrays["windows"][position]))
+        levels = int(arrays["levels"][position])
+        top, left = window.top - int(arrays["origin"][0]), window.left - int(arrays["origin"][1])
+        rows, columns = slice(top, top + window.height), slice(left, left + window.width)
+        indices = arrays["indices"][position, :levels, rows, columns]
+        codebook_size, stride = (int(number) for number in arrays["codebook"])
+        expected = (levels, window.height, window.width)
+        fits = min(top, left, *window) >= 0 and indices.shape == expected
+        if not fits or (indices.size and int(indices.max()) >= codebook_size):
+            raise CodesFileError(
+                f"{self.names[position]}: damaged: its window or an index is out of range"
+            )
+        header = CodesHeader(
+            coder=Coder.PACKED,
+            kind=Kind.IMAGE,
+            sample_type=SampleType(int(arrays["sample_types"][position])),
+            shape=(int(arrays["shapes"][position][0]), int(arrays["shapes"][position][1])),
+            stride=stride,
+            window=window,
+            levels=levels,
+            codebook_size=codebook_size,
+            intensity=(
+                int(arrays["intensities"][position][0]),
+                int(arrays["intensities"][position][1]),
+            ),
+            fingerprint=arrays["fingerprint"].tobytes(),
+        )
+        return container.read(container.write(header, indices), self.names[position])
+
+
+def gather(folder: Path) -> Tokens:
+    """The indices of all `.codes` files below a folder.
+
+    Raises:
+        FileError: there are none.
+        CodesFileError: one is damaged, or they were made with several models.
+    """
+    paths = list(walk(folder, lambda path: path.suffix == SUFFIX))
+    if not paths:
+        raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
+    files = [read_codes(path) for path in paths]
+    first = files[0].header
+    for path, file in zip(paths, files, strict=True):
+        if file.header.fingerprint != first.fingerprint:
+            raise CodesFileError(
+                f"{path}: made with model {file.header.fingerprint.hex()[:8]}, but {paths[0]} with "
+                f"{first.fingerprint.hex()[:8]}; export the files of one model at a time"
+            )
+    windows = np.array([file.header.window for file in files], dtype=np.int32)
+    used = windows[(windows[:, 2] > 0)] if (windows[:, 2] > 0).any() else windows
+    origin = used[:, :2].min(axis=0)
+    extent = (used[:, :2] + used[:, 2:]).max(axis=0) - origin
+    levels = max(file.header.levels for file in files)
+    indices = np.full((len(files), levels, *extent), NO_INDEX, dtype=np.uint16)
+    for position, file in enumerate(files):
+        window = file.header.window
+        if window.height:
+            top, left = window.top - origin[0], window.left - origin[1]
+            rows, columns = slice(top, top + window.height), slice(left, left + window.width)
+            indices[position, : file.header.levels, rows, columns] = file.indices
+        else:  # a constant image has no cells; its place is set to the origin
+            windows[position, :2] = origin
+    headers = [file.header for file in files]
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    arrays: dict[str, NDArray[Any]] = {
+        "indices": indices,
+        "windows": windows,
+        "shapes": np.array([header.shape for header in headers], dtype=np.int32),
+        "intensities": np.array([header.intensity for header in headers], dtype=np.int32),
+        "sample_types": np.array([header.sample_type for header in headers], dtype=np.uint8),
+        "levels": np.array([header.levels for header in headers], dtype=np.uint8),
+        "origin": origin.astype(np.int32),
+        "codebook": np.array([first.codebook_size, first.stride], dtype=np.int32),
+        "fingerprint": np.frombuffer(first.fingerprint, dtype=np.uint8),
+    }
+    return Tokens(arrays, names, [subject_of(name) or "" for name in names])
+
+
+def write_tokens(tokens: Tokens, path: Path) -> None:
+    """Write an array file, whole or not at all; the inverse of `read_tokens`.
+
+    Raises:
+        FileError: the name has another ending, or the file cannot be written.
+    """
+    if path.suffix == ".npz":
+        encoded = io.BytesIO()
+        strings = {"names": np.array(tokens.names), "subjects": np.array(tokens.subjects)}
+        np.savez(encoded, allow_pickle=False, **tokens.arrays, **strings)
+        write_atomically(path, encoded.getvalue())
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        metadata = {"names": json.dumps(tokens.names), "subjects": json.dumps(tokens.subjects)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in tokens.arrays.items()}
+        write_atomically(path, save(arrays, metadata))
+    else:
+        raise FileError(
+            f"{path}: tokens are written as {' or '.join(TOKEN_SUFFIXES)}; rename the output"
+        )
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Read an array file that `write_tokens` wrote.
+
+    Raises:
+        FileError: missing or unreadable.
+        CodesFileError: not such a file, or damaged.
+    """
+    content = read_bytes(path, MAX_TOKEN_BYTES)
+    try:
+        fields, names, subjects = _parse(path, content)
+        arrays = {name: fields[name] for name in _ARRAYS}
+    except Exception as error:  # zip, NumPy, safetensors and JSON readers raise whatever they like
+        raise CodesFileError(f"{path}: not a whole file of `oasisvq export` ({error})") from error
+    count = len(names)
+    for name, (dtype, dimensions) in _ARRAYS.items():
+        array = arrays[name]
+        length = _LENGTHS.get(name, count)
+        fits = array.dtype == dtype and array.ndim == dimensions and len(array) == length
+        if not fits or (name in _WIDTHS and array.shape[1] != _WIDTHS[name]):
+            raise CodesFileError(
+                f"{path}: damaged: array {name} is {array.dtype} of shape {array.shape}"
+            )
+    if len(subjects) != count or not all(type(n) is str for n in names + subjects):
+        raise CodesFileError(f"{path}: damaged: {count} names and {len(subjects)} subjects")
+    codebook_size, stride = (int(number) for number in arrays["codebook"])
+    if (
+        not 2 <= codebook_size <= container.MAX_CODEBOOK_SIZE
+        or not 1 <= stride <= container.MAX_STRIDE
+        or (arrays["sample_types"] > max(SampleType)).any()
+    ):
+        raise CodesFileError(f"{path}: damaged: codebook or sample type out of range")
+    for name in names:
+        _refuse_unsafe(name, path)
+    return Tokens(arrays, names, subjects)
+
+
+def _parse(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], list[str], list[str]]:
+    if path.suffix == ".npz":
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            fields = {name: archive[name] for name in archive.files}
+        return fields, fields["names"].tolist(), fields["subjects"].tolist()
+    from safetensors.numpy import load
+
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    return load(content), json.loads(metadata["names"]), json.loads(metadata["subjects"])
+
+
+def _refuse_unsafe(name: str, path: Path) -> None:
+    """Names become paths below an output folder, so none may lead out of it."""
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
+        raise CodesFileError(f"{path}: a name that leads out of the output folder: {name!r}")
