@@ -236,6 +236,12 @@ def train(
         float | None,
         typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
     ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the networks before training. [default: on CUDA]"
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
     ] = False,
@@ -266,6 +272,7 @@ def train(
         precision=precision.value,
         device=device.value,
         max_minutes=max_minutes,
+        compiled=compiled,
         resume=resume,
         force=force,
     )

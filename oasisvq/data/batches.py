@@ -8,6 +8,7 @@ file, and each batch travels by itself.
 """
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -29,6 +30,11 @@ def free_memory(device: torch.device) -> int:
     """Bytes free on the device (or in main memory)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return main_memory()
+
+
+def main_memory() -> int:
+    """Bytes of main memory that are free."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,7 +42,8 @@ class SliceBatches:
     """Batches from an (N, size, size) uint8 array.
 
     Attributes:
-        where: what was chosen, in words: on the device, or in the memory-mapped file.
+        where: where the slices are kept, in words: on the device, in pinned main memory, or in the
+            memory-mapped file.
     """
 
     def __init__(
@@ -52,12 +59,18 @@ class SliceBatches:
             max(0, self._columns.stop - array.shape[2]),
         )
         needed = len(array) * window.height * window.width * stride * stride
+        megabytes = f"{needed / 1e6:,.0f} MB"
         self._resident: Tensor | None = None
+        self._pending: tuple[Tensor, Future[Tensor]] | None = None
+        self._reader = ThreadPoolExecutor(1)
         if needed <= RESIDENT_SHARE * free_memory(device):
             self._resident = torch.from_numpy(self._cut(slice(None))).to(device)
-            self.where = f"{needed / 1e6:,.0f} MB on {device.type}"
+            self.where = f"{megabytes} on {device.type}"
+        elif device.type == "cuda" and needed <= RESIDENT_SHARE * main_memory():
+            self._resident = torch.from_numpy(self._cut(slice(None))).pin_memory()
+            self.where = f"{megabytes} in pinned main memory, too large for the device"
         else:
-            self.where = f"{needed / 1e6:,.0f} MB stay in the memory-mapped file, larger than memory"
+            self.where = f"{megabytes} stay in the memory-mapped file, too large for memory"
 
     def __len__(self) -> int:
         return len(self._array)
@@ -67,6 +80,17 @@ class SliceBatches:
         cut = self._array[slices, self._rows, self._columns]
         return np.pad(cut, ((0, 0), (0, self._beyond[0]), (0, self._beyond[1])), mode="edge")
 
+    def _read(self, slices: Tensor) -> Tensor:
+        """Some slices (B, H, W) uint8, in main memory unless they are on the device."""
+        if self._resident is not None:
+            return self._resident[slices.to(self._resident.device)]
+        return torch.from_numpy(self._cut(slices.numpy()))
+
+    def prefetch(self, slices: Tensor) -> None:
+        """Start to read what the next `draw` will ask for, unless it is on the device anyway."""
+        if self._resident is None or self._resident.device != self.device:
+            self._pending = slices, self._reader.submit(self._read, slices)
+
     def draw(self, slices: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Pixels (B, 1, H, W) float32 in [0, 1] of the slices (B,) int64.
 
@@ -74,11 +98,12 @@ class SliceBatches:
             slices: which slices, on the CPU.
             mirrored: (B,) bool, which of them to mirror left to right (along the rows' axis).
         """
-        if self._resident is not None:
-            batch = self._resident[slices.to(self.device)]
+        pending, self._pending = self._pending, None
+        if pending is not None and torch.equal(pending[0], slices):
+            batch = pending[1].result()
         else:
-            batch = torch.from_numpy(self._cut(slices.numpy())).to(self.device)
-        pixels = batch.unsqueeze(1).float().div_(255)
+            batch = self._read(slices)
+        pixels = batch.to(self.device, non_blocking=True).unsqueeze(1).float().div_(255)
         if mirrored is not None:
             pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(2), pixels)
         return pixels

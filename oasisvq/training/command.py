@@ -43,6 +43,7 @@ class Request:
     max_minutes: float | None
     resume: bool
     force: bool
+    compiled: bool | None = None  # None: on CUDA
 
 
 class Trained(NamedTuple):
@@ -126,7 +127,8 @@ def _train(
 ) -> Trained | None:
     console = Console(stderr=True, quiet=not world.first)
     reporter = ConsoleReporter(console)
-    training = Training(dataset, config, request.run, world, reporter)
+    compiled = world.device.type == "cuda" if request.compiled is None else request.compiled
+    training = Training(dataset, config, request.run, world, reporter, compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
     if request.resume:
         training.resume()

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from oasisvq.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class World:
@@ -63,5 +65,11 @@ def joined_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
+    except RuntimeError as error:  # how gloo and NCCL say that another process is gone
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            "another process of this training has ended; start all of them again with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -24,7 +24,7 @@ from oasisvq.codec.weights import Model, config_to_dict, save_model
 from oasisvq.data.batches import SliceBatches, epoch_order, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import FileError, TrainingError
-from oasisvq.files import make_folder
+from oasisvq.files import make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
@@ -172,7 +172,13 @@ class Training:
     """One training in one process: state, steps, checkpoints."""
 
     def __init__(
-        self, dataset: Dataset, config: TrainingConfig, run: Path, world: World, reporter: Reporter
+        self,
+        dataset: Dataset,
+        config: TrainingConfig,
+        run: Path,
+        world: World,
+        reporter: Reporter,
+        compiled: bool = False,
     ) -> None:
         if config.batch_size % world.size:
             raise TrainingError(
@@ -207,11 +213,14 @@ class Training:
         step_module = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
         self.step_module: nn.Module = step_module
+        if compiled:  # the networks, in place; the rest is a few large operations already
+            self.model.encoder.compile()
+            self.model.decoder.compile()
         if world.size > 1:
             self.step_module = DistributedDataParallel(step_module, broadcast_buffers=False)
         self.step = 0
         self.metrics_bytes = 0
-        # sums since the epoch began: total, SSIM loss, L1, commitment, images' seconds is kept apart
+        # of the epoch so far: sums of total, SSIM loss, L1 and commitment; seconds
         self.sums = torch.zeros(4, device=world.device)
         self.bad_step = torch.full((), float("inf"), device=world.device)
         self.seconds = 0.0
@@ -226,9 +235,11 @@ class Training:
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
         local = config.batch_size // world.size
         own = slice(world.rank * local, (world.rank + 1) * local)
-        start = self.step % self.steps_per_epoch * config.batch_size
-        chosen = order[start : start + config.batch_size][own]
-        pixels = self.batches.draw(chosen, mirrored[own])
+        step_of_epoch = self.step % self.steps_per_epoch
+        batches = order.split(config.batch_size)
+        pixels = self.batches.draw(batches[step_of_epoch][own], mirrored[own])
+        if step_of_epoch + 1 < self.steps_per_epoch:
+            self.batches.prefetch(batches[step_of_epoch + 1][own])
         quantizing_from = warm_up_steps(self.steps)
         if self.step == quantizing_from:
             with torch.no_grad(), self.autocast():
@@ -390,8 +401,9 @@ class Training:
                 "metrics_bytes": self.metrics_bytes,
                 "settings": settings(self.config, self.dataset),
             }
-            save_checkpoint(self.run / CHECKPOINT_FILE, Checkpoint(self._tensors(), progress))
+            # the model first: a kill between the two leaves a checkpoint from which it is made again
             save_model(self.model, self.run / MODEL_FILE, self.card())
+            save_checkpoint(self.run / CHECKPOINT_FILE, Checkpoint(self._tensors(), progress))
         self.world.wait()
 
     def resume(self) -> None:
@@ -422,9 +434,10 @@ class Training:
             prefix = f"optimizer.{name}."
             state = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
             if state:
+                # laid out in memory like the parameter, as the optimizer itself makes them: another
+                # layout would round the last bit otherwise
                 self.optimizer.state[parameter] = {
-                    # the step count lives where the fused optimizer keeps it
-                    key: tensor.to(self.world.device).to(memory_format=torch.preserve_format)
+                    key: torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor
                     for key, tensor in state.items()
                 }
         self.step = int(progress["step"])
@@ -448,10 +461,11 @@ class Training:
         }
 
     def start_metrics(self) -> None:
-        """Cut metrics.jsonl to what the checkpoint knows, so that resumed steps stand there once."""
+        """Clear what a killed training left: temporary files, and metrics beyond the checkpoint."""
         if self.world.first:
             path = self.run / METRICS_FILE
             make_folder(self.run)
+            remove_temporaries(self.run)
             try:
                 with path.open("ab") as stream:
                     stream.truncate(self.metrics_bytes)

@@ -1,0 +1,95 @@
+"""A training that is killed and resumed, and one that is shared by two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_raw_folder
+from safetensors.torch import load_file
+
+from oasisvq.data.preprocess import preprocess
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A prepared dataset of 12 training slices, `data` in the test's folder."""
+    raw = write_raw_folder(tmp_path / "raw", {"train": [1, 2, 3], "validate": [4]}, size=32)
+    preprocess(raw, tmp_path / "data", size=32)
+    return tmp_path
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two gloo processes."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            *arguments,
+        ],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(dataset: Path) -> None:
+    driver = subprocess.run(
+        [sys.executable, str(HERE / "kill_driver.py")],
+        cwd=dataset,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert driver.returncode == 0, driver.stderr
+    result = json.loads(driver.stdout)
+    assert result["kills"] >= 20
+    assert result["mid_write"] >= 3
+    assert result["equal"] == result["finished"] >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(dataset: Path) -> None:
+    pair = torchrun(dataset, str(HERE / "ranks_driver.py"), "pair")
+    assert pair.returncode == 0, pair.stderr
+    assert pair.stdout.count("validation: 4 slices") == 1  # one process reports
+    options = ["--preset", "seed", "--epochs", "3", "--batch-size", "4", "--codebook-size", "16"]
+    options += ["--device", "cpu", "--precision", "float32"]
+    single = subprocess.run(
+        [sys.executable, "-m", "oasisvq", "train", "data", "-o", "single", *options],
+        cwd=dataset,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert single.returncode == 0, single.stderr
+    ours = load_file(dataset / "pair" / "model.safetensors")
+    theirs = load_file(dataset / "single" / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        difference = (tensor.float() - theirs[name].float()).abs().max().item()
+        assert difference < 2e-3, f"{name} differs by {difference}"
+
+
+@pytest.mark.slow
+def test_a_dead_process_ends_the_others_with_one_line(dataset: Path) -> None:
+    result = torchrun(dataset, str(HERE / "ranks_driver.py"), "dying", "1", "4")
+    assert result.returncode != 0
+    assert "oasisvq: another process of this training has ended" in result.stderr
