@@ -18,7 +18,7 @@ from oasisvq.codec.scans import (
     require_writable_suffix,
     write_image,
 )
-from oasisvq.errors import CodesFileError, FileError, OasisVQError
+from oasisvq.errors import CodesFileError, FileError, ImageError, OasisVQError
 from oasisvq.files import (
     WHOLE,
     Shard,
@@ -50,6 +50,8 @@ def encode_file(codec: Codec, image: Path, codes: Path, levels: int | None, forc
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
+    if codes.exists() and codes.samefile(image):
+        raise FileError(f"{codes}: is the image to encode; name another output")
     refuse_overwrite(codes, force)
     content = codec.encode_scan(read_image(image), levels)
     write_atomically(codes, content)
@@ -65,6 +67,16 @@ def decode_file(codec: Codec, codes: Path, image: Path, force: bool) -> None:
     require_writable_suffix(image)
     refuse_overwrite(image, force)
     write_image(codec.decode_codes(read_codes(codes), str(codes)), image)
+
+
+def refuse_codes(image: Path) -> None:
+    """Raise if the image to encode is named like what encoding gives.
+
+    Raises:
+        ImageError: it is.
+    """
+    if image.suffix == SUFFIX:
+        raise ImageError(f"{image}: a {SUFFIX} file, not an image; did you mean `oasisvq decode`?")
 
 
 def encoded_name(image: Path) -> Path:
@@ -109,7 +121,9 @@ def encode_folder(
     outcome = Outcome()
     taken: dict[str, Path] = {}
     parent: Path | None = None
-    for image, is_ours in _shard_of(folder, is_image, ", ".join(IMAGE_SUFFIXES), shard, advance):
+    for image, is_ours in _shard_of(
+        folder, is_image, f"images ({', '.join(IMAGE_SUFFIXES)})", shard, advance
+    ):
         if image.parent != parent:  # the walk lists one folder after the other
             parent, taken = image.parent, {}
         first = taken.setdefault(image.stem, image)
@@ -139,15 +153,19 @@ def decode_folder(
 ) -> Outcome:
     """Decode the `.codes` files below `folder`, or one shard, to PNGs at the same places.
 
-    An image that is there is skipped unless `force`.
+    An image that is there and fits its codes is skipped; anything else in the way is a failure
+    unless `force`. Where `output` is `folder` itself, x.codes becomes x.decoded.png, so that it
+    never meets the original.
 
     Raises:
         FileError: there are no `.codes` files.
     """
     outcome = Outcome()
+    beside = output.resolve() == folder.resolve()
     for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance):
         if is_ours:
-            image = output / codes.relative_to(folder).with_suffix(".png")
+            name = codes.relative_to(folder)
+            image = output / (decoded_name(name) if beside else name.with_suffix(".png"))
             with _surviving(outcome):
                 _decode_to(codec, partial(read_codes, codes), codes, image, force, outcome)
     return outcome
@@ -188,12 +206,12 @@ def _decode_to(
     outcome: Outcome,
 ) -> None:
     """Decode one file of many, unless its image is there."""
-    if not force and image.is_file():
+    codes = read()
+    if not force and image.is_file() and _fits(image, codes):
         outcome.skipped += 1
         return
     refuse_overwrite(image, force)
     make_folder(image.parent)
-    codes = read()
     write_image(codec.decode_codes(codes, str(source)), image)
     outcome.bytes_in += codes.file_bytes
     outcome.bytes_out += image.stat().st_size
@@ -228,7 +246,16 @@ def _shard_of(
         done += is_ours
         advance(done, max(total, done))
     if not seen:
-        raise FileError(f"{folder}: nothing to do in it; expected {kinds}")
+        raise FileError(f"{folder}: no {kinds} in it")
+
+
+def _fits(image: Path, codes: Codes) -> bool:
+    """Whether an image is whole and of the size and type that the codes decode to."""
+    try:
+        plane = read_image(image).plane
+    except OasisVQError:
+        return False
+    return plane.shape == codes.header.shape and plane.dtype == codes.header.sample_type.dtype
 
 
 def _is_valid(codes: Path, codec: Codec, levels: int) -> bool:

@@ -4,12 +4,13 @@ Results go to stdout, notes and progress to stderr. torch is imported inside the
 need it, so that help, version and `info` of a `.codes` file answer at once.
 """
 
+import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -103,7 +104,12 @@ def note(message: str) -> None:
 
 def printable(message: str) -> str:
     """Control characters, which a file's name may hold, written as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+
+
+def print_line(message: str) -> None:
+    """One line of a result, on stdout."""
+    print(printable(message))
 
 
 def print_json(result: object) -> None:
@@ -156,7 +162,7 @@ def finish(outcome: "Outcome", verb: str, output: Path) -> None:
     """Print what a run over a folder did; exit with 1 if anything failed."""
     ratio = f", {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes" if outcome.done else ""
     skipped = f", {outcome.skipped:,} already there" if outcome.skipped else ""
-    print(f"{output}: {outcome.done:,} {verb}{ratio}{skipped}")
+    print_line(f"{output}: {outcome.done:,} {verb}{ratio}{skipped}")
     if outcome.failures:
         note(f"{len(outcome.failures):,} failed:")
         for failure in outcome.failures:
@@ -192,7 +198,7 @@ def preprocess(
     for name, split in dataset.splits.items():
         subjects = len({record.subject for record in split.records})
         print(f"{name}: {len(split.records):,} slices of {subjects:,} subjects")
-    print(f"{output}: {dataset.layout}, {images.value}, {size}×{size}")
+    print_line(f"{output}: {dataset.layout}, {images.value}, {size}×{size}")
 
 
 @app.command()
@@ -209,7 +215,10 @@ def train(
             "[default: base on a GPU, else small]",
         ),
     ] = None,
-    images: ImagesOption = Images.SCANS,
+    images: Annotated[
+        Images | None,
+        typer.Option("--images", help="Which images of a raw folder to take. [default: scans]"),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="[default: the preset's]")
     ] = None,
@@ -226,11 +235,15 @@ def train(
     codebook_size: Annotated[
         int | None, typer.Option("--codebook-size", min=2, max=65_535, help="Codes of each level.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and draws.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
+    ] = None,
     precision: Annotated[
-        Precision,
-        typer.Option("--precision", help="auto: bfloat16 where the hardware computes in it."),
-    ] = Precision.AUTO,
+        Precision | None,
+        typer.Option(
+            "--precision", help="auto: bfloat16 where the hardware computes in it. [default: auto]"
+        ),
+    ] = None,
     device: DeviceOption = Device.AUTO,
     max_minutes: Annotated[
         float | None,
@@ -269,7 +282,7 @@ def train(
         images=images,
         overrides={name: given for name, given in overrides.items() if given is not None},
         seed=seed,
-        precision=precision.value,
+        precision=precision.value if precision else None,
         device=device.value,
         max_minutes=max_minutes,
         compiled=compiled,
@@ -341,11 +354,12 @@ def encode(
             outcome = bulk.encode_folder(codec, source, folder, quality, force, part, advance)
         finish(outcome, "encoded", folder)
         return
+    bulk.refuse_codes(source)
     codes = output or bulk.encoded_name(source)
     refuse_overwrite(codes, force)
     codec = load_codec(model, device)
     size = bulk.encode_file(codec, source, codes, quality, force)
-    print(
+    print_line(
         f"{codes}: {size:,} bytes ({source.stat().st_size / size:.1f} times smaller than {source.name})"
     )
 
@@ -389,7 +403,7 @@ def decode(
     refuse_overwrite(image, force)
     codec = load_codec(model, device)
     bulk.decode_file(codec, source, image, force)
-    print(f"{image}: restored, {image.stat().st_size:,} bytes")
+    print_line(f"{image}: restored, {image.stat().st_size:,} bytes")
 
 
 def chosen_shard(text: str | None) -> "Shard":
@@ -428,7 +442,7 @@ def export(
     write_tokens(tokens, output)
     shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
     subjects = len(set(tokens.subjects) - {""})
-    print(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
+    print_line(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
 
 
 @app.command()
@@ -509,10 +523,14 @@ def print_score(
 
     with progress_bar(f"scoring {split}") as advance:
         result = score_split(codec, dataset, split, qualities or [codec.config.default_levels], advance)
-    print_json(result.as_dict()) if as_json else print(score_table(result))
+    if as_json:
+        print_json(result.as_dict())
+        return
+    for line in score_table(result):
+        print_line(line)
 
 
-def score_table(result: "SplitScore") -> str:
+def score_table(result: "SplitScore") -> list[str]:
     """Scores as lines of text."""
     head = "quality    bytes  bits/px  vs PNG  SSIM             foreground SSIM  PSNR dB"
     lines = [
@@ -527,7 +545,7 @@ def score_table(result: "SplitScore") -> str:
         if each.dice:
             dice = ", ".join(f"label {label} {value:.4f}" for label, value in each.dice.items())
             lines.append(f"Dice at quality {each.levels}: {dice}")
-    return "\n".join(lines)
+    return lines
 
 
 def _score_line(name: str, row: "QualityScore") -> str:
@@ -557,7 +575,7 @@ def info(
     width = max(len(key) for key in facts)
     for key, fact in facts.items():
         shown = json.dumps(fact) if isinstance(fact, (dict, list)) else str(fact)
-        print(printable(f"{key:<{width}}  {shown}"))
+        print_line(f"{key:<{width}}  {shown}")
 
 
 def usage_error(message: str) -> NoReturn:
@@ -568,12 +586,28 @@ def usage_error(message: str) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every error of a user or a file becomes one line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal has a ×
     try:
-        app(args=arguments, prog_name="oasisvq")
+        try:
+            app(args=arguments, prog_name="oasisvq")
+        finally:
+            sys.stdout.flush()
     except OasisVQError as error:
         note(f"oasisvq: {error}")
-        sys.exit(1)
     except BrokenPipeError:
+        _abandon_stdout()
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        note(f"oasisvq: {where}{error.strerror or error}")
+        _abandon_stdout()
+    else:
+        sys.exit(0)
+    sys.exit(1)
+
+
+def _abandon_stdout() -> None:
+    """What could not be written must not be tried again when Python ends."""
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(0)

@@ -38,6 +38,9 @@ def choose_model(named: Path | None, folder: Path) -> ModelChoice:
     Args:
         named: a model file, a run folder, or None.
         folder: the working folder, where `train` may have left a run.
+
+    Raises:
+        ModelError: none is named or trained, and the installation has none.
     """
     if named is None and os.environ.get(MODEL_VARIABLE):
         named, reason = Path(os.environ[MODEL_VARIABLE]), f"${MODEL_VARIABLE}"
@@ -48,6 +51,8 @@ def choose_model(named: Path | None, folder: Path) -> ModelChoice:
     trained = folder / RUN_FOLDER / MODEL_FILE
     if trained.is_file():
         return ModelChoice(trained, "the model trained in this folder")
+    if not BUNDLED_MODEL.is_file():
+        raise ModelError("this installation has no bundled model; train one or name one with --model")
     return ModelChoice(BUNDLED_MODEL, "the bundled model")
 
 

@@ -78,9 +78,11 @@ def choose_window(plane: NDArray[np.generic], preferred: tuple[int, int], stride
     """The window to code of an (H, W) image.
 
     The centred window of the `preferred` size (pixels) where it holds all content, so that slices
-    of one kind have one grid; else the cells that the content touches.
+    of one kind have one grid; else the cells that the content touches; none of a constant image.
     """
     box = content_box(plane)
+    if box.bottom == 0:
+        return Window(0, 0, 0, 0)
     window = centred_window((plane.shape[0], plane.shape[1]), preferred, stride)
     if _holds(window, box, stride):
         return window

@@ -84,7 +84,9 @@ def read_image(path: Path) -> Scan:
             f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
         ) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}; cut or shrink it first") from error
+        raise ImageError(
+            f"{path}: more pixels than can be read safely; cut or shrink it first"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
 

@@ -62,6 +62,8 @@ class Dataset:
         """
         if split not in self.splits:
             raise DatasetError(f"{self.folder}: no split '{split}'; it has {', '.join(self.splits)}")
+        if not self.splits[split].records:
+            raise DatasetError(f"{self.folder}: the split '{split}' has no slices")
         path = self.folder / f"{split}.npy"
         expected = (len(self.splits[split].records), self.size, self.size)
         try:

@@ -73,7 +73,8 @@ def find_slices(root: Path, images: Images) -> list[SliceFile]:
         DatasetError: `root` is missing, of no known layout, or holds no such images.
     """
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; expected one with OASIS images")
+        found = "is a file, no folder" if root.exists() else "no such folder"
+        raise DatasetError(f"{root}: {found}; expected a folder with OASIS images")
     folders = split_folders(root)
     if not folders:
         raise DatasetError(

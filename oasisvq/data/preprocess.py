@@ -1,6 +1,7 @@
 """A raw OASIS folder -> a prepared dataset."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from oasisvq.data.dataset import (
 )
 from oasisvq.data.layouts import SPLITS, Images, SliceFile, find_slices
 from oasisvq.errors import DatasetError, FileError
-from oasisvq.files import make_folder, write_atomically
+from oasisvq.files import make_folder
 
 LAYOUT = "UQ PNG slices"
 MIN_SIZE, MAX_SIZE = 16, 4096
@@ -143,7 +144,10 @@ def _write(
                 advance(done, len(slices))
         splits[split] = Split(tuple(records), digest.hexdigest(), content or Box(0, 0, size, size))
     dataset = Dataset(folder, LAYOUT, str(raw.resolve()), images, size, splits)
-    write_atomically(folder / MANIFEST, manifest_bytes(dataset))
+    with (folder / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
+        stream.write(manifest_bytes(dataset))
+        stream.flush()
+        os.fsync(stream.fileno())
     return dataset
 
 

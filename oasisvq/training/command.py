@@ -14,7 +14,6 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import open_or_prepare
 from oasisvq.errors import FileError, TrainingError
-from oasisvq.files import make_folder
 from oasisvq.training.checkpoint import load_checkpoint
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.loop import (
@@ -35,10 +34,10 @@ class Request:
     data: Path
     run: Path
     preset: str | None
-    images: Images
+    images: Images | None
     overrides: dict[str, Any]  # preset fields by name
-    seed: int
-    precision: str  # auto, float32 or bfloat16
+    seed: int | None
+    precision: str | None  # auto, float32 or bfloat16
     device: str
     max_minutes: float | None
     resume: bool
@@ -98,21 +97,19 @@ def train(
             preset = PRESETS[name]
             reason = "" if request.preset else f" (the default on {device.type})"
             tell(f"preset {name}{reason}: {preset.purpose}; training on {device.type}")
-            images, size = request.images, preset.size
+            images, size = request.images or Images.SCANS, preset.size
         dataset = _open(request, world, images, size, advance)
         if config is None:
-            if request.overrides.get("levels"):
-                request.overrides["default_levels"] = min(
-                    preset.default_levels, request.overrides["levels"]
-                )
-            preset = dataclasses.replace(preset, **request.overrides)
+            levels = request.overrides.get("levels", preset.levels)
+            default_levels = min(preset.default_levels, levels)
+            preset = dataclasses.replace(preset, default_levels=default_levels, **request.overrides)
             config = TrainingConfig(
                 model=model_config(preset, dataset),
                 epochs=preset.epochs,
                 batch_size=preset.batch_size,
                 learning_rate=preset.learning_rate,
-                seed=request.seed,
-                precision=choose_precision(request.precision, world.device),
+                seed=request.seed or 0,
+                precision=choose_precision(request.precision or "auto", world.device),
             )
         return _train(request, dataset, config, world, tell, should_stop)
 
@@ -133,6 +130,8 @@ def _train(
     if request.resume:
         training.resume()
         tell(f"resuming at step {training.step:,} of {training.steps:,}")
+    elif world.first:  # -f: what the old training left must not be resumed as this one
+        (request.run / CHECKPOINT_FILE).unlink(missing_ok=True)
     training.start_metrics()
     try:
         finished = training.go(should_stop, request.max_minutes)
@@ -146,8 +145,9 @@ def _train(
 def _check_run_folder(request: Request) -> None:
     run = request.run
     if request.resume:
-        if request.overrides or request.preset:
-            given = [*(["preset"] if request.preset else []), *request.overrides]
+        fixed = {name: getattr(request, name) for name in ("preset", "images", "seed", "precision")}
+        given = [*(name for name, setting in fixed.items() if setting is not None), *request.overrides]
+        if given:
             raise TrainingError(
                 f"--resume goes on as the training in {run} was set up; leave out "
                 + ", ".join("--" + name.replace("_", "-") for name in given)
@@ -163,7 +163,6 @@ def _check_run_folder(request: Request) -> None:
             f"{run}: holds a training already ({', '.join(taken)}); pass --resume to go on with it, "
             "-f to replace it, or name another folder with -o"
         )
-    make_folder(run)
 
 
 def _open(

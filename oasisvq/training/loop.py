@@ -220,6 +220,7 @@ class Training:
             self.step_module = DistributedDataParallel(step_module, broadcast_buffers=False)
         self.step = 0
         self.metrics_bytes = 0
+        self.saved = False
         # of the epoch so far: sums of total, SSIM loss, L1 and commitment; seconds
         self.sums = torch.zeros(4, device=world.device)
         self.bad_step = torch.full((), float("inf"), device=world.device)
@@ -308,9 +309,12 @@ class Training:
         if self.world.any(math.isfinite(bad)):
             raise TrainingError(
                 f"the loss is not a number since step {int(bad) if math.isfinite(bad) else self.step}; "
-                f"{self.run / CHECKPOINT_FILE} holds the last good state; "
+                f"{self._last_good()}"
                 "lower the learning rate (--learning-rate) or train in --precision float32"
             )
+
+    def _last_good(self) -> str:
+        return f"{self.run / CHECKPOINT_FILE} holds the last good state; " if self.saved else ""
 
     def _report_step(self) -> None:
         self._refuse_non_finite()
@@ -404,6 +408,7 @@ class Training:
             # the model first: a kill between the two leaves a checkpoint from which it is made again
             save_model(self.model, self.run / MODEL_FILE, self.card())
             save_checkpoint(self.run / CHECKPOINT_FILE, Checkpoint(self._tensors(), progress))
+        self.saved = True
         self.world.wait()
 
     def resume(self) -> None:
@@ -434,12 +439,15 @@ class Training:
             prefix = f"optimizer.{name}."
             state = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
             if state:
-                # laid out in memory like the parameter, as the optimizer itself makes them: another
-                # layout would round the last bit otherwise
+                # laid out in memory like the parameter and on its device: the fused optimizer walks
+                # raw memory, and moments in another layout would meet the wrong weights
                 self.optimizer.state[parameter] = {
-                    key: torch.empty_like(parameter).copy_(tensor) if tensor.dim() else tensor
+                    key: torch.empty_like(parameter).copy_(tensor)
+                    if tensor.dim()
+                    else tensor.to(self.world.device)
                     for key, tensor in state.items()
                 }
+        self.saved = True
         self.step = int(progress["step"])
         self.seconds = float(progress["seconds"])
         self.metrics_bytes = int(progress["metrics_bytes"])
@@ -468,6 +476,7 @@ class Training:
             remove_temporaries(self.run)
             try:
                 with path.open("ab") as stream:
+                    self.metrics_bytes = min(self.metrics_bytes, stream.tell())
                     stream.truncate(self.metrics_bytes)
             except OSError as error:
                 raise FileError(f"{path}: cannot be written: {error.strerror}") from error

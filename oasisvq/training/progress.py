@@ -23,7 +23,7 @@ def epoch_line(report: EpochReport, epochs: int) -> str:
     perplexity = "/".join(f"{each:.0f}" for each in report.perplexity)
     active = "/".join(str(each) for each in report.active)
     return (
-        f"epoch {report.epoch}/{epochs}  loss {report.loss:.4f}  validation SSIM {ssim}  "
+        f"epoch {report.epoch}/{epochs}  loss {report.loss:.4f}  validation window SSIM {ssim}  "
         f"perplexity {perplexity}  active codes {active}  {report.images_per_second:.1f} images/s"
     )
 

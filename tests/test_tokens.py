@@ -1,0 +1,218 @@
+"""Many `.codes` files <-> one array file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result, draw_phantom
+from PIL import Image
+
+import oasisvq
+from oasisvq.codec import container
+from oasisvq.errors import CodesFileError, FileError
+from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def codes_folder(tmp_path: Path, model_file: Path, rng: np.random.Generator) -> Path:
+    """Files of two qualities, sizes and types, one of a constant image, in a tree."""
+    codec = oasisvq.load(model_file)
+    folder = tmp_path / "codes"
+    (folder / "inner").mkdir(parents=True)
+    planes = {
+        "case_004_slice_0.nii": draw_phantom(rng),
+        "inner/OAS1_0007_MR1": draw_phantom(rng, 72, 60, margin=2),
+        "sixteen": draw_phantom(rng).astype(np.uint16) * 200,
+        "constant": np.full((30, 40), 9, dtype=np.uint8),
+    }
+    for number, (name, plane) in enumerate(planes.items()):
+        (folder / f"{name}.codes").write_bytes(codec.encode(plane, 1 + number % 3))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_every_slice_comes_back_as_its_file_held_it(codes_folder: Path, suffix: str) -> None:
+    path = codes_folder.parent / f"tokens{suffix}"
+    write_tokens(gather(codes_folder), path)
+    tokens = read_tokens(path)
+    assert tokens.names == ["case_004_slice_0.nii", "constant", "sixteen", "inner/OAS1_0007_MR1"]
+    assert tokens.subjects == ["OAS1_0004", "", "", "OAS1_0007"]
+    for position, name in enumerate(tokens.names):
+        original = oasisvq.read_codes(codes_folder / f"{name}.codes")
+        restored = tokens.codes(position)
+        np.testing.assert_array_equal(restored.indices, original.indices)
+        if original.indices.size:
+            assert restored.header == original.header
+        assert restored.header.shape == original.header.shape
+
+
+def test_one_cell_of_the_array_is_one_place_in_every_image(codes_folder: Path) -> None:
+    tokens = gather(codes_folder)
+    indices, origin = tokens.arrays["indices"], tokens.arrays["origin"]
+    position = tokens.names.index("inner/OAS1_0007_MR1")
+    codes = oasisvq.read_codes(codes_folder / "inner/OAS1_0007_MR1.codes")
+    window = codes.header.window
+    row, column = window.top - origin[0], window.left - origin[1]
+    assert indices[position, 0, row, column] == codes.indices[0, 0, 0]
+    missing_levels = indices[position, codes.header.levels :]
+    assert (missing_levels == NO_INDEX).all()
+    assert (indices[tokens.names.index("constant")] == NO_INDEX).all()
+
+
+def test_decode_takes_an_exported_file_back_to_images(
+    run: Run, codes_folder: Path, model_file: Path, tmp_path: Path
+) -> None:
+    assert run("export", codes_folder, "-o", "tokens.npz").code == 0
+    assert run("decode", "tokens.npz", "-o", "a", "--model", model_file).code == 0
+    assert run("decode", codes_folder, "-o", "b", "--model", model_file).code == 0
+    names = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.png"))
+    assert len(names) == 4
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_files_of_two_models_are_refused(codes_folder: Path) -> None:
+    header = oasisvq.read_codes(codes_folder / "constant.codes").header
+    other = container.CodesHeader(**{**header.__dict__, "fingerprint": b"otherone"})
+    content = container.write(other, np.zeros((header.levels, 0, 0), np.uint16))
+    (codes_folder / "constant.codes").write_bytes(content)
+    with pytest.raises(CodesFileError, match="constant"):
+        gather(codes_folder)
+
+
+def test_an_empty_folder_and_an_unknown_ending_are_refused(tmp_path: Path, codes_folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match="empty"):
+        gather(tmp_path / "empty")
+    with pytest.raises(FileError, match="rename the output"):
+        write_tokens(gather(codes_folder), tmp_path / "tokens.txt")
+
+
+def changed(path: Path, **arrays: object) -> None:
+    with np.load(path) as archive:
+        fields = {name: archive[name] for name in archive.files}
+    np.savez(path, **{**fields, **arrays})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "", "a\0b", "..\\evil"])
+def test_a_name_cannot_lead_out_of_the_output_folder(codes_folder: Path, name: str) -> None:
+    path = codes_folder.parent / "tokens.safetensors"
+    tokens = gather(codes_folder)
+    tokens.names[0] = name
+    write_tokens(tokens, path)
+    with pytest.raises(CodesFileError, match="leads out"):
+        read_tokens(path)
+
+
+def test_damaged_array_files_are_refused(codes_folder: Path) -> None:
+    path = codes_folder.parent / "tokens.npz"
+    write_tokens(gather(codes_folder), path)
+    whole = path.read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(CodesFileError, match=r"tokens\.npz"):
+            read_tokens(path)
+    for damage in (
+        {"indices": np.zeros((4, 3), np.uint16)},
+        {"indices": np.zeros((3, 3, 5, 6), np.uint16)},
+        {"windows": np.zeros((4, 3), np.int32)},
+        {"codebook": np.array([1, 8], np.int32)},
+        {"codebook": np.array([20, 65], np.int32)},
+        {"sample_types": np.full(4, 7, np.uint8)},
+        {"names": np.array([json.dumps(3)], dtype=object)},
+        {"fingerprint": np.zeros(4, np.uint8)},
+    ):
+        path.write_bytes(whole)
+        changed(path, **damage)
+        with pytest.raises(CodesFileError, match=r"tokens\.npz"):
+            read_tokens(path)
+
+
+def test_a_slice_whose_window_or_index_is_out_of_range_is_an_error(codes_folder: Path) -> None:
+    tokens = gather(codes_folder)
+    tokens.arrays["indices"][0, 0] = 20  # K is 20
+    with pytest.raises(CodesFileError, match="out of range"):
+        tokens.codes(0)
+    tokens = gather(codes_folder)
+    tokens.arrays["windows"][0] = (-1, 0, 5, 6)
+    with pytest.raises(CodesFileError, match="out of range"):
+        tokens.codes(0)
+    tokens = gather(codes_folder)
+    tokens.arrays["shapes"][0] = (8, 8)  # smaller than its window
+    with pytest.raises(CodesFileError, match="window"):
+        tokens.codes(0)
+
+
+def test_a_bad_slice_is_listed_and_the_others_are_decoded(
+    run: Run, codes_folder: Path, model_file: Path, tmp_path: Path
+) -> None:
+    tokens = gather(codes_folder)
+    tokens.arrays["shapes"][0] = (8, 8)
+    write_tokens(tokens, tmp_path / "tokens.npz")
+    result = run("decode", "tokens.npz", "-o", "out", "--model", model_file)
+    assert result.code == 1
+    assert "case_004" in result.err
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+
+
+def test_shards_together_are_one_run_and_a_shard_finishes_what_it_left(
+    run: Run, tmp_path: Path, model_file: Path, rng: np.random.Generator
+) -> None:
+    slices = tmp_path / "slices"
+    (slices / "inner").mkdir(parents=True)
+    for number in range(5):
+        folder = slices if number % 2 else slices / "inner"
+        Image.fromarray(draw_phantom(rng)).save(folder / f"{number}.png")
+    Image.fromarray(draw_phantom(rng)).save(slices / "1.tif")  # its output is that of 1.png
+
+    def encode(output: str, *options: str) -> Result:
+        return run("encode", "slices", "-o", output, "--model", model_file, *options)
+
+    assert encode("whole").code == 1
+    codes = [encode("parts", "--shard", f"{index}/3").code for index in range(3)]
+    assert sorted(codes) == [0, 0, 1]  # the same file fails, in whichever shard has it
+
+    def contents(folder: str) -> dict[str, bytes]:
+        root = tmp_path / folder
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.codes")}
+
+    assert contents("parts") == contents("whole")
+    assert len(contents("whole")) == 5
+    (tmp_path / "parts" / "inner" / "2.codes").unlink()
+    (tmp_path / "parts" / "3.codes").write_bytes(b"half")
+    for index in range(3):
+        encode("parts", "--shard", f"{index}/3")
+    assert contents("parts")["inner/2.codes"] == contents("whole")["inner/2.codes"]
+    assert contents("parts")["3.codes"] == b"half"  # not ours to overwrite without -f
+    encode("parts", "-f")
+    assert contents("parts") == contents("whole")
+
+
+@pytest.mark.parametrize("shard", ["3/3", "-1/3", "1", "a/b", "1/0", ""])
+def test_a_wrong_shard_is_a_usage_error(
+    run: Run, raw_folder: Path, model_file: Path, shard: str
+) -> None:
+    result = run("encode", raw_folder, "-o", "out", "--model", model_file, f"--shard={shard}")
+    assert result.code == 2
+    assert "expected i/n" in result.err
+
+
+@pytest.mark.parametrize(("rank", "size"), [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")])
+def test_torchrun_and_slurm_give_the_shard(
+    run: Run,
+    raw_folder: Path,
+    model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rank: str,
+    size: str,
+) -> None:
+    monkeypatch.setenv(rank, "1")
+    monkeypatch.setenv(size, "4")
+    result = run("encode", raw_folder, "-o", "out", "--model", model_file)
+    assert result.code == 0
+    assert "shard 1/4" in result.err
+    assert "5 encoded" in result.out  # of 20
