@@ -78,8 +78,10 @@ def main() -> None:
         run = Path(f"killed-{finished}")
         resume = (run / "checkpoint.safetensors").exists()
         request = dataclasses.replace(REQUEST, run=run, force=True)
-        if resume:
-            request = dataclasses.replace(request, resume=True, preset=None, overrides={})
+        if resume:  # all settings come from the checkpoint
+            request = dataclasses.replace(
+                request, resume=True, preset=None, images=None, seed=None, precision=None, overrides={}
+            )
         in_write = kills < KILLS and mid_write < MID_WRITE_KILLS and kills % 3 == 0
         child = attempt(request, rng.randint(1, 4) if in_write else 0)
         if not in_write and kills < KILLS:
