@@ -16,6 +16,7 @@ from oasisvq.files import atomic_writer, read_bytes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 
 
@@ -77,6 +78,8 @@ def read_image(path: Path) -> Scan:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                image.verify()  # checksums, which decoding does not look at
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 refuse_large(image.width, image.height, str(path))
                 return Scan(_grey_levels(image, path))
     except UnidentifiedImageError:
@@ -87,7 +90,7 @@ def read_image(path: Path) -> Scan:
         raise ImageError(
             f"{path}: more pixels than can be read safely; cut or shrink it first"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error) as error:
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
 
 
@@ -100,6 +103,12 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
         raise ImageError(
             f"{path}: 16-bit colour or alpha channels; expected one grey channel; convert it first"
         )
+    is_grey = image.mode in ("L", "1") or image.mode.startswith("I")
+    if is_grey and "transparency" in image.info:
+        raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise ImageError(f"{path}: a 16-bit TIFF whose 0 is white; expected black; convert it first")
     if image.mode in ("L", "1"):
         return np.asarray(image.convert("L"))
     if image.mode.startswith("I"):

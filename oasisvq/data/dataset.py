@@ -7,6 +7,7 @@ The arrays are memory-mapped, so a dataset opens in an instant and nothing is de
 import dataclasses
 import hashlib
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Dataset:
         expected = (len(self.splits[split].records), self.size, self.size)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
             raise DatasetError(
                 f"{path}: missing or damaged ({error}); prepare the dataset anew"
             ) from error
@@ -119,8 +120,15 @@ def refuse_shared_subjects(subjects: dict[str, set[str]], where: Path) -> None:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether this is a folder that `preprocess` wrote."""
-    return (folder / MANIFEST).is_file()
+    """Whether this is a folder that `preprocess` wrote: it has a manifest of ours, whole or damaged."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return False
+    try:
+        fields = json.loads(read_bytes(path, MAX_MANIFEST_BYTES))
+    except (ValueError, RecursionError):
+        return True  # damaged; `open_dataset` says so
+    return isinstance(fields, dict) and {"format", "layout", "splits"} <= fields.keys()
 
 
 def manifest_bytes(dataset: Dataset) -> bytes:
@@ -175,7 +183,14 @@ def open_dataset(folder: Path) -> Dataset:
             int(fields["size"]),
             splits,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise DatasetError(f"{path}: damaged manifest; prepare the dataset anew") from error
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:

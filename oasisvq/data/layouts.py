@@ -84,7 +84,7 @@ def find_slices(root: Path, images: Images) -> list[SliceFile]:
     wants_seg = images is Images.SEGMENTATIONS
     slices = []
     for folder in folders:
-        match = _SPLIT_FOLDER.fullmatch(folder.resolve().name)
+        match = _SPLIT_FOLDER.fullmatch(folder.name) or _SPLIT_FOLDER.fullmatch(folder.resolve().name)
         assert match is not None
         if bool(match[1]) != wants_seg:
             continue

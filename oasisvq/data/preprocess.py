@@ -97,6 +97,13 @@ def _refuse_replacing(output: Path, force: bool) -> None:
     if is_prepared(output):
         if not force:
             raise FileError(f"{output}: exists; pass -f to replace it or name another output")
+        ours = {MANIFEST, *(f"{split}.npy" for split in SPLITS)}
+        others = sorted(path.name for path in output.iterdir() if path.name not in ours)
+        if others:
+            raise FileError(
+                f"{output}: holds {others[0]} beside a prepared dataset; move it away or name "
+                "another output"
+            )
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FileError(f"{output}: exists and is no prepared dataset; name another output")
 

@@ -3,7 +3,8 @@
 Shapes: B batch of this process, N = B·h·w its vectors, D code dimension, K codes, L levels.
 
 Kept apart from `codec/quantizer.py`, so that a query there cannot change a codebook. All of it
-is in float32 with autocast off, without N×K one-hot matrices and without waiting for the device.
+is in float32 with autocast off, without N×K one-hot matrices, and without waiting for the device
+(which `bincount` would: it asks for the largest index).
 Statistics are summed over all processes; what is drawn at random is drawn from the global batch
 by a generator that depends on seed and step only, so any number of processes learns the same.
 """
@@ -104,7 +105,7 @@ class CodebookLearner:
         for level, (residual, index) in enumerate(
             zip(quantized.residuals, quantized.indices, strict=True)
         ):
-            counts[level, :, 0] = torch.bincount(index, minlength=size).float()
+            counts[level, :, 0].index_add_(0, index, torch.ones_like(residual[:, 0]))
             sums[level].index_add_(0, index, residual)
             drawn[level] = self._own_rows(residual, picks[level].to(device))
         self.world.sum_(statistics)
@@ -138,7 +139,9 @@ class CodebookLearner:
             codebook = sample[starts] + 0.0
             for _ in range(KMEANS_ITERATIONS):
                 index = nearest(sample, codebook)
-                counts = torch.bincount(index, minlength=size).float()
+                counts = torch.zeros(size, device=device).index_add_(
+                    0, index, torch.ones_like(sample[:, 0])
+                )
                 sums = torch.zeros(size, dim, device=device).index_add_(0, index, sample)
                 used = (counts > 0)[:, None]
                 codebook = torch.where(used, sums / counts.clamp_min(1)[:, None], sample[starts])

@@ -1,0 +1,266 @@
+"""Atomic writes, overwrite policy, reading with a limit, walking a tree, shards."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from oasisvq.errors import FileError
+from oasisvq.files import (
+    WHOLE,
+    Shard,
+    atomic_writer,
+    make_folder,
+    parse_shard,
+    read_bytes,
+    refuse_overwrite,
+    remove_temporaries,
+    require_file,
+    shard_of_environment,
+    walk,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.txt", "a.txt", "B.txt", "b/1.txt", "b/10.txt", "b/2.txt", "a/z/deep.txt", "c.png"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "tree"
+
+
+def names(root: Path, suffix: str = ".txt") -> list[str]:
+    return [path.relative_to(root).as_posix() for path in walk(root, lambda p: p.suffix == suffix)]
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with atomic_writer(path) as stream:
+        stream.write(b"first ")
+        stream.flush()
+        assert not path.exists()
+        stream.write(b"second")
+    assert path.read_bytes() == b"first second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old, and longer")
+    with atomic_writer(path) as stream:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_bytes() == b"old, and longer"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_failed_block_leaves_the_old_file_or_none(
+    tmp_path: Path, error: BaseException, old: bytes | None
+) -> None:
+    path = tmp_path / "x"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(type(error)), atomic_writer(path) as stream:
+        stream.write(b"half")
+        raise error
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_a_full_disk_is_a_file_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(FileError, match="x: cannot be written: No space left"), atomic_writer(path):
+        raise OSError(28, "No space left on device")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_missing_folder_is_a_file_error(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot be written: No such file or directory"):
+        write_atomically(tmp_path / "missing" / "x", b"content")
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(FileError, match="cannot be written: Not a directory"):
+        write_atomically(tmp_path / "file" / "x", b"content")
+
+
+def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(FileError, match="cannot be written"):
+        write_atomically(tmp_path / "x", b"content")
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tree: Path) -> None:
+    (tree / "b" / ".oasisvq-in-another-folder").write_bytes(b"")
+    (tree / ".oasisvq-folder").mkdir()
+    before = sorted(tree.rglob("*"))
+    with pytest.raises(FileError, match="cannot be written"), atomic_writer(tree / "x"):
+        assert len(sorted(tree.rglob("*"))) == len(before) + 1
+        remove_temporaries(tree)
+        assert sorted(tree.rglob("*")) == before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
+def test_an_output_has_the_permissions_of_any_new_file(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "x", b"content")
+        assert os.umask(umask) == umask  # and the process keeps its mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
+
+
+def test_overwriting_needs_force(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    refuse_overwrite(path, force=False)
+    path.write_bytes(b"old")
+    with pytest.raises(FileError, match="x: exists; pass -f to overwrite it"):
+        refuse_overwrite(path, force=False)
+    refuse_overwrite(path, force=True)
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_is_in_the_way_even_with_force(tmp_path: Path, force: bool) -> None:
+    with pytest.raises(FileError, match="is a folder, expected the name of a file"):
+        refuse_overwrite(tmp_path, force)
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100])
+def test_a_file_up_to_the_limit_is_read(tmp_path: Path, size: int) -> None:
+    content = bytes(range(size))
+    (tmp_path / "x").write_bytes(content)
+    assert read_bytes(tmp_path / "x", 100) == content
+
+
+def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(101))
+    with pytest.raises(FileError, match="x: has more than 100 bytes"):
+        read_bytes(tmp_path / "x", 100)
+    with (tmp_path / "sparse").open("wb") as stream:
+        stream.truncate(2**40)  # more than memory, but no disk
+    with pytest.raises(FileError, match="has more than 1,000 bytes"):
+        read_bytes(tmp_path / "sparse", 1000)
+
+
+def test_a_link_is_read_as_its_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    assert read_bytes(tmp_path / "link", 100) == b"content"
+
+
+def test_what_is_no_regular_file_is_refused_by_kind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").write_bytes(b"")
+    for path, message in (
+        (tmp_path / "missing", "no such file; check the name"),
+        (tmp_path / "dangling", r"no such file \(a dangling link\)"),
+        (tmp_path / "circle", "cannot be read"),
+        (tmp_path / "pipe", "is a pipe or device"),
+        (Path(os.devnull), "is a pipe or device"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "x", "cannot be read: Not a directory"),
+        (tmp_path / ("a" * 300), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(FileError, match=message):
+            read_bytes(path, 100)
+        with pytest.raises(FileError, match=message):
+            require_file(path)
+
+
+def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(FileError, match="the folder cannot be created"):
+            make_folder(path)
+
+
+def test_a_walk_has_a_fixed_order_files_first(tree: Path) -> None:
+    expected = ["B.txt", "a.txt", "b.txt", "a/z/deep.txt", "b/1.txt", "b/10.txt", "b/2.txt"]
+    assert names(tree) == expected
+    assert names(tree, ".png") == ["c.png"]
+    assert names(tree, ".jpg") == []
+
+
+@pytest.mark.parametrize("hidden", [".hidden.txt", ".git/x.txt", "b/.cache/x.txt", "b/.x.txt"])
+def test_hidden_files_and_folders_are_left_out(tree: Path, hidden: str) -> None:
+    before = names(tree)
+    (tree / hidden).parent.mkdir(exist_ok=True)
+    (tree / hidden).write_text("hidden")
+    assert names(tree) == before
+
+
+def test_a_walk_ends_though_links_lead_in_circles(tree: Path) -> None:
+    before = names(tree)
+    (tree / "b" / "up").symlink_to(tree)
+    assert names(tree) == before
+
+
+def test_links_to_files_are_found(tree: Path) -> None:
+    (tree / "b" / "3.txt").symlink_to(tree / "a.txt")
+    assert "b/3.txt" in names(tree)
+
+
+def test_what_cannot_be_listed_is_a_file_error(tree: Path) -> None:
+    for path in (tree / "missing", tree / "a.txt"):
+        with pytest.raises(FileError, match="cannot be listed"):
+            list(walk(path, lambda _: True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 30])
+def test_shards_share_all_places_evenly(count: int) -> None:
+    taken = [[place for place in range(20) if Shard(i, count).takes(place)] for i in range(count)]
+    assert sorted(place for places in taken for place in places) == list(range(20))
+    assert max(map(len, taken)) - min(map(len, taken)) <= 1
+
+
+@pytest.mark.parametrize(("text", "shard"), [("0/1", WHOLE), ("0/8", Shard(0, 8)), ("7/8", Shard(7, 8))])
+def test_a_shard_is_written_as_a_fraction(text: str, shard: Shard) -> None:
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize("text", ["", "1", "1/", "/2", "8/8", "-1/8", "0/0", "1/2/3", "a/b", "0.5/2"])
+def test_another_text_is_no_shard(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (WHOLE, "")),
+        ({"RANK": "2", "WORLD_SIZE": "8"}, (Shard(2, 8), "torchrun")),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (Shard(0, 4), "SLURM")),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
+            (Shard(1, 2), "torchrun"),
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, (WHOLE, "")),
+        (
+            {"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
+            (Shard(3, 4), "SLURM"),
+        ),
+        ({"RANK": "8", "WORLD_SIZE": "8"}, (WHOLE, "")),
+        ({"RANK": "-1", "WORLD_SIZE": "8"}, (WHOLE, "")),
+        ({"RANK": "one", "WORLD_SIZE": "8"}, (WHOLE, "")),
+        ({"RANK": "1"}, (WHOLE, "")),
+    ],
+)
+def test_the_shard_that_a_launcher_gave(
+    variables: dict[str, str], expected: tuple[Shard, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert shard_of_environment() == expected
