@@ -41,7 +41,7 @@ class Outcome:
     skipped: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    failures: list[OasisVQError] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def encode_file(codec: Codec, image: Path, codes: Path, levels: int | None, force: bool) -> int:
@@ -110,8 +110,9 @@ def encode_folder(
 ) -> Outcome:
     """Encode the images below `folder`, or one shard of them, to the same places below `output`.
 
-    A `.codes` file that is there, whole and of this model and quality is skipped; any other file
-    in the way is a failure unless `force`. All shards together write what one run writes.
+    A `.codes` file that is there, whole, of this model and quality and no older than its image is
+    skipped; any other file in the way is a failure unless `force`. All shards together write what
+    one run writes.
 
     Raises:
         FileError: there are no images.
@@ -133,7 +134,7 @@ def encode_folder(
         with _surviving(outcome):
             if first != image:
                 raise FileError(f"{image}: its output {codes} is also that of {first.name}; rename one")
-            if not force and codes.exists() and _is_valid(codes, codec, kept):
+            if not force and codes.exists() and _is_valid(codes, image, codec, kept):
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
@@ -153,9 +154,9 @@ def decode_folder(
 ) -> Outcome:
     """Decode the `.codes` files below `folder`, or one shard, to PNGs at the same places.
 
-    An image that is there and fits its codes is skipped; anything else in the way is a failure
-    unless `force`. Where `output` is `folder` itself, x.codes becomes x.decoded.png, so that it
-    never meets the original.
+    An image that is there, fits its codes and is no older is skipped; anything else in the way is
+    a failure unless `force`. Where `output` is `folder` itself, x.codes becomes x.decoded.png, so
+    that it never meets the original.
 
     Raises:
         FileError: there are no `.codes` files.
@@ -167,7 +168,7 @@ def decode_folder(
             name = codes.relative_to(folder)
             image = output / (decoded_name(name) if beside else name.with_suffix(".png"))
             with _surviving(outcome):
-                _decode_to(codec, partial(read_codes, codes), codes, image, force, outcome)
+                _decode_to(codec, partial(read_codes, codes), codes, codes, image, force, outcome)
     return outcome
 
 
@@ -190,9 +191,8 @@ def decode_tokens(
         if shard.takes(place):
             image = output / f"{name}.png"
             with _surviving(outcome):
-                _decode_to(
-                    codec, partial(tokens.codes, place), tokens_file / name, image, force, outcome
-                )
+                read = partial(tokens.codes, place)
+                _decode_to(codec, read, tokens_file, tokens_file / name, image, force, outcome)
         advance(place + 1, len(tokens))
     return outcome
 
@@ -200,14 +200,17 @@ def decode_tokens(
 def _decode_to(
     codec: Codec,
     read: Callable[[], Codes],
+    file: Path,
     source: Path,
     image: Path,
     force: bool,
     outcome: Outcome,
 ) -> None:
-    """Decode one file of many, unless its image is there."""
+    """Decode one slice of `file`, unless its image is there; `source` names it in messages."""
     codes = read()
-    if not force and image.is_file() and _fits(image, codes):
+    codec.refuse_other_model(codes.header, str(source))
+    newer = image.is_file() and image.stat().st_mtime_ns >= file.stat().st_mtime_ns
+    if not force and newer and _fits(image, codes):
         outcome.skipped += 1
         return
     refuse_overwrite(image, force)
@@ -224,9 +227,9 @@ def _surviving(outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except OasisVQError as error:
-        outcome.failures.append(error)
+        outcome.failures.append(str(error))  # not the error, whose traceback holds the image
     except OSError as error:
-        outcome.failures.append(FileError(f"{error.filename}: {error.strerror}"))
+        outcome.failures.append(f"{error.filename}: {error.strerror}")
 
 
 def _shard_of(
@@ -258,7 +261,10 @@ def _fits(image: Path, codes: Codes) -> bool:
     return plane.shape == codes.header.shape and plane.dtype == codes.header.sample_type.dtype
 
 
-def _is_valid(codes: Path, codec: Codec, levels: int) -> bool:
+def _is_valid(codes: Path, image: Path, codec: Codec, levels: int) -> bool:
+    """Whether encoding the image anew would give what is there."""
+    if codes.stat().st_mtime_ns < image.stat().st_mtime_ns:
+        return False
     try:
         header = read_codes(codes).header
     except (CodesFileError, FileError):

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 import oasisvq
 from oasisvq.data.layouts import SPLITS, Images
-from oasisvq.errors import OasisVQError
+from oasisvq.errors import DatasetError, OasisVQError
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
@@ -136,16 +136,29 @@ def options(
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where that is a terminal; gives a function of (done, total)."""
+    """Gives a function of (done, total) that shows a bar on stderr where that is a terminal.
+
+    The bar is there from the first call until all is done, so that nothing else meets it.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+    progress = Progress(console=Console(stderr=True), transient=True)
+    bar = progress.add_task(description, total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.start()
+        progress.update(bar, completed=done, total=total)
+        if done >= total:
+            progress.stop()
+
+    try:
+        yield advance
+    finally:
+        progress.stop()
 
 
 def load_codec(model: Path | None, device: Device) -> "Codec":
@@ -230,10 +243,18 @@ def train(
     ] = None,
     levels: Annotated[
         int | None,
-        typer.Option("--levels", min=1, max=64, help="Residual levels; 1 is the classic VQ-VAE."),
+        typer.Option(
+            "--levels",
+            min=1,
+            max=64,
+            help="Residual levels; 1 is the classic VQ-VAE. [default: the preset's]",
+        ),
     ] = None,
     codebook_size: Annotated[
-        int | None, typer.Option("--codebook-size", min=2, max=65_535, help="Codes of each level.")
+        int | None,
+        typer.Option(
+            "--codebook-size", min=2, max=65_535, help="Codes of each level. [default: the preset's]"
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
@@ -299,13 +320,19 @@ def train(
             "go on with the same command and --resume"
         )
     if trained.has_validation:
-        score_and_print(trained.model, device, trained.dataset, "validation", [], as_json=False)
+        codec = load_codec(trained.model, device)
+        print_score(codec, trained.dataset, "validation", [], as_json=False)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM asks for a stop; the second one stops at once."""
+    """Gives a question that turns true when Ctrl-C or SIGTERM asks for a stop.
+
+    Signals are caught from the first time it is asked, when there is something to save; before, and
+    the second time, they end the command at once.
+    """
     asked = False
+    old: dict[int, Any] = {}
 
     def handle(number: int, frame: object) -> None:
         nonlocal asked
@@ -314,9 +341,13 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         asked = True
         note("stopping after this step; once more to stop at once")
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def should_stop() -> bool:
+        if not old:
+            old.update({n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)})
+        return asked
+
     try:
-        yield lambda: asked
+        yield should_stop
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -481,9 +512,15 @@ def score(
     from oasisvq.codec.codec import RUN_FOLDER
 
     codec = load_codec(model, device)
-    images = images or Images(codec.card.get("images", Images.SCANS.value))
-    size = size or int(codec.card.get("size", 256))
-    with opened_dataset(data, RUN_FOLDER / "dataset", images, size) as dataset:
+    trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
+    wanted = images or (Images(trained_on) if trained_on in set(Images) else Images.SCANS)
+    side = size or (trained_size if type(trained_size) is int else 256)
+    with opened_dataset(data, RUN_FOLDER / "dataset", wanted, side) as dataset:
+        if images not in (None, dataset.images) or size not in (None, dataset.size):
+            raise DatasetError(
+                f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
+                "--images and --size"
+            )
         print_score(codec, dataset, split, quality or [], as_json)
 
 
@@ -506,13 +543,6 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
                     data, Path(folder) / "dataset", images=images, size=size, advance=advance
                 )
             yield dataset
-
-
-def score_and_print(
-    model: Path, device: Device, dataset: "Dataset", split: str, qualities: list[int], as_json: bool
-) -> None:
-    """Score a model file on an open dataset."""
-    print_score(load_codec(model, device), dataset, split, qualities, as_json)
 
 
 def print_score(

@@ -10,9 +10,7 @@ from oasisvq.codec import container
 from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
-from oasisvq.files import read_bytes
-
-MODEL_FILE = "model.safetensors"
+from oasisvq.files import MODEL_FILE, read_bytes
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Never imports torch.
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 from oasisvq.errors import FileError
 
+MODEL_FILE = "model.safetensors"  # in a run folder, and beside the bundled model's card
 _TEMPORARY_PREFIX = ".oasisvq-"
 
 
@@ -115,7 +117,9 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 def remove_temporaries(folder: Path) -> None:
     """Delete what killed writers left in a folder that no other process writes to now."""
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
-        if path.is_file():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -188,6 +192,8 @@ def shard_of_environment() -> tuple[Shard, str]:
         ("torchrun", "RANK", "WORLD_SIZE"),
         ("SLURM", "SLURM_PROCID", "SLURM_NTASKS"),
     ):
+        if name == "SLURM" and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
+            continue  # the batch script itself, which sees the job's tasks but is none of them
         given = os.environ.get(index, ""), os.environ.get(count, "")
         if all(each.isdigit() for each in given) and 0 <= int(given[0]) < int(given[1]) > 1:
             return Shard(int(given[0]), int(given[1])), name

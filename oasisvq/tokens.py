@@ -20,8 +20,10 @@ An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
 All arrays lie on one grid, so that one cell means one place in every slice.
 """
 
+import hashlib
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,11 +36,12 @@ from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesHeader, Kind, Sam
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import read_bytes, walk, write_atomically
+from oasisvq.files import atomic_writer, read_bytes, walk, write_atomically
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
 NO_INDEX = 65_535  # K is at most 65,535, so no index is
 MAX_TOKEN_BYTES = 2**36
+MAX_SPREAD = 4  # the common grid may have so many times the cells of the largest window
 _ARRAYS = {
     "indices": (np.uint16, 4),
     "windows": (np.int32, 2),
@@ -125,6 +128,12 @@ def gather(folder: Path) -> Tokens:
     origin = used[:, :2].min(axis=0)
     extent = (used[:, :2] + used[:, 2:]).max(axis=0) - origin
     levels = max(file.header.levels for file in files)
+    largest = max(file.header.window.height * file.header.window.width for file in files)
+    if extent.prod() > MAX_SPREAD * largest:
+        raise CodesFileError(
+            f"{folder}: its windows spread over a grid of {extent[0]}×{extent[1]} cells, more than "
+            f"{MAX_SPREAD} times the largest of them; export images of one kind at a time"
+        )
     indices = np.full((len(files), levels, *extent), NO_INDEX, dtype=np.uint16)
     for position, file in enumerate(files):
         window = file.header.window
@@ -157,14 +166,15 @@ def write_tokens(tokens: Tokens, path: Path) -> None:
         FileError: the name has another ending, or the file cannot be written.
     """
     if path.suffix == ".npz":
-        encoded = io.BytesIO()
         strings = {"names": np.array(tokens.names), "subjects": np.array(tokens.subjects)}
-        np.savez(encoded, allow_pickle=False, **tokens.arrays, **strings)
-        write_atomically(path, encoded.getvalue())
+        with atomic_writer(path) as stream:
+            arrays_of: dict[str, Any] = {**tokens.arrays, **strings}
+            np.savez(stream, **arrays_of)
     elif path.suffix == ".safetensors":
         from safetensors.numpy import save
 
-        metadata = {"names": json.dumps(tokens.names), "subjects": json.dumps(tokens.subjects)}
+        written = {"names": json.dumps(tokens.names), "subjects": json.dumps(tokens.subjects)}
+        metadata = {**written, "sha256": _checksum(tokens.arrays, written)}
         arrays = {name: np.ascontiguousarray(array) for name, array in tokens.arrays.items()}
         write_atomically(path, save(arrays, metadata))
     else:
@@ -202,8 +212,9 @@ def read_tokens(path: Path) -> Tokens:
         not 2 <= codebook_size <= container.MAX_CODEBOOK_SIZE
         or not 1 <= stride <= container.MAX_STRIDE
         or (arrays["sample_types"] > max(SampleType)).any()
+        or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
     ):
-        raise CodesFileError(f"{path}: damaged: codebook or sample type out of range")
+        raise CodesFileError(f"{path}: damaged: a number is out of range")
     for name in names:
         _refuse_unsafe(name, path)
     return Tokens(arrays, names, subjects)
@@ -211,6 +222,9 @@ def read_tokens(path: Path) -> Tokens:
 
 def _parse(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], list[str], list[str]]:
     if path.suffix == ".npz":
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members.infolist()):
+                raise ValueError("compressed members, which could unpack without a limit")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             fields = {name: archive[name] for name in archive.files}
         return fields, fields["names"].tolist(), fields["subjects"].tolist()
@@ -218,7 +232,19 @@ def _parse(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], list[st
 
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    return load(content), json.loads(metadata["names"]), json.loads(metadata["subjects"])
+    fields = load(content)
+    if _checksum(fields, metadata) != metadata["sha256"]:
+        raise ValueError("its checksum does not fit its content")
+    return fields, json.loads(metadata["names"]), json.loads(metadata["subjects"])
+
+
+def _checksum(arrays: dict[str, NDArray[Any]], strings: dict[str, str]) -> str:
+    """SHA-256 over names and subjects as written and over every array by name."""
+    digest = hashlib.sha256(f"{strings['names']}\0{strings['subjects']}".encode())
+    for name in sorted(arrays):
+        digest.update(f"\0{name}{arrays[name].shape}\0".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _refuse_unsafe(name: str, path: Path) -> None:

@@ -4,6 +4,8 @@ Shapes: L levels, H×W image, h×w grid.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +19,9 @@ from oasisvq.codec.networks import ModelConfig, channels_last
 from oasisvq.codec.pixels import Window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.codec.weights import Model, ModelFile, load_model, model_fingerprint
-from oasisvq.errors import CodesFileError, ModelError
+from oasisvq.errors import CodesFileError, ImageError, ModelError
+from oasisvq.files import MODEL_FILE
 
-MODEL_FILE = "model.safetensors"
 RUN_FOLDER = Path("oasisvq-run")  # where `train` leaves its model unless told otherwise
 MODEL_VARIABLE = "OASISVQ_MODEL"
 BUNDLED_MODEL = Path(__file__).parent.parent / "pretrained" / MODEL_FILE
@@ -69,7 +71,21 @@ def choose_device(name: str) -> torch.device:
         raise ModelError(f"device '{name}', expected auto, cuda, mps or cpu")
     if not present[name]:
         raise ModelError(f"no {name} device on this machine; use --device auto or cpu")
+    if name == "cuda":  # of several processes on one machine each takes its own
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
     return torch.device(name)
+
+
+@contextmanager
+def _refusing_what_does_not_fit() -> Iterator[None]:
+    """An image too large for the device's memory is an error of the image, not a crash."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
+        raise
 
 
 class Codec:
@@ -143,7 +159,7 @@ class Codec:
         if not window.height:
             return np.zeros((levels, 0, 0), dtype=np.uint16)
         pixels = to_pixels(scan.plane, scan.intensity, window, self.config.stride)
-        with torch.inference_mode():
+        with torch.inference_mode(), _refusing_what_does_not_fit():
             batch = torch.from_numpy(pixels)[None, None].to(self.device)  # (1, 1, H, W)
             indices = self._model.quantizer.quantize(self._model.encoder(batch), levels)
         grid: NDArray[np.uint16] = indices[0].cpu().numpy().astype(np.uint16)
@@ -162,11 +178,7 @@ class Codec:
     def decode_codes(self, codes: container.Codes, name: str) -> Scan:
         """Codes to a scan; `name` is what messages call the file."""
         header = codes.header
-        if header.fingerprint != self.fingerprint:
-            raise CodesFileError(
-                f"{name}: made with model {header.fingerprint.hex()[:8]}, but model "
-                f"{self.fingerprint.hex()[:8]} was given; pass the right one with --model"
-            )
+        self.refuse_other_model(header, name)
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
@@ -181,10 +193,22 @@ class Codec:
         )
         return Scan(plane)
 
+    def refuse_other_model(self, header: CodesHeader, name: str) -> None:
+        """Raise unless this model made the file.
+
+        Raises:
+            CodesFileError: names both fingerprints.
+        """
+        if header.fingerprint != self.fingerprint:
+            raise CodesFileError(
+                f"{name}: made with model {header.fingerprint.hex()[:8]}, but model "
+                f"{self.fingerprint.hex()[:8]} was given; pass the right one with --model"
+            )
+
     def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float32]:
         if not indices.size:
             return np.zeros((0, 0), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), _refusing_what_does_not_fit():
             batch = torch.from_numpy(indices.astype(np.int64))[None].to(self.device)  # (1, L, h, w)
             pixels = self._model.decoder(self._model.quantizer.dequantize(batch))
         plane: NDArray[np.float32] = pixels[0, 0].float().cpu().numpy()

@@ -194,23 +194,3 @@ def channels_last(module: nn.Module) -> None:
 def parameter_count(module: nn.Module) -> int:
     """Number of learned values."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def multiply_adds(module: nn.Module, inputs: Tensor) -> int:
-    """Multiply-add operations of the convolutions of one forward pass, counted by running it."""
-    total = 0
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d)
-        kernel = layer.weight[0].numel()  # C_in / groups × k × k
-        total += kernel * output.numel()
-
-    hooks = [
-        layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, nn.Conv2d)
-    ]
-    with torch.inference_mode():
-        module(inputs)
-    for hook in hooks:
-        hook.remove()
-    return total

@@ -16,6 +16,7 @@ from oasisvq.files import atomic_writer, read_bytes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
+_ORIENTATION = 274  # an EXIF tag
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 
@@ -102,6 +103,10 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
     if "16" in str(rawmode) and image.mode in ("RGB", "RGBA", "LA"):
         raise ImageError(
             f"{path}: 16-bit colour or alpha channels; expected one grey channel; convert it first"
+        )
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        raise ImageError(
+            f"{path}: is shown turned or mirrored (EXIF orientation); save it upright first"
         )
     is_grey = image.mode in ("L", "1") or image.mode.startswith("I")
     if is_grey and "transparency" in image.info:

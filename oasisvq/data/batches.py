@@ -3,8 +3,8 @@
 Shapes: N slices, B batch, H×W window.
 
 The slices stay uint8; a batch is drawn, turned to float and mirrored on the device, so there is
-no loader. A split larger than `RESIDENT_SHARE` of the free memory stays in its memory-mapped
-file, and each batch travels by itself.
+no loader. A split larger than `RESIDENT_SHARE` of the device's free memory stays in main memory, or
+in its memory-mapped file, and a thread reads one batch ahead into pinned memory.
 """
 
 import os
@@ -35,14 +35,17 @@ def free_memory(device: torch.device) -> int:
 
 def main_memory() -> int:
     """Bytes of main memory that are free."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # macOS names only the whole of it
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 class SliceBatches:
     """Batches from an (N, size, size) uint8 array.
 
     Attributes:
-        where: where the slices are kept, in words: on the device, in pinned main memory, or in the
+        where: where the slices are kept, in words: on the device, in main memory, or in the
             memory-mapped file.
     """
 
@@ -67,8 +70,8 @@ class SliceBatches:
             self._resident = torch.from_numpy(self._cut(slice(None))).to(device)
             self.where = f"{megabytes} on {device.type}"
         elif device.type == "cuda" and needed <= RESIDENT_SHARE * main_memory():
-            self._resident = torch.from_numpy(self._cut(slice(None))).pin_memory()
-            self.where = f"{megabytes} in pinned main memory, too large for the device"
+            self._resident = torch.from_numpy(self._cut(slice(None)))
+            self.where = f"{megabytes} in main memory, too large for the device"
         else:
             self.where = f"{megabytes} stay in the memory-mapped file, too large for memory"
 
@@ -82,9 +85,13 @@ class SliceBatches:
 
     def _read(self, slices: Tensor) -> Tensor:
         """Some slices (B, H, W) uint8, in main memory unless they are on the device."""
+        if self._resident is not None and self._resident.device == self.device:
+            return self._resident[slices.to(self.device, non_blocking=True)]
         if self._resident is not None:
-            return self._resident[slices.to(self._resident.device)]
-        return torch.from_numpy(self._cut(slices.numpy()))
+            batch = self._resident[slices]
+        else:
+            batch = torch.from_numpy(self._cut(slices.numpy()))
+        return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def prefetch(self, slices: Tensor) -> None:
         """Start to read what the next `draw` will ask for, unless it is on the device anyway."""
@@ -105,7 +112,8 @@ class SliceBatches:
             batch = self._read(slices)
         pixels = batch.to(self.device, non_blocking=True).unsqueeze(1).float().div_(255)
         if mirrored is not None:
-            pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(2), pixels)
+            turned = mirrored.to(self.device, non_blocking=True)[:, None, None, None]
+            pixels = torch.where(turned, pixels.flip(2), pixels)
         return pixels
 
 

@@ -115,7 +115,7 @@ def _write(
     images: Images,
     size: int,
     advance: Callable[[int, int], None],
-) -> Dataset:
+) -> None:
     splits: dict[str, Split] = {}
     done = 0
     for split in SPLITS:
@@ -149,13 +149,14 @@ def _write(
                 )
                 done += 1
                 advance(done, len(slices))
+            stream.flush()
+            os.fsync(stream.fileno())
         splits[split] = Split(tuple(records), digest.hexdigest(), content or Box(0, 0, size, size))
     dataset = Dataset(folder, LAYOUT, str(raw.resolve()), images, size, splits)
     with (folder / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
         stream.write(manifest_bytes(dataset))
         stream.flush()
         os.fsync(stream.fileno())
-    return dataset
 
 
 def _replace_folder(new: Path, final: Path) -> None:

@@ -47,8 +47,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         progress = json.loads(metadata[METADATA_KEY])
         tensors = load_safetensors(content)
-    except (KeyError, ValueError, SafetensorError) as error:
+        version = progress.pop("format", None)
+    except (KeyError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"{path}: not a whole checkpoint of oasisvq; train anew with -f") from error
-    if progress.pop("format", None) != CHECKPOINT_FORMAT:
+    if version != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: a checkpoint of another version of oasisvq; train anew with -f")
     return Checkpoint(tensors, progress)

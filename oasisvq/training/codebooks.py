@@ -99,7 +99,9 @@ class CodebookLearner:
         levels, size, dim = self.sums.shape
         device = self.sums.device
         local = len(quantized.indices[0])
-        picks = torch.randint(local * self.world.size, (levels, size), generator=generator)
+        picks = torch.randint(local * self.world.size, (levels, size), generator=generator).to(
+            device, non_blocking=True
+        )
         statistics = torch.zeros(levels, size, 1 + 2 * dim, device=device)
         counts, sums, drawn = statistics.split([1, dim, dim], dim=2)
         for level, (residual, index) in enumerate(
@@ -107,7 +109,7 @@ class CodebookLearner:
         ):
             counts[level, :, 0].index_add_(0, index, torch.ones_like(residual[:, 0]))
             sums[level].index_add_(0, index, residual)
-            drawn[level] = self._own_rows(residual, picks[level].to(device))
+            drawn[level] = self._own_rows(residual, picks[level])
         self.world.sum_(statistics)
         counts = counts.squeeze(2)
         self.usage += counts
@@ -145,6 +147,7 @@ class CodebookLearner:
                 sums = torch.zeros(size, dim, device=device).index_add_(0, index, sample)
                 used = (counts > 0)[:, None]
                 codebook = torch.where(used, sums / counts.clamp_min(1)[:, None], sample[starts])
+            self.world.broadcast_(codebook)  # a GPU adds in no fixed order
             self.quantizer.codebooks[level] = codebook
             even = len(residual) * self.world.size / size
             self.counts[level] = even

@@ -10,16 +10,16 @@ from rich.console import Console
 
 from oasisvq.codec.codec import choose_device
 from oasisvq.codec.weights import config_from_dict
-from oasisvq.data.dataset import Dataset
+from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import open_or_prepare
-from oasisvq.errors import FileError, TrainingError
-from oasisvq.training.checkpoint import load_checkpoint
+from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
+from oasisvq.files import MODEL_FILE, remove_temporaries
+from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.loop import (
     CHECKPOINT_FILE,
     METRICS_FILE,
-    MODEL_FILE,
     Training,
     TrainingConfig,
 )
@@ -87,11 +87,10 @@ def train(
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
         config: TrainingConfig | None = None
+        checkpoint: Checkpoint | None = None
         if request.resume:
             checkpoint = load_checkpoint(request.run / CHECKPOINT_FILE)
-            settings = checkpoint.progress["settings"]
-            images, size = Images(settings["images"]), int(settings["size"])
-            config = _config_of(settings, str(request.run))
+            config, images, size = _settings_of(checkpoint, request.run)
         else:
             name = request.preset or ("base" if device.type == "cuda" else "small")
             preset = PRESETS[name]
@@ -99,6 +98,12 @@ def train(
             tell(f"preset {name}{reason}: {preset.purpose}; training on {device.type}")
             images, size = request.images or Images.SCANS, preset.size
         dataset = _open(request, world, images, size, advance)
+        if request.images not in (None, dataset.images):
+            raise DatasetError(
+                f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
+            )
+        if dataset.size != size and not request.resume:
+            tell(f"{request.data} was prepared at {dataset.size}×{dataset.size}, not at {size}×{size}")
         if config is None:
             levels = request.overrides.get("levels", preset.levels)
             default_levels = min(preset.default_levels, levels)
@@ -111,11 +116,12 @@ def train(
                 seed=request.seed or 0,
                 precision=choose_precision(request.precision or "auto", world.device),
             )
-        return _train(request, dataset, config, world, tell, should_stop)
+        return _train(request, checkpoint, dataset, config, world, tell, should_stop)
 
 
 def _train(
     request: Request,
+    checkpoint: Checkpoint | None,
     dataset: Dataset,
     config: TrainingConfig,
     world: World,
@@ -127,8 +133,8 @@ def _train(
     compiled = world.device.type == "cuda" if request.compiled is None else request.compiled
     training = Training(dataset, config, request.run, world, reporter, compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
-    if request.resume:
-        training.resume()
+    if checkpoint is not None:
+        training.resume(checkpoint)
         tell(f"resuming at step {training.step:,} of {training.steps:,}")
     elif world.first:  # -f: what the old training left must not be resumed as this one
         (request.run / CHECKPOINT_FILE).unlink(missing_ok=True)
@@ -172,24 +178,31 @@ def _open(
     size: int,
     advance: Callable[[int, int], None],
 ) -> Dataset:
-    """The dataset; of many processes the first one prepares a raw folder, the others wait."""
-    cache = request.run / "dataset"
+    """The dataset; of many processes the first one prepares a raw folder and checks the whole."""
+    prepared = request.data if is_prepared(request.data) else request.run / "dataset"
     if world.first:
-        dataset = open_or_prepare(request.data, cache, images=images, size=size, advance=advance)
+        if request.run.is_dir():
+            remove_temporaries(request.run)
+        if prepared == request.data or request.resume:
+            dataset = open_dataset(prepared)
+        else:
+            dataset = open_or_prepare(request.data, prepared, images=images, size=size, advance=advance)
+        dataset.verify()
     world.wait()
-    if not world.first:
-        dataset = open_or_prepare(request.data, cache, images=images, size=size)
-    return dataset
+    return dataset if world.first else open_dataset(prepared)
 
 
-def _config_of(settings: dict[str, Any], where: str) -> TrainingConfig:
+def _settings_of(checkpoint: Checkpoint, run: Path) -> tuple[TrainingConfig, Images, int]:
+    """How the training of a checkpoint was set up: its config, and what its dataset holds."""
     fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model"}
     try:
-        return TrainingConfig(
-            model=config_from_dict(settings["model"], where),
+        settings = checkpoint.progress["settings"]
+        config = TrainingConfig(
+            model=config_from_dict(settings["model"], str(run)),
             **{name: settings[name] for name in fields},
         )
-    except KeyError as error:
-        raise TrainingError(
-            f"{where}: the checkpoint does not name {error}; train anew with -f"
+        return config, Images(settings["images"]), int(settings["size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{run / CHECKPOINT_FILE}: does not say how its training was set up; train anew with -f"
         ) from error

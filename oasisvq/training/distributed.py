@@ -34,6 +34,11 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
 
+    def broadcast_(self, tensor: Tensor) -> None:
+        """Replace `tensor` by that of the first process."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process; every process must ask."""
         if self.size == 1:
@@ -60,7 +65,6 @@ def joined_world(device: torch.device) -> Iterator[World]:
         yield World(0, 1, device)
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

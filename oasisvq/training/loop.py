@@ -23,14 +23,13 @@ from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.weights import Model, config_to_dict, save_model
 from oasisvq.data.batches import SliceBatches, epoch_order, seeded_generator
 from oasisvq.data.dataset import Dataset
-from oasisvq.errors import FileError, TrainingError
-from oasisvq.files import make_folder, remove_temporaries
-from oasisvq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from oasisvq.errors import FileError, ModelError, TrainingError
+from oasisvq.files import MODEL_FILE, make_folder, remove_temporaries
+from oasisvq.training.checkpoint import Checkpoint, save_checkpoint
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
 from oasisvq.training.losses import reconstruction_losses, ssim
 
-MODEL_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 METRICS_FILE = "metrics.jsonl"
 STEPS_PER_REPORT = 20
@@ -164,7 +163,7 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
 
 
 def warm_up_steps(steps: int) -> int:
-    """Steps of rising learning rate; the networks train without a quantizer until they end."""
+    """Steps of rising learning rate."""
     return max(1, min(500, steps * 3 // 100))
 
 
@@ -201,6 +200,8 @@ class Training:
                 f"{config.batch_size}; choose a smaller --batch-size"
             )
         self.steps = self.steps_per_epoch * config.epochs
+        # before, the networks train without a quantizer; the first epoch must end with one
+        self.quantizing_from = min(warm_up_steps(self.steps), self.steps_per_epoch // 2)
         self.model = new_model(config.model, config.seed).to(world.device)
         channels_last(self.model)
         self.learner = CodebookLearner(self.model.quantizer, world)
@@ -241,17 +242,16 @@ class Training:
         pixels = self.batches.draw(batches[step_of_epoch][own], mirrored[own])
         if step_of_epoch + 1 < self.steps_per_epoch:
             self.batches.prefetch(batches[step_of_epoch + 1][own])
-        quantizing_from = warm_up_steps(self.steps)
-        if self.step == quantizing_from:
-            with torch.no_grad(), self.autocast():
-                latents = self.model.encoder(pixels)
-            self.learner.start_with_kmeans(latents, generator)
+        if self.step == self.quantizing_from:
+            self._start_codebooks(pixels, generator)
         losses, _, quantized = self.step_module(
-            pixels, kept[own].to(world.device), self.step >= quantizing_from
+            pixels,
+            kept[own].to(world.device, non_blocking=True),
+            self.step >= self.quantizing_from,
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         rate = learning_rate(config, self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -261,8 +261,14 @@ class Training:
         self.sums += torch.stack(list(losses)).detach()
         here = torch.full_like(self.bad_step, self.step)
         first_bad = torch.minimum(self.bad_step, here)
-        self.bad_step = torch.where(losses.total.detach().isfinite(), self.bad_step, first_bad)
+        is_good = losses.total.detach().isfinite() & norm.isfinite()
+        self.bad_step = torch.where(is_good, self.bad_step, first_bad)
         self.step += 1
+
+    def _start_codebooks(self, pixels: Tensor, generator: torch.Generator) -> None:
+        with torch.no_grad(), self.autocast():
+            latents = self.model.encoder(pixels)
+        self.learner.start_with_kmeans(latents, generator)
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -282,9 +288,11 @@ class Training:
                 epoch = self.step // self.steps_per_epoch
                 order = epoch_order(len(self.batches), self.config.seed, epoch)
             self.train_step(order)
-            self.seconds += time.monotonic() - mark
             epoch_ends = self.step % self.steps_per_epoch == 0
             report_due = epoch_ends or self.step % STEPS_PER_REPORT == 0
+            if report_due:
+                self._refuse_non_finite()  # waits for the device, so that the time below is true
+            self.seconds += time.monotonic() - mark
             if report_due:
                 self._report_step()
             if epoch_ends:
@@ -317,9 +325,10 @@ class Training:
         return f"{self.run / CHECKPOINT_FILE} holds the last good state; " if self.saved else ""
 
     def _report_step(self) -> None:
-        self._refuse_non_finite()
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
-        loss = float(self.sums[0].item()) / done
+        total = self.sums[:1].clone()
+        self.world.sum_(total)
+        loss = float(total.item()) / (done * self.world.size)
         rate = done * self.config.batch_size / max(self.seconds, 1e-9)
         left = (self.steps - self.step) * self.config.batch_size / rate
         epoch = (self.step - 1) // self.steps_per_epoch + 1
@@ -398,6 +407,11 @@ class Training:
     def save(self) -> None:
         """Write checkpoint and model; the one process that writes, while the others wait."""
         self._refuse_non_finite()
+        if self.step <= self.quantizing_from:
+            # no codebook has learned yet: this one makes the model usable, and that step sets it anew
+            local = self.config.batch_size // self.world.size
+            first = torch.arange(self.world.rank * local, (self.world.rank + 1) * local)
+            self._start_codebooks(self.batches.draw(first), seeded_generator(self.config.seed, 3))
         if self.world.first:
             progress = {
                 "step": self.step,
@@ -411,14 +425,13 @@ class Training:
         self.saved = True
         self.world.wait()
 
-    def resume(self) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the run folder's checkpoint.
 
         Raises:
-            FileError, ModelError: there is no whole checkpoint.
+            ModelError: the checkpoint does not hold this model's state.
             TrainingError: it belongs to another training.
         """
-        checkpoint = load_checkpoint(self.run / CHECKPOINT_FILE)
         progress, tensors = checkpoint.progress, checkpoint.tensors
         ours = settings(self.config, self.dataset)
         theirs = progress.get("settings", {})
@@ -429,6 +442,18 @@ class Training:
                 f"{self.run}: its training has {key} = {theirs.get(key)!r}, this one {ours[key]!r}; "
                 "resume with the same options, or train into another folder with -o"
             )
+        try:
+            self._restore(tensors)
+            self.step = int(progress["step"])
+            self.seconds = float(progress["seconds"])
+            self.metrics_bytes = int(progress["metrics_bytes"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{self.run / CHECKPOINT_FILE}: not the state of this model; train anew with -f"
+            ) from error
+        self.saved = True
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(
             {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
         )
@@ -447,10 +472,6 @@ class Training:
                     else tensor.to(self.world.device)
                     for key, tensor in state.items()
                 }
-        self.saved = True
-        self.step = int(progress["step"])
-        self.seconds = float(progress["seconds"])
-        self.metrics_bytes = int(progress["metrics_bytes"])
 
     def card(self) -> dict[str, Any]:
         """What a model file says of its training."""
