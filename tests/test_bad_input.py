@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 Refused = Callable[..., str]
 
 LONG_NAME = "a" * 300 + ".png"
-NOTES = ("model ", "preset ")  # lines on stderr that may stand before the error
+NOTES = ("dataset ", "model ", "preset ")  # lines on stderr that may stand before the error
 
 
 def snapshot(root: Path) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Many `.codes` files <-> one array file."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.errors import CodesFileError, FileError
+from oasisvq.files import WHOLE, Shard, shard_of_environment
 from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
 
 Run = Callable[..., Result]
@@ -132,6 +134,62 @@ def test_damaged_array_files_are_refused(codes_folder: Path) -> None:
             read_tokens(path)
 
 
+def test_no_flipped_bit_of_a_safetensors_file_is_read(
+    codes_folder: Path, rng: np.random.Generator
+) -> None:
+    path = codes_folder.parent / "tokens.safetensors"
+    write_tokens(gather(codes_folder), path)
+    whole = path.read_bytes()
+    for bit in rng.choice(8 * len(whole), 300, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CodesFileError, match=r"tokens\.safetensors"):
+            read_tokens(path)
+
+
+def test_compressed_members_are_refused(codes_folder: Path) -> None:
+    path = codes_folder.parent / "tokens.npz"
+    tokens = gather(codes_folder)
+    strings = {"names": np.array(tokens.names), "subjects": np.array(tokens.subjects)}
+    np.savez_compressed(path, **tokens.arrays, **strings)
+    with pytest.raises(CodesFileError, match="compressed"):
+        read_tokens(path)
+
+
+def test_one_huge_image_does_not_widen_the_array_for_all(codes_folder: Path, model_file: Path) -> None:
+    codec = oasisvq.load(model_file)
+    plane = np.zeros((600, 900), np.uint8)
+    plane[-9:, -9:] = 200
+    (codes_folder / "far.codes").write_bytes(codec.encode(plane, 1))
+    with pytest.raises(CodesFileError, match="images of one kind"):
+        gather(codes_folder)
+
+
+def test_a_stale_image_is_not_taken_for_the_restored_one(
+    run: Run, tmp_path: Path, model_file: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "slices").mkdir()
+    Image.fromarray(draw_phantom(rng)).save(tmp_path / "slices" / "a.png")
+
+    def call(command: str, source: str, output: str, *options: str) -> Result:
+        return run(command, source, "-o", output, "--model", model_file, *options)
+
+    assert call("encode", "slices", "codes", "-q", "1").code == 0
+    assert call("decode", "codes", "out").code == 0
+    assert "1 already there" in call("decode", "codes", "out").out
+    assert call("encode", "slices", "codes", "-q", "3", "-f").code == 0
+    os.utime(tmp_path / "out" / "a.png", (1, 1))  # whatever the clock's resolution
+    stale = call("decode", "codes", "out")
+    assert stale.code == 1
+    assert "exists; pass -f" in stale.err
+    assert call("decode", "codes", "out", "-f").code == 0
+    # beside the originals, a restored image gets a name of its own
+    assert call("encode", "slices", "slices").code == 0
+    assert call("decode", "slices", "slices").code == 0
+    assert (tmp_path / "slices" / "a.decoded.png").is_file()
+
+
 def test_a_slice_whose_window_or_index_is_out_of_range_is_an_error(codes_folder: Path) -> None:
     tokens = gather(codes_folder)
     tokens.arrays["indices"][0, 0] = 20  # K is 20
@@ -145,6 +203,16 @@ def test_a_slice_whose_window_or_index_is_out_of_range_is_an_error(codes_folder:
     tokens.arrays["shapes"][0] = (8, 8)  # smaller than its window
     with pytest.raises(CodesFileError, match="window"):
         tokens.codes(0)
+
+
+def test_the_batch_script_of_a_slurm_job_is_no_task_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8"), ("SLURM_JOB_ID", "5")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    assert shard_of_environment() == (WHOLE, "")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert shard_of_environment() == (Shard(0, 8), "SLURM")
 
 
 def test_a_bad_slice_is_listed_and_the_others_are_decoded(

@@ -2,8 +2,8 @@
 
 All train on the same random slices with the same batch, precision and reconstruction loss: forward,
 backward and step. Each runs in a process of its own, one after the other, for several rounds; the
-ratios are of the same round. MONAI's VQVAE gets three halvings like ours, and channels that give it
-about as many parameters.
+ratios are of the same round. MONAI's VQVAE gets three halvings like ours, and its own proportions of
+channels (1, 1, 2 with three residual layers), narrowed until it has about as many parameters.
 
     pip install monai vector-quantize-pytorch
     python examples/benchmarks/train_speed.py --preset small --precision bfloat16
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from oasisvq.codec.networks import channels_last, clamp_straight_through, parameter_count
 from oasisvq.codec.pixels import Box
+from oasisvq.codec.quantizer import to_grid, to_vectors
 from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.layouts import Images
 from oasisvq.training.distributed import World
@@ -102,9 +103,9 @@ def peer(name: str, training: Training) -> nn.Module:
                 spatial_dims=2,
                 in_channels=1,
                 out_channels=1,
-                channels=(64, 96, 128),
-                num_res_layers=2,
-                num_res_channels=(64, 96, 128),
+                channels=(52, 52, 104),
+                num_res_layers=3,
+                num_res_channels=(52, 52, 104),
                 downsample_parameters=((2, 4, 1, 1),) * 3,
                 upsample_parameters=((2, 4, 1, 1, 0),) * 3,
                 num_embeddings=config.codebook_size,
@@ -128,14 +129,15 @@ def peer(name: str, training: Training) -> nn.Module:
                 kmeans_init=True,
                 threshold_ema_dead_code=2,
                 quantize_dropout=True,
-                accept_image_fmap=True,
             )
 
         def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
             latents = self.encoder(pixels)
             with torch.autocast(latents.device.type, enabled=False):
-                quantized, _, losses = self.quantizer(latents.float())
-            return self.decoder(quantized), losses.mean()
+                vectors = to_vectors(latents)[None]  # (1, N, D)
+                quantized, _, losses = self.quantizer(vectors)
+            grid = to_grid(quantized[0], latents.shape[0], *latents.shape[2:])
+            return self.decoder(grid), losses.mean()
 
     return MonaiVQVAE() if name == "monai" else OursAroundResidualVQ()
 

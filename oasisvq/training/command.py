@@ -12,7 +12,7 @@ from oasisvq.codec.codec import choose_device
 from oasisvq.codec.weights import config_from_dict
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
-from oasisvq.data.preprocess import open_or_prepare
+from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import MODEL_FILE, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
@@ -103,7 +103,7 @@ def train(
                 f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
             )
         if dataset.size != size and not request.resume:
-            tell(f"{request.data} was prepared at {dataset.size}×{dataset.size}, not at {size}×{size}")
+            tell(f"dataset {request.data}: prepared at {dataset.size}×{dataset.size}, not {size}×{size}")
         if config is None:
             levels = request.overrides.get("levels", preset.levels)
             default_levels = min(preset.default_levels, levels)
@@ -136,8 +136,6 @@ def _train(
     if checkpoint is not None:
         training.resume(checkpoint)
         tell(f"resuming at step {training.step:,} of {training.steps:,}")
-    elif world.first:  # -f: what the old training left must not be resumed as this one
-        (request.run / CHECKPOINT_FILE).unlink(missing_ok=True)
     training.start_metrics()
     try:
         finished = training.go(should_stop, request.max_minutes)
@@ -183,7 +181,14 @@ def _open(
     if world.first:
         if request.run.is_dir():
             remove_temporaries(request.run)
-        if prepared == request.data or request.resume:
+        if prepared == request.data:
+            dataset = open_dataset(prepared)
+        elif request.resume:
+            if not is_prepared_from(prepared, request.data, images, size):
+                raise TrainingError(
+                    f"{request.run}: its training had other data than {request.data} holds now; resume "
+                    "with the same folder, or train into another one with -o"
+                )
             dataset = open_dataset(prepared)
         else:
             dataset = open_or_prepare(request.data, prepared, images=images, size=size, advance=advance)

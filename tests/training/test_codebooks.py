@@ -29,12 +29,13 @@ def test_kmeans_finds_clusters_and_the_next_level_what_is_left(learner: Codebook
     latents = clusters(CENTRES, each=32)
     generator = torch.Generator().manual_seed(0)
     learner.start_with_kmeans(latents, generator)
-    learner.start_with_kmeans(latents, torch.Generator().manual_seed(3))
-    kept = torch.ones(1, dtype=torch.long)
-    for _ in range(40):  # moving averages and revival finish what an unlucky start left
-        learner.update(learner.quantize(latents, kept), generator)
     found = learner.quantizer.codebooks[0]
-    assert torch.cdist(CENTRES, found).amin(1).max() < 0.1
+    # whatever the start, each vector is much nearer to a code than clusters are to one another
+    assert torch.cdist(to_vectors(latents), found).amin(1).square().mean() < 0.2
+    used = torch.cdist(to_vectors(latents), found).argmin(1).unique()
+    for code in used:  # Lloyd's fixed point: a code is the mean of what it is nearest to
+        own = to_vectors(latents)[torch.cdist(to_vectors(latents), found).argmin(1) == code]
+        torch.testing.assert_close(found[code], own.mean(0), rtol=1e-3, atol=1e-3)
     indices = learner.quantizer.quantize(latents, 2)
     one, two = (
         (learner.quantizer.dequantize(indices[:, :levels]) - latents).square().mean()
