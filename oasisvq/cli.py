@@ -107,6 +107,11 @@ def printable(message: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
 
 
+def counted(number: int, thing: str) -> str:
+    """1 subject, 2 subjects."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 def print_line(message: str) -> None:
     """One line of a result, on stdout."""
     print(printable(message))
@@ -210,7 +215,7 @@ def preprocess(
         dataset = run(raw, output, images=images, size=size, force=force, advance=advance)
     for name, split in dataset.splits.items():
         subjects = len({record.subject for record in split.records})
-        print(f"{name}: {len(split.records):,} slices of {subjects:,} subjects")
+        print(f"{name}: {len(split.records):,} slices of {counted(subjects, 'subject')}")
     print_line(f"{output}: {dataset.layout}, {images.value}, {size}×{size}")
 
 
@@ -271,11 +276,8 @@ def train(
         typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
     ] = None,
     compiled: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile", help="Compile the networks before training. [default: on CUDA]"
-        ),
-    ] = None,
+        bool, typer.Option("--compile", help="Compile the networks first, with torch.compile.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
     ] = False,
@@ -564,7 +566,7 @@ def score_table(result: "SplitScore") -> list[str]:
     """Scores as lines of text."""
     head = "quality    bytes  bits/px  vs PNG  SSIM             foreground SSIM  PSNR dB"
     lines = [
-        f"{result.split}: {result.slices:,} slices of {result.subjects} subjects, "
+        f"{result.split}: {result.slices:,} slices of {counted(result.subjects, 'subject')}, "
         f"{result.size}×{result.size}, model {result.fingerprint[:8]}; mean ± deviation of subjects",
         head,
     ]

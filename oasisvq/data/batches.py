@@ -85,7 +85,7 @@ class SliceBatches:
 
     def _read(self, slices: Tensor) -> Tensor:
         """Some slices (B, H, W) uint8, in main memory unless they are on the device."""
-        if self._resident is not None and self._resident.device == self.device:
+        if self._resident is not None and self._resident.device.type == self.device.type:
             return self._resident[slices.to(self.device, non_blocking=True)]
         if self._resident is not None:
             batch = self._resident[slices]
@@ -95,7 +95,7 @@ class SliceBatches:
 
     def prefetch(self, slices: Tensor) -> None:
         """Start to read what the next `draw` will ask for, unless it is on the device anyway."""
-        if self._resident is None or self._resident.device != self.device:
+        if self._resident is None or self._resident.device.type != self.device.type:
             self._pending = slices, self._reader.submit(self._read, slices)
 
     def draw(self, slices: Tensor, mirrored: Tensor | None = None) -> Tensor:

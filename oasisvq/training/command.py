@@ -42,7 +42,7 @@ class Request:
     max_minutes: float | None
     resume: bool
     force: bool
-    compiled: bool | None = None  # None: on CUDA
+    compiled: bool = False
 
 
 class Trained(NamedTuple):
@@ -130,8 +130,7 @@ def _train(
 ) -> Trained | None:
     console = Console(stderr=True, quiet=not world.first)
     reporter = ConsoleReporter(console)
-    compiled = world.device.type == "cuda" if request.compiled is None else request.compiled
-    training = Training(dataset, config, request.run, world, reporter, compiled)
+    training = Training(dataset, config, request.run, world, reporter, request.compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
     if checkpoint is not None:
         training.resume(checkpoint)
