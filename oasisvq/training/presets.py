@@ -46,7 +46,7 @@ PRESETS = {
         learning_rate=1e-3,
     ),
     "small": Preset(
-        purpose="trains on two CPU cores in under an hour",
+        purpose="trains on two CPU cores in under an hour (in bfloat16)",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
