@@ -221,7 +221,6 @@ class Training:
             self.step_module = DistributedDataParallel(step_module, broadcast_buffers=False)
         self.step = 0
         self.metrics_bytes = 0
-        self.saved = False
         # of the epoch so far: sums of total, SSIM loss, L1 and commitment; seconds
         self.sums = torch.zeros(4, device=world.device)
         self.bad_step = torch.full((), float("inf"), device=world.device)
@@ -279,6 +278,8 @@ class Training:
             TrainingError: the loss is no longer a number.
             FileError: a checkpoint cannot be written.
         """
+        if self.step == 0 and self.world.first:
+            self._save_checkpoint()  # so that --resume never finds that of a training replaced by -f
         self.reporter.started(self.config, self.steps_per_epoch, self.step)
         began = saved = time.monotonic()
         order = epoch_order(len(self.batches), self.config.seed, self.step // self.steps_per_epoch)
@@ -317,12 +318,9 @@ class Training:
         if self.world.any(math.isfinite(bad)):
             raise TrainingError(
                 f"the loss is not a number since step {int(bad) if math.isfinite(bad) else self.step}; "
-                f"{self._last_good()}"
+                f"{self.run / CHECKPOINT_FILE} holds the last good state; "
                 "lower the learning rate (--learning-rate) or train in --precision float32"
             )
-
-    def _last_good(self) -> str:
-        return f"{self.run / CHECKPOINT_FILE} holds the last good state; " if self.saved else ""
 
     def _report_step(self) -> None:
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
@@ -413,17 +411,19 @@ class Training:
             first = torch.arange(self.world.rank * local, (self.world.rank + 1) * local)
             self._start_codebooks(self.batches.draw(first), seeded_generator(self.config.seed, 3))
         if self.world.first:
-            progress = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "metrics_bytes": self.metrics_bytes,
-                "settings": settings(self.config, self.dataset),
-            }
             # the model first: a kill between the two leaves a checkpoint from which it is made again
             save_model(self.model, self.run / MODEL_FILE, self.card())
-            save_checkpoint(self.run / CHECKPOINT_FILE, Checkpoint(self._tensors(), progress))
-        self.saved = True
+            self._save_checkpoint()
         self.world.wait()
+
+    def _save_checkpoint(self) -> None:
+        progress = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "metrics_bytes": self.metrics_bytes,
+            "settings": settings(self.config, self.dataset),
+        }
+        save_checkpoint(self.run / CHECKPOINT_FILE, Checkpoint(self._tensors(), progress))
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the run folder's checkpoint.
@@ -451,7 +451,6 @@ class Training:
             raise ModelError(
                 f"{self.run / CHECKPOINT_FILE}: not the state of this model; train anew with -f"
             ) from error
-        self.saved = True
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(
