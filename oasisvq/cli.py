@@ -532,7 +532,8 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
     import tempfile
 
     from oasisvq.data.dataset import is_prepared, open_dataset
-    from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
+    from oasisvq.data.preprocess import is_prepared_from
+    from oasisvq.data.preprocess import preprocess as prepare
 
     if is_prepared(data):
         yield open_dataset(data)
@@ -541,7 +542,7 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
     else:
         with tempfile.TemporaryDirectory(prefix="oasisvq-") as folder:
             with progress_bar("reading slices") as advance:
-                dataset = open_or_prepare(
+                dataset = prepare(
                     data, Path(folder) / "dataset", images=images, size=size, advance=advance
                 )
             yield dataset

@@ -194,6 +194,8 @@ def read_tokens(path: Path) -> Tokens:
     try:
         fields, names, subjects = _parse(path, content)
         arrays = {name: fields[name] for name in _ARRAYS}
+    except KeyError as error:
+        raise CodesFileError(f"{path}: not a file of `oasisvq export`: it has no {error}") from error
     except Exception as error:  # zip, NumPy, safetensors and JSON readers raise whatever they like
         raise CodesFileError(f"{path}: not a whole file of `oasisvq export` ({error})") from error
     count = len(names)

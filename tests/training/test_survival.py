@@ -24,38 +24,28 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two gloo processes."""
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Another Python, in `folder`."""
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            *arguments,
-        ],
+        [sys.executable, *arguments],
         cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.slow
-def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(dataset: Path) -> None:
-    driver = subprocess.run(
-        [sys.executable, str(HERE / "kill_driver.py")],
-        cwd=dataset,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=170,
         check=False,
     )
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two gloo processes."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    return python(folder, *launcher, *arguments)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(dataset: Path) -> None:
+    driver = python(dataset, str(HERE / "kill_driver.py"))
     assert driver.returncode == 0, driver.stderr
     result = json.loads(driver.stdout)
     assert result["kills"] >= 20
@@ -70,15 +60,7 @@ def test_two_processes_learn_what_one_learns(dataset: Path) -> None:
     assert pair.stdout.count("validation: 4 slices") == 1  # one process reports
     options = ["--preset", "seed", "--epochs", "3", "--batch-size", "4", "--codebook-size", "16"]
     options += ["--device", "cpu", "--precision", "float32"]
-    single = subprocess.run(
-        [sys.executable, "-m", "oasisvq", "train", "data", "-o", "single", *options],
-        cwd=dataset,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    single = python(dataset, "-m", "oasisvq", "train", "data", "-o", "single", *options)
     assert single.returncode == 0, single.stderr
     ours = load_file(dataset / "pair" / "model.safetensors")
     theirs = load_file(dataset / "single" / "model.safetensors")
