@@ -54,8 +54,12 @@ def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
     return Codec.load(None if path is None else Path(path), device)
 
 
-def read_codes(path: Path | str) -> Codes:
-    """Header and indices (levels, h, w) of a `.codes` file, without torch and without the model."""
-    from oasisvq.codec.container import read_codes as read
+def read_codes(path: Path | str, model: Path | str | None = None) -> Codes:
+    """Header and indices (levels, h, w) of a `.codes` file, without torch.
 
-    return read(Path(path))
+    A packed file needs no model; one coded with a prior needs that of the model that made it, which
+    is looked for as `load` does.
+    """
+    from oasisvq.codec.modelfile import read_codes as read
+
+    return read(Path(path), None if model is None else Path(model))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import SUFFIX, Codes, read_codes
+from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
 from oasisvq.codec.scans import (
     IMAGE_SUFFIXES,
     read_image,
@@ -44,7 +44,14 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-def encode_file(codec: Codec, image: Path, codes: Path, levels: int | None, force: bool) -> int:
+def encode_file(
+    codec: Codec,
+    image: Path,
+    codes: Path,
+    levels: int | None,
+    force: bool,
+    coder: Coder | None = None,
+) -> int:
     """Encode one image file; returns the bytes written.
 
     Raises:
@@ -53,7 +60,7 @@ def encode_file(codec: Codec, image: Path, codes: Path, levels: int | None, forc
     if codes.exists() and codes.samefile(image):
         raise FileError(f"{codes}: is the image to encode; name another output")
     refuse_overwrite(codes, force)
-    content = codec.encode_scan(read_image(image), levels)
+    content = codec.encode_scan(read_image(image), levels, coder)
     write_atomically(codes, content)
     return len(content)
 
@@ -66,7 +73,8 @@ def decode_file(codec: Codec, codes: Path, image: Path, force: bool) -> None:
     """
     require_writable_suffix(image)
     refuse_overwrite(image, force)
-    write_image(codec.decode_codes(read_codes(codes), str(codes)), image)
+    file = read_codes_file(codes)
+    write_image(codec.decode_codes(codec.codes_of(file), str(codes)), image)
 
 
 def refuse_codes(image: Path) -> None:
@@ -107,18 +115,19 @@ def encode_folder(
     force: bool,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
+    coder: Coder | None = None,
 ) -> Outcome:
     """Encode the images below `folder`, or one shard of them, to the same places below `output`.
 
-    A `.codes` file that is there, whole, of this model and quality and no older than its image is
+    A `.codes` file that is there, whole, of this model, quality and coder and no older than its image is
     skipped; any other file in the way is a failure unless `force`. All shards together write what
     one run writes.
 
     Raises:
         FileError: there are no images.
-        ModelError: `levels` is out of range.
+        ModelError: `levels` is out of range, or the model lacks the prior that `coder` needs.
     """
-    kept = codec.check_levels(levels)
+    kept, coder = codec.check_levels(levels), codec.check_coder(coder)
     outcome = Outcome()
     taken: dict[str, Path] = {}
     parent: Path | None = None
@@ -134,11 +143,11 @@ def encode_folder(
         with _surviving(outcome):
             if first != image:
                 raise FileError(f"{image}: its output {codes} is also that of {first.name}; rename one")
-            if not force and codes.exists() and _is_valid(codes, image, codec, kept):
+            if not force and codes.exists() and _is_valid(codes, image, codec, kept, coder):
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
-            outcome.bytes_out += encode_file(codec, image, codes, kept, force)
+            outcome.bytes_out += encode_file(codec, image, codes, kept, force, coder)
             outcome.bytes_in += image.stat().st_size
             outcome.done += 1
     return outcome
@@ -168,7 +177,7 @@ def decode_folder(
             name = codes.relative_to(folder)
             image = output / (decoded_name(name) if beside else name.with_suffix(".png"))
             with _surviving(outcome):
-                _decode_to(codec, partial(read_codes, codes), codes, codes, image, force, outcome)
+                _decode_to(codec, partial(read_codes_file, codes), codes, codes, image, force, outcome)
     return outcome
 
 
@@ -199,7 +208,7 @@ def decode_tokens(
 
 def _decode_to(
     codec: Codec,
-    read: Callable[[], Codes],
+    read: Callable[[], Codes | CodesFile],
     file: Path,
     source: Path,
     image: Path,
@@ -209,12 +218,14 @@ def _decode_to(
     """Decode one slice of `file`, unless its image is there; `source` names it in messages."""
     codes = read()
     codec.refuse_other_model(codes.header, str(source))
-    newer = image.is_file() and image.stat().st_mtime_ns >= file.stat().st_mtime_ns
-    if not force and newer and _fits(image, codes):
+    is_newer = image.is_file() and image.stat().st_mtime_ns >= file.stat().st_mtime_ns
+    if not force and is_newer and _fits(image, codes.header):
         outcome.skipped += 1
         return
     refuse_overwrite(image, force)
     make_folder(image.parent)
+    if isinstance(codes, CodesFile):
+        codes = codec.codes_of(codes)
     write_image(codec.decode_codes(codes, str(source)), image)
     outcome.bytes_in += codes.file_bytes
     outcome.bytes_out += image.stat().st_size
@@ -252,24 +263,25 @@ def _shard_of(
         raise FileError(f"{folder}: no {kinds} in it")
 
 
-def _fits(image: Path, codes: Codes) -> bool:
+def _fits(image: Path, header: CodesHeader) -> bool:
     """Whether an image is whole and of the size and type that the codes decode to."""
     try:
         plane = read_image(image).plane
     except OasisVQError:
         return False
-    return plane.shape == codes.header.shape and plane.dtype == codes.header.sample_type.dtype
+    return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
 
 
-def _is_valid(codes: Path, image: Path, codec: Codec, levels: int) -> bool:
+def _is_valid(codes: Path, image: Path, codec: Codec, levels: int, coder: Coder) -> bool:
     """Whether encoding the image anew would give what is there."""
     if codes.stat().st_mtime_ns < image.stat().st_mtime_ns:
         return False
     try:
-        header = read_codes(codes).header
+        header = read_codes_file(codes).header
     except (CodesFileError, FileError):
         return False
-    return header.fingerprint == codec.fingerprint and header.levels == levels
+    ours = codec.file.fingerprint_for(coder)
+    return header.coder is coder and header.fingerprint == ours and header.levels == levels
 
 
 def require_source(source: Path) -> bool:

@@ -64,6 +64,13 @@ class Precision(str, Enum):
     BFLOAT16 = "bfloat16"
 
 
+class CoderName(str, Enum):
+    """How indices are coded, see `codec/entropy.py`."""
+
+    PRIOR = "prior"
+    PACKED = "packed"
+
+
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -168,11 +175,14 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def load_codec(model: Path | None, device: Device) -> "Codec":
     """The codec to use; says which model it is."""
-    from oasisvq.codec.codec import Codec, choose_model
+    from oasisvq.codec.codec import Codec
+    from oasisvq.codec.modelfile import choose_model
 
     choice = choose_model(model, Path.cwd())
     codec = Codec.load(choice.path, device.value)
-    note(f"model {codec.fingerprint.hex()[:8]}: {choice.path} ({choice.reason}), on {codec.device}")
+    ours, prior = codec.fingerprint.hex()[:8], codec.file.prior_fingerprint
+    with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
+    note(f"model {ours}{with_prior}: {choice.path} ({choice.reason}), on {codec.device}")
     return codec
 
 
@@ -240,6 +250,10 @@ def train(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="[default: the preset's]")
     ] = None,
+    prior_epochs: Annotated[
+        int | None,
+        typer.Option("--prior-epochs", min=1, help="Of the prior. [default: the preset's]"),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images a step. [default: the preset's]")
     ] = None,
@@ -260,6 +274,25 @@ def train(
         typer.Option(
             "--codebook-size", min=2, max=65_535, help="Codes of each level. [default: the preset's]"
         ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--start-from",
+            help="Model file or run folder whose weights to start from, in place of random ones.",
+        ),
+    ] = None,
+    with_prior: Annotated[
+        bool,
+        typer.Option("--prior/--no-prior", help="Train the prior after the codec."),
+    ] = True,
+    prior_only: Annotated[
+        bool,
+        typer.Option("--prior-only", help="Give the codec named by --model a prior."),
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="With --prior-only: a model file or run folder."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
@@ -291,8 +324,13 @@ def train(
     """
     from oasisvq.training import command
 
+    if prior_only and not with_prior:
+        usage_error("--prior-only and --no-prior exclude each other")
+    if prior_only != (model is not None):
+        usage_error("--prior-only goes with --model, which names the codec to give a prior")
     overrides = {
         "epochs": epochs,
+        "prior_epochs": prior_epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "levels": levels,
@@ -309,6 +347,10 @@ def train(
         device=device.value,
         max_minutes=max_minutes,
         compiled=compiled,
+        start_from=start_from,
+        with_prior=with_prior,
+        prior_only=prior_only,
+        model=model,
         resume=resume,
         force=force,
     )
@@ -318,7 +360,7 @@ def train(
         return
     if not trained.finished:
         note(
-            f"stopped at step {trained.step:,}; {trained.model} is usable; "
+            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable; "
             "go on with the same command and --resume"
         )
     if trained.has_validation:
@@ -366,6 +408,14 @@ def encode(
         typer.Option("-o", "--output", help="File or, for a folder, folder. [default: scan.codes]"),
     ] = None,
     quality: QualityOption = None,
+    coder: Annotated[
+        CoderName | None,
+        typer.Option(
+            "--coder",
+            help="prior: small, needs the model to read the indices; packed: fixed-width bits. "
+            "[default: prior where the model has one]",
+        ),
+    ] = None,
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
@@ -377,21 +427,23 @@ def encode(
     kept; outputs that are there and whole are skipped, and a bad file does not stop the others.
     """
     from oasisvq import bulk
+    from oasisvq.codec.container import Coder
     from oasisvq.files import refuse_overwrite
 
+    chosen = Coder[coder.name] if coder else None
     if bulk.require_source(source):
         folder = output or usage_error("name the folder to write with -o")
         part = chosen_shard(shard)
         codec = load_codec(model, device)
         with progress_bar("encoding") as advance:
-            outcome = bulk.encode_folder(codec, source, folder, quality, force, part, advance)
+            outcome = bulk.encode_folder(codec, source, folder, quality, force, part, advance, chosen)
         finish(outcome, "encoded", folder)
         return
     bulk.refuse_codes(source)
     codes = output or bulk.encoded_name(source)
     refuse_overwrite(codes, force)
     codec = load_codec(model, device)
-    size = bulk.encode_file(codec, source, codes, quality, force)
+    size = bulk.encode_file(codec, source, codes, quality, force, chosen)
     print_line(
         f"{codes}: {size:,} bytes ({source.stat().st_size / size:.1f} times smaller than {source.name})"
     )
@@ -460,6 +512,7 @@ def export(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Array file to write: .npz or .safetensors.")
     ],
+    model: ModelOption = None,
     force: ForceOption = False,
 ) -> None:
     """Gather the indices of many .codes files as one array, for those who train on the tokens.
@@ -471,7 +524,7 @@ def export(
     from oasisvq.tokens import gather, write_tokens
 
     refuse_overwrite(output, force)
-    tokens = gather(source)
+    tokens = gather(source, model)
     write_tokens(tokens, output)
     shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
     subjects = len(set(tokens.subjects) - {""})
@@ -503,6 +556,15 @@ def score(
     ] = None,
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
+    sample_count: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=2,
+            help="Instead: the Fréchet distance of so many samples of the prior to the split, and of as "
+            "many training slices.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
@@ -511,7 +573,7 @@ def score(
     use_sample_covariance=False on a range of 255; foreground SSIM is the mean of its map where the
     original is above 20. An all-black image is scored beside it, since it does not score 0.
     """
-    from oasisvq.codec.codec import RUN_FOLDER
+    from oasisvq.codec.modelfile import RUN_FOLDER
 
     codec = load_codec(model, device)
     trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
@@ -523,7 +585,29 @@ def score(
                 f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
                 "--images and --size"
             )
+        if sample_count is not None:
+            print_sample_score(codec, dataset, split, sample_count, as_json)
+            return
         print_score(codec, dataset, split, quality or [], as_json)
+
+
+def print_sample_score(
+    codec: "Codec", dataset: "Dataset", split: str, count: int, as_json: bool
+) -> None:
+    """Score samples of a codec's prior against an open dataset and print the result."""
+    from oasisvq.evaluation.samples import score_samples
+
+    with progress_bar("drawing") as advance:
+        result = score_samples(codec, dataset, split, count, advance=advance)
+    if as_json:
+        print_json(result._asdict())
+        return
+    ratio = result.frechet_samples / result.frechet_training
+    print_line(
+        f"Fréchet distance to {result.slices:,} slices of {split}, in latents averaged over quarters: "
+        f"{result.samples:,} samples {result.frechet_samples:.4f}, as many training slices "
+        f"{result.frechet_training:.4f}, ratio {ratio:.2f}"
+    )
 
 
 @contextmanager
@@ -591,6 +675,74 @@ def _score_line(name: str, row: "QualityScore") -> str:
         f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (row.ssim, row.foreground_ssim)
     )
     return f"{name:>7} {size}  {spreads}  {row.psnr.mean:.2f}"
+
+
+@app.command()
+def sample(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A .png for all in one picture, a .codes for one, or a folder for single files.",
+        ),
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 16,
+    quality: QualityOption = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature",
+            min=0.05,
+            max=10,
+            help="Below 1: nearer the likeliest brain; above: wilder.",
+        ),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other brains.")] = 0,
+    as_codes: Annotated[
+        bool, typer.Option("--codes", help="Into a folder: .codes files in place of PNGs.")
+    ] = False,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(
+            "--neighbours",
+            metavar="DATA",
+            help="Prepared dataset: show beside each sample the training slice nearest to it.",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    force: ForceOption = False,
+) -> None:
+    """Draw new synthetic brains from the model's prior.
+
+    They belong to no person. At temperature 1 a seed gives the same codes on every machine.
+    """
+    from oasisvq.evaluation import samples
+
+    is_picture = output.suffix.lower() == ".png"
+    if output.suffix == ".codes" and count != 1:
+        usage_error(f"{output}: a .codes file holds one slice; pass -n 1, or name a folder")
+    if neighbours is not None and not is_picture:
+        usage_error("--neighbours makes a picture; name a .png with -o")
+    if as_codes and is_picture:
+        usage_error(f"{output}: --codes writes .codes files; name a folder with -o")
+    codec = load_codec(model, device)
+    request = samples.Request(count, seed, quality, temperature)
+    with progress_bar("drawing") as advance:
+        if not is_picture:
+            written = samples.write_files(codec, request, output, as_codes, force, advance)
+            print_line(f"{output}: {counted(written, 'sample')}")
+            return
+        found = samples.write_picture(codec, request, output, neighbours, force, advance)
+    print_line(f"{output}: {counted(count, 'sample')}")
+    if found:
+        closest = max(found, key=lambda each: each.ssim)
+        mean = sum(each.ssim for each in found) / len(found)
+        print_line(
+            f"SSIM with the nearest training slice: mean {mean:.4f}, closest {closest.ssim:.4f} "
+            f"({closest.source})"
+        )
 
 
 @app.command()

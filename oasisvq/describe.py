@@ -1,6 +1,6 @@
 """What a `.codes` file, a model or a prepared dataset is, as plain facts.
 
-A `.codes` file and a dataset are described without torch.
+All of it is found without torch.
 """
 
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from oasisvq.codec import container
 from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES
+from oasisvq.codec.modelfile import config_to_dict, read_model
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
@@ -54,17 +55,20 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from oasisvq.codec.networks import parameter_count
-    from oasisvq.codec.weights import config_to_dict, load_model
-
-    file = load_model(path)
+    file = read_model(path)
+    prior = file.prior
     return {
         "kind": "model",
         "fingerprint": file.fingerprint.hex(),
+        "prior_fingerprint": file.prior_fingerprint.hex() if file.prior_fingerprint else None,
         "bytes": path.stat().st_size,
-        "parameters": parameter_count(file.model),
-        "default_quality": file.model.config.default_levels,
-        "config": config_to_dict(file.model.config),
+        "parameters": sum(
+            array.size for name, array in file.arrays.items() if not name.startswith("quantizer.")
+        ),
+        "prior_bytes": sum(array.nbytes for array in prior.arrays.values()) if prior else 0,
+        "default_quality": file.config.default_levels,
+        "config": config_to_dict(file.config),
+        "prior": config_to_dict(prior.config) if prior else None,
         "training": file.card,
     }
 

@@ -14,7 +14,7 @@ An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
 | levels | (N,) uint8 | levels of each slice |
 | origin | (2,) int32 | cell of the images' grid that the array's cell (0, 0) is |
 | codebook | (2,) int32 | K, pixels to a side of a cell |
-| fingerprint | (8,) uint8 | of the model that made all of them |
+| fingerprint | (8,) uint8 | of the codec that made all of them |
 | names, subjects | N strings | path below the folder without its ending; subject or "" |
 
 All arrays lie on one grid, so that one cell means one place in every slice.
@@ -24,7 +24,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +32,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesHeader, Kind, SampleType, read_codes
+from oasisvq.codec.container import (
+    SUFFIX,
+    Coder,
+    Codes,
+    CodesFile,
+    CodesHeader,
+    Kind,
+    SampleType,
+    read_codes_file,
+)
+from oasisvq.codec.entropy import pack
+from oasisvq.codec.modelfile import (
+    ModelFile,
+    choose_model,
+    parse_safetensors_metadata,
+    read_model,
+    refuse_other_model,
+)
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
@@ -102,20 +119,28 @@ class Tokens:
             ),
             fingerprint=arrays["fingerprint"].tobytes(),
         )
-        return container.read(container.write(header, indices), self.names[position])
+        content = container.write(header, pack(indices, codebook_size))
+        return container.read(content, self.names[position]).codes()
 
 
-def gather(folder: Path) -> Tokens:
+def gather(folder: Path, model: Path | None = None) -> Tokens:
     """The indices of all `.codes` files below a folder.
+
+    Args:
+        folder: where they are.
+        model: that made them, for files coded with its prior; where None, the one that
+            `choose_model` finds.
 
     Raises:
         FileError: there are none.
         CodesFileError: one is damaged, or they were made with several models.
+        ModelError: no whole model.
     """
     paths = list(walk(folder, lambda path: path.suffix == SUFFIX))
     if not paths:
         raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
-    files = [read_codes(path) for path in paths]
+    unpack = _Unpacker(model)
+    files = [unpack(read_codes_file(path)) for path in paths]
     first = files[0].header
     for path, file in zip(paths, files, strict=True):
         if file.header.fingerprint != first.fingerprint:
@@ -157,6 +182,25 @@ def gather(folder: Path) -> Tokens:
         "fingerprint": np.frombuffer(first.fingerprint, dtype=np.uint8),
     }
     return Tokens(arrays, names, [subject_of(name) or "" for name in names])
+
+
+class _Unpacker:
+    """Codes as a packed file would hold them; the model is read once, and only for a prior."""
+
+    def __init__(self, model: Path | None) -> None:
+        self._path = model
+        self._model: ModelFile | None = None
+
+    def __call__(self, file: CodesFile) -> Codes:
+        if file.header.coder is Coder.PACKED:
+            return file.codes()
+        if self._model is None:
+            self._model = read_model(choose_model(self._path, Path.cwd()).path)
+        refuse_other_model(self._model, file.header, file.name)
+        codes = file.codes(self._model.prior)
+        fingerprint = self._model.fingerprint
+        header = replace(codes.header, coder=Coder.PACKED, fingerprint=fingerprint)
+        return codes._replace(header=header)
 
 
 def write_tokens(tokens: Tokens, path: Path) -> None:
@@ -232,8 +276,7 @@ def _parse(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], list[st
         return fields, fields["names"].tolist(), fields["subjects"].tolist()
     from safetensors.numpy import load
 
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    metadata = parse_safetensors_metadata(content, path)
     fields = load(content)
     if _checksum(fields, metadata) != metadata["sha256"]:
         raise ValueError("its checksum does not fit its content")

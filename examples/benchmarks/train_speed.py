@@ -30,7 +30,7 @@ from oasisvq.codec.quantizer import to_grid, to_vectors
 from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.layouts import Images
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import Training, TrainingConfig
+from oasisvq.training.codec_training import Training, TrainingConfig
 from oasisvq.training.losses import reconstruction_losses
 from oasisvq.training.presets import PRESETS, model_config
 
@@ -62,7 +62,9 @@ def operations(module: nn.Module, *inputs: Tensor) -> int:
 class Silent:
     """A reporter that says nothing."""
 
-    def started(self, config: TrainingConfig, steps_per_epoch: int, first_step: int) -> None: ...
+    def started(
+        self, what: str, config: TrainingConfig, steps_per_epoch: int, first_step: int
+    ) -> None: ...
     def step(self, report: object) -> None: ...
     def epoch(self, report: object) -> None: ...
     def note(self, message: str) -> None: ...

@@ -7,7 +7,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 |---|---|---|
 | magic | 4 | the bytes `OVQC` |
 | version | 1 | 1 |
-| coder | 1 | how the payload is coded: 0 packed (see `entropy.py`) |
+| coder | 1 | how the payload is coded: 0 packed, 1 by the prior (see `entropy.py`) |
 | kind | 1 | what is coded: 0 one image |
 | sample type | 1 | of the original: 0 uint8, 1 uint16 |
 | blocks | 1 | optional blocks, one bit each; none is defined yet, so 0 |
@@ -18,8 +18,8 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | K | varint | codebook size, 2 to 65,535 |
 | low, high | varint × 2 | grey levels that pixels 0 and 1 stand for, low <= high |
 | payload bytes | varint | length of the payload |
-| fingerprint | 8 | of the model: see `weights.py` |
-| payload | | indices in the order (level, row, column) |
+| fingerprint | 8 | of the codec (coder 0), of codec and prior (coder 1): see `modelfile.py` |
+| payload | | the indices |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
 The window MUST lie in the grid of ceil(height / stride) × ceil(width / stride) cells. Pixels
@@ -41,8 +41,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.entropy import pack, packed_bytes, unpack
+from oasisvq.codec.entropy import decode_with_prior, most_indices, packed_bytes, unpack
 from oasisvq.codec.pixels import Window, cells
+from oasisvq.codec.prior import Prior
 from oasisvq.errors import CodesFileError
 from oasisvq.files import read_bytes
 
@@ -65,6 +66,7 @@ class Coder(IntEnum):
     """How indices become a payload."""
 
     PACKED = 0
+    PRIOR = 1
 
 
 class Kind(IntEnum):
@@ -120,6 +122,49 @@ class Codes(NamedTuple):
     file_bytes: int
 
 
+class CodesFile(NamedTuple):
+    """A `.codes` file before its payload is decoded.
+
+    Attributes:
+        header: what the file says of itself.
+        payload: the coded indices.
+        file_bytes: size of the whole file.
+        name: what messages call it.
+    """
+
+    header: CodesHeader
+    payload: bytes
+    file_bytes: int
+    name: str
+
+    def codes(self, prior: Prior | None = None) -> Codes:
+        """Decode the payload.
+
+        Args:
+            prior: of the model whose fingerprint the file names, which the caller has compared.
+
+        Raises:
+            CodesFileError: the payload is damaged, or it needs a prior and none is given.
+        """
+        header = self.header
+        shape = header.levels, header.window.height, header.window.width
+        if header.coder is Coder.PRIOR and prior is None:
+            raise CodesFileError(
+                f"{self.name}: coded with the prior of model {header.fingerprint.hex()[:8]}; name that "
+                "model with --model"
+            )
+        try:
+            if prior is None or header.coder is Coder.PACKED:
+                flat = unpack(self.payload, header.codebook_size, header.index_count)
+                return Codes(header, flat.reshape(shape), self.file_bytes)
+            known = prior.config
+            if known.codebook_size != header.codebook_size or known.levels < header.levels:
+                raise CodesFileError("its grid does not fit the prior of the model that it names")
+            return Codes(header, decode_with_prior(self.payload, prior, shape), self.file_bytes)
+        except CodesFileError as error:
+            raise CodesFileError(f"{self.name}: damaged: {error}") from error
+
+
 def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number >= 0x80:
@@ -165,16 +210,13 @@ class _Reader:
         raise self.fail(f"damaged: {field} is no number in its shortest form; get a whole copy")
 
 
-def write(header: CodesHeader, indices: NDArray[np.integer]) -> bytes:
-    """Header and indices (levels, h, w) to the bytes of a file."""
-    window = header.window
-    assert indices.shape == (header.levels, window.height, window.width)
+def write(header: CodesHeader, payload: bytes) -> bytes:
+    """Header and payload to the bytes of a file."""
     assert len(header.fingerprint) == FINGERPRINT_BYTES
-    payload = pack(indices, header.codebook_size)
     numbers = (
         *header.shape,
         header.stride,
-        *window,
+        *header.window,
         header.levels,
         header.codebook_size,
         *header.intensity,
@@ -192,11 +234,11 @@ def write(header: CodesHeader, indices: NDArray[np.integer]) -> bytes:
     return content + struct.pack("<I", zlib.crc32(content))
 
 
-def read(content: bytes, name: str) -> Codes:
+def read(content: bytes, name: str) -> CodesFile:
     """The inverse of `write`; `name` is what messages call the file.
 
     Raises:
-        CodesFileError: any deviation from the specification; nothing is decoded then.
+        CodesFileError: any deviation from the specification outside the payload.
     """
     reader = _Reader(content, name)
     if content[: len(MAGIC)] != MAGIC:
@@ -252,12 +294,7 @@ def read(content: bytes, name: str) -> Codes:
     )
     _refuse_out_of_bounds(header, payload_bytes, reader)
     payload = content[reader.position : reader.position + payload_bytes]
-    try:
-        flat = unpack(payload, codebook_size, header.index_count)
-    except CodesFileError as error:
-        raise reader.fail(f"damaged: {error}") from error
-    indices = flat.reshape(levels, window.height, window.width)
-    return Codes(header, indices, len(content))
+    return CodesFile(header, payload, len(content), name)
 
 
 def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Reader) -> None:
@@ -274,13 +311,18 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         raise reader.fail(f"damaged: grey levels {header.intensity}, expected 0 to {largest} in order")
     if header.index_count > MAX_INDICES:
         raise reader.fail(f"{header.index_count:,} indices, more than the limit of {MAX_INDICES:,}")
-    expected = packed_bytes(header.index_count, header.codebook_size)
-    if payload_bytes != expected:
-        raise reader.fail(f"damaged: a payload of {payload_bytes} bytes, expected {expected}")
+    if header.coder is Coder.PACKED:
+        expected = packed_bytes(header.index_count, header.codebook_size)
+        if payload_bytes != expected:
+            raise reader.fail(f"damaged: a payload of {payload_bytes} bytes, expected {expected}")
+    elif header.index_count > most_indices(payload_bytes, header.codebook_size):
+        raise reader.fail(
+            f"damaged: {header.index_count:,} indices in a payload of {payload_bytes} bytes"
+        )
 
 
-def read_codes(path: Path) -> Codes:
-    """Read a `.codes` file: header and indices, without torch and without the model.
+def read_codes_file(path: Path) -> CodesFile:
+    """Read a `.codes` file up to its payload, without torch and without the model.
 
     Raises:
         FileError: missing or unreadable.

@@ -1,13 +1,26 @@
-"""Indices <-> payload. Never imports torch.
+"""Indices <-> payload, packed or by the prior. Never imports torch.
 
 The packed coder writes each index with ceil(log2 K) bits, most significant first, one after the
 other in the order of the array, and fills the last byte with zeros.
+
+The prior coder writes the slice's kind, then indices in the order of the prior's passes (in a pass
+by row, then column) with the range coder of the library constriction (`stream.queue.RangeEncoder`,
+words of 32 bits, state of 64 bits, precision 24). Index k takes f_k + 1 of 2^24 shares, where f are
+the prior's frequencies, whose sum is 2^24 - K. The payload is the coder's words, each most
+significant byte first, ended by the shortest bytes that, followed by zeros, lie in the coder's last
+interval.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.errors import CodesFileError
+from oasisvq.codec.prior import Frequencies, Indices, Pass, Prior, fewest_bits
+from oasisvq.errors import CodesFileError, ModelError
+
+_WORD_BYTES = 4
 
 _INDICES_AT_ONCE = 2**20  # a multiple of 8, so that every part but the last fills whole bytes
 
@@ -65,3 +78,131 @@ def unpack(payload: bytes, codebook_size: int, count: int) -> NDArray[np.uint16]
             )
         indices[start:stop] = values
     return indices
+
+
+def _constriction_stream() -> Any:  # noqa: ANN401 - the library has no types
+    """The range coder's library, which training does without.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import constriction
+    except ImportError as error:
+        raise ModelError(
+            "files coded with a prior need the library constriction; install it with "
+            "`pip install constriction`, or encode with --coder packed"
+        ) from error
+    return constriction.stream
+
+
+class _RangeEncoder:
+    """Indices and their frequencies -> bytes."""
+
+    def __init__(self) -> None:
+        stream = _constriction_stream()
+        self._coder = stream.queue.RangeEncoder()
+        self._model = stream.model.Categorical(perfect=False)
+        self._is_empty = True
+
+    def put(self, indices: NDArray[np.integer], frequencies: Frequencies) -> None:
+        """Append (n,) indices with (n, K) frequencies, which float32 holds exactly."""
+        self._coder.encode(indices.astype(np.int32), self._model, frequencies.astype(np.float32))
+        self._is_empty = False
+
+    def finish(self) -> bytes:
+        """All that was put."""
+        if self._is_empty:
+            return b""
+        words: NDArray[np.uint32] = self._coder.get_compressed()
+        sealed: bytes = words.astype(">u4").tobytes()
+        start, (low, extent) = self._coder.pos()
+        start *= _WORD_BYTES
+        tail = int.from_bytes(sealed[start:].ljust(8, b"\0"), "big")
+        if not low <= tail < low + extent:  # words are held back that a carry may still change
+            return sealed
+        for count in range(9):
+            step = 1 << (64 - 8 * count)
+            shortest = -(-low // step) * step
+            if shortest < min(low + extent, 1 << 64):
+                end: bytes = int(shortest).to_bytes(8, "big")
+                return sealed[:start] + end[:count]
+        raise AssertionError("the interval is empty")
+
+
+class _RangeDecoder:
+    """The inverse of `_RangeEncoder`."""
+
+    def __init__(self, payload: bytes) -> None:
+        stream = _constriction_stream()
+        padded = payload.ljust(-(-len(payload) // _WORD_BYTES) * _WORD_BYTES, b"\0")
+        words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+        # constriction's decoder reads zeros past the end only where it has two words to start with
+        words = np.concatenate([words, np.zeros(max(0, 2 - len(words)), np.uint32)])
+        self._coder = stream.queue.RangeDecoder(words)
+        self._model = stream.model.Categorical(perfect=False)
+
+    def take(self, frequencies: Frequencies) -> Indices:
+        """The next n indices, by (n, K) frequencies."""
+        taken = self._coder.decode(self._model, frequencies.astype(np.float32))
+        return np.asarray(taken).astype(np.uint16)
+
+
+def encode_with_prior(
+    prior: Prior,
+    shape: tuple[int, int, int],
+    kind: int,
+    choose: Callable[[Pass, Frequencies], Indices],
+) -> tuple[bytes, Indices]:
+    """Indices of one grid (levels, h, w) to a payload.
+
+    Args:
+        prior: gives the frequencies.
+        shape: of the grid.
+        kind: of the slice, see `Prior.kind_of`.
+        choose: given a pass and its frequencies (n, K), returns the indices (n,) to code.
+
+    Returns:
+        The payload, and the indices that it holds.
+    """
+    coder = _RangeEncoder()
+    kinds = np.array([kind])
+    coder.put(kinds, prior.kind_frequencies[None])
+
+    def code(step: Pass, frequencies: Frequencies) -> Indices:
+        chosen = choose(step, frequencies[0])
+        coder.put(chosen, frequencies[0])
+        return chosen[None]
+
+    indices: Indices = prior.walk((1, *shape), kinds, code)[0]
+    return coder.finish(), indices
+
+
+def decode_with_prior(payload: bytes, prior: Prior, shape: tuple[int, int, int]) -> Indices:
+    """The inverse of `encode_with_prior`.
+
+    Raises:
+        CodesFileError: the payload is not what these indices are coded to: it ends early, goes on
+            after them, or is that of another grid or prior.
+    """
+    decoder, encoder = _RangeDecoder(payload), _RangeEncoder()
+
+    def code(_: Pass, frequencies: Frequencies) -> Indices:
+        taken = decoder.take(frequencies[0])
+        encoder.put(taken, frequencies[0])
+        return taken[None]
+
+    try:
+        kinds = decoder.take(prior.kind_frequencies[None])
+        encoder.put(kinds, prior.kind_frequencies[None])
+        indices: Indices = prior.walk((1, *shape), kinds, code)[0]
+    except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
+        raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
+    if encoder.finish() != payload:
+        raise CodesFileError("the payload does not end where its indices end")
+    return indices
+
+
+def most_indices(payload_bytes: int, codebook_size: int) -> int:
+    """More indices than this, a prior-coded payload of so many bytes cannot hold."""
+    return int(8 * (payload_bytes + 2 * _WORD_BYTES) / fewest_bits(codebook_size)) + 1

@@ -7,84 +7,12 @@ into channels before the first convolution and unfolded after the last (space-to
 no convolution runs at full resolution and most of the arithmetic is on the small grids.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 
-from oasisvq.codec.container import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
-from oasisvq.errors import ModelError
-
-MAX_CHANNELS = 4096
-MAX_BLOCKS = 64
-MAX_CODE_DIM = 1024
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that rebuilds a model; stored as JSON in its safetensors file.
-
-    Attributes:
-        window: height and width in pixels of the field of view that the model was trained on;
-            multiples of `stride`. An image whose content lies in the centred window of this size
-            is coded by that window alone.
-        stride: pixels to a side of one grid cell, a power of two.
-        encoder_channels: channels of each encoder stage, finest first; each further stage
-            halves the resolution and the last one works on the grid.
-        encoder_blocks: residual blocks of each encoder stage.
-        decoder_channels: channels of each decoder stage, starting on the grid.
-        decoder_blocks: residual blocks of each decoder stage.
-        code_dim: dimension D of a code vector.
-        codebook_size: codes K of each level.
-        levels: residual levels L.
-        default_levels: levels kept where no quality is named.
-    """
-
-    window: tuple[int, int]
-    stride: int
-    encoder_channels: tuple[int, ...]
-    encoder_blocks: tuple[int, ...]
-    decoder_channels: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
-    code_dim: int
-    codebook_size: int
-    levels: int
-    default_levels: int
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("code_dim", 1, MAX_CODE_DIM),
-            ("codebook_size", 2, MAX_CODEBOOK_SIZE),
-            ("levels", 1, MAX_LEVELS),
-            ("default_levels", 1, self.levels),
-            ("stride", 1, MAX_STRIDE),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ModelError(
-                    f"model config: {name} is {getattr(self, name)}, expected {low} to {high}"
-                )
-        if self.stride & (self.stride - 1):
-            raise ModelError(f"model config: stride is {self.stride}, expected a power of two")
-        if len(self.window) != 2 or any(
-            side < self.stride or side % self.stride or side > 65_536 for side in self.window
-        ):
-            raise ModelError(
-                f"model config: window is {self.window}, expected two multiples of {self.stride}"
-            )
-        for side in ("encoder", "decoder"):
-            channels: tuple[int, ...] = getattr(self, f"{side}_channels")
-            blocks: tuple[int, ...] = getattr(self, f"{side}_blocks")
-            if not channels or len(channels) != len(blocks) or 2 ** (len(channels) - 1) > self.stride:
-                raise ModelError(
-                    f"model config: {side} has channels {channels} and blocks {blocks}, expected "
-                    f"as many of each, and no more stages than a stride of {self.stride} allows"
-                )
-            if not all(1 <= c <= MAX_CHANNELS for c in channels) or not all(
-                0 <= b <= MAX_BLOCKS for b in blocks
-            ):
-                raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
+from oasisvq.codec.modelfile import ModelConfig
 
 
 class ResidualBlock(nn.Module):

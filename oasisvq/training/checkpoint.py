@@ -9,7 +9,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from oasisvq.codec.weights import parse_safetensors_metadata
+from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.errors import ModelError
 from oasisvq.files import read_bytes, write_atomically
 

@@ -125,8 +125,13 @@ class CodebookLearner:
         self.sums.copy_(torch.where(dead[:, :, None], drawn * even[:, :, None], self.sums))
 
     @torch.no_grad()
-    def start_with_kmeans(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Set every level by k-means on what the levels before it leave of a global batch."""
+    def start_with_kmeans(
+        self, latents: Tensor, generator: torch.Generator, learned_levels: int = 0
+    ) -> None:
+        """Set every level by k-means on what the levels before it leave of a global batch.
+
+        The first `learned_levels` keep the codebook that they have.
+        """
         levels, size, dim = self.sums.shape
         device = self.sums.device
         residual = to_vectors(latents)
@@ -138,8 +143,9 @@ class CodebookLearner:
         self.world.sum_(sample)
         for level in range(levels):
             starts = torch.randint(wanted, (size,), generator=generator).to(device)
-            codebook = sample[starts] + 0.0
-            for _ in range(KMEANS_ITERATIONS):
+            learned = level < learned_levels
+            codebook = self.quantizer.codebooks[level].clone() if learned else sample[starts] + 0.0
+            for _ in range(0 if learned else KMEANS_ITERATIONS):
                 index = nearest(sample, codebook)
                 counts = torch.zeros(size, device=device).index_add_(
                     0, index, torch.ones_like(sample[:, 0])

@@ -1,7 +1,10 @@
 """What `oasisvq train` does: open or prepare the data, choose the set-up, train, leave a model."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,22 +12,30 @@ import torch
 from rich.console import Console
 
 from oasisvq.codec.codec import choose_device
-from oasisvq.codec.weights import config_from_dict
+from oasisvq.codec.modelfile import (
+    ModelFile,
+    choose_model,
+    config_from_dict,
+    prior_config_from_dict,
+    read_model,
+)
+from oasisvq.codec.weights import build_model
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import MODEL_FILE, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
+from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.distributed import World, joined_world
-from oasisvq.training.loop import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    Training,
-    TrainingConfig,
-)
-from oasisvq.training.presets import PRESETS, model_config
+from oasisvq.training.loop import METRICS_FILE, Loop
+from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
+from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
+from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig
 from oasisvq.training.progress import ConsoleReporter
+
+PRIOR_BATCH_SIZE = 32
+PRIOR_LEARNING_RATE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +54,10 @@ class Request:
     resume: bool
     force: bool
     compiled: bool = False
+    start_from: Path | None = None  # a model file or run folder
+    with_prior: bool = True
+    prior_only: bool = False
+    model: Path | None = None  # the codec to give a prior
 
 
 class Trained(NamedTuple):
@@ -50,6 +65,7 @@ class Trained(NamedTuple):
 
     model: Path
     dataset: Dataset
+    what: str  # the stage that it ended in
     step: int
     finished: bool
 
@@ -82,85 +98,185 @@ def train(
         OasisVQError: bad data, a run folder in the way, nothing to resume, or a loss that is no
             number.
     """
+    minutes = math.inf if request.max_minutes is None else request.max_minutes
+    deadline = time.monotonic() + 60 * minutes
     device = choose_device(request.device)
     with joined_world(device) as world:
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
-        config: TrainingConfig | None = None
-        checkpoint: Checkpoint | None = None
-        if request.resume:
-            checkpoint = load_checkpoint(request.run / CHECKPOINT_FILE)
-            config, images, size = _settings_of(checkpoint, request.run)
-        else:
-            name = request.preset or ("base" if device.type == "cuda" else "small")
-            preset = PRESETS[name]
-            reason = "" if request.preset else f" (the default on {device.type})"
-            tell(f"preset {name}{reason}: {preset.purpose}; training on {device.type}")
-            images, size = request.images or Images.SCANS, preset.size
-        dataset = _open(request, world, images, size, advance)
-        if request.images not in (None, dataset.images):
-            raise DatasetError(
-                f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
-            )
-        if dataset.size != size and not request.resume:
-            tell(f"dataset {request.data}: prepared at {dataset.size}×{dataset.size}, not {size}×{size}")
-        if config is None:
-            levels = request.overrides.get("levels", preset.levels)
-            default_levels = min(preset.default_levels, levels)
-            preset = dataclasses.replace(preset, default_levels=default_levels, **request.overrides)
-            config = TrainingConfig(
-                model=model_config(preset, dataset),
-                epochs=preset.epochs,
-                batch_size=preset.batch_size,
-                learning_rate=preset.learning_rate,
-                seed=request.seed or 0,
-                precision=choose_precision(request.precision or "auto", world.device),
-            )
-        return _train(request, checkpoint, dataset, config, world, tell, should_stop)
+        console = Console(stderr=True, quiet=not world.first)
+        session = _Session(
+            request, world, tell, ConsoleReporter(console), should_stop, deadline, advance
+        )
+        try:
+            trained = _train(session)
+        finally:
+            session.reporter.close()
+        return trained if world.first else None
 
 
-def _train(
-    request: Request,
-    checkpoint: Checkpoint | None,
-    dataset: Dataset,
-    config: TrainingConfig,
-    world: World,
-    tell: Callable[[str], None],
-    should_stop: Callable[[], bool],
-) -> Trained | None:
-    console = Console(stderr=True, quiet=not world.first)
-    reporter = ConsoleReporter(console)
-    training = Training(dataset, config, request.run, world, reporter, request.compiled)
+class _Session(NamedTuple):
+    """What every stage of a training needs."""
+
+    request: Request
+    world: World
+    tell: Callable[[str], None]
+    reporter: ConsoleReporter
+    should_stop: Callable[[], bool]
+    deadline: float  # on the clock of time.monotonic
+    advance: Callable[[int, int], None]  # while slices are read
+
+    def run(self, loop: Loop, checkpoint: Checkpoint | None) -> bool:
+        """One stage to its end; False where it was stopped."""
+        if checkpoint is not None:
+            loop.resume(checkpoint)
+            self.tell(f"resuming the {loop.what} at step {loop.step:,} of {loop.steps:,}")
+        loop.start_metrics()
+        finished = loop.go(self.should_stop, self.deadline)
+        self.reporter.close()
+        return finished
+
+
+def _train(session: _Session) -> Trained:
+    """The codec, then the prior; or what is left of them."""
+    request = session.request
+    prior_checkpoint = request.run / PRIOR_CHECKPOINT_FILE
+    if request.resume and prior_checkpoint.exists():
+        return _resume_prior(session, load_checkpoint(prior_checkpoint))
+    if request.prior_only and not request.resume:
+        return _start_prior(session)
+    trained, config = _train_codec(session)
+    if not trained.finished or not config.prior_epochs:
+        return trained
+    codec = read_model(trained.model)
+    prior = _prior_training(
+        codec, trained.dataset, session.world, config.prior_epochs, config.seed, config.precision
+    )
+    return _train_prior(session, trained.dataset, codec, prior, None)
+
+
+def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
+    request, world, tell = session.request, session.world, session.tell
+    checkpoint: Checkpoint | None = None
+    source: ModelFile | None = None
+    if request.resume:
+        checkpoint = load_checkpoint(request.run / CHECKPOINT_FILE)
+        config, images, size = _settings_of(checkpoint, request.run)
+        dataset = _open(session, images, size)
+    else:
+        if request.start_from:
+            source = read_model(choose_model(request.start_from, Path.cwd()).path)
+        preset = _preset(session)
+        dataset = _open(session, request.images or Images.SCANS, preset.size)
+        if dataset.size != preset.size:
+            side, expected = dataset.size, preset.size
+            tell(f"dataset {request.data}: prepared at {side}×{side}, not {expected}×{expected}")
+        levels = request.overrides.get("levels", preset.levels)
+        default_levels = min(preset.default_levels, levels)
+        preset = dataclasses.replace(preset, default_levels=default_levels, **request.overrides)
+        config = TrainingConfig(
+            model=model_config(preset, dataset),
+            epochs=preset.epochs,
+            batch_size=preset.batch_size,
+            learning_rate=preset.learning_rate,
+            seed=request.seed or 0,
+            precision=choose_precision(request.precision or "auto", world.device),
+            started_from=source.fingerprint.hex() if source else None,
+            prior_epochs=preset.prior_epochs if request.with_prior else 0,
+        )
+    training = Training(dataset, config, request.run, world, session.reporter, request.compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
-    if checkpoint is not None:
-        training.resume(checkpoint)
-        tell(f"resuming at step {training.step:,} of {training.steps:,}")
-    training.start_metrics()
-    try:
-        finished = training.go(should_stop, request.max_minutes)
-    finally:
-        reporter.close()
-    if not world.first:
-        return None
-    return Trained(request.run / MODEL_FILE, dataset, training.step, finished)
+    if source is not None:
+        training.start_from(build_model(source, str(request.start_from)))
+        tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
+    if not request.resume and world.first:  # of the training that -f replaces
+        (request.run / PRIOR_CHECKPOINT_FILE).unlink(missing_ok=True)
+    finished = session.run(training, checkpoint)
+    model = request.run / MODEL_FILE
+    return Trained(model, dataset, training.what, training.step, finished), config
+
+
+def _start_prior(session: _Session) -> Trained:
+    """A prior for a codec that is there."""
+    request, world = session.request, session.world
+    assert request.model is not None
+    codec = read_model(choose_model(request.model, Path.cwd()).path)
+    trained_on, side = codec.card.get("images"), codec.card.get("size")
+    images = Images(trained_on) if trained_on in set(Images) else Images.SCANS
+    dataset = _open(session, request.images or images, side if type(side) is int else 256)
+    preset = dataclasses.replace(_preset(session), **request.overrides)
+    precision = choose_precision(request.precision or "auto", world.device)
+    config = _prior_training(codec, dataset, world, preset.prior_epochs, request.seed or 0, precision)
+    return _train_prior(session, dataset, codec, config, None)
+
+
+def _resume_prior(session: _Session, checkpoint: Checkpoint) -> Trained:
+    run = session.request.run
+    fields = {f.name for f in dataclasses.fields(PriorTrainingConfig)} - {"prior"}
+    with _saying_how_to_start_anew(run / PRIOR_CHECKPOINT_FILE):
+        settings = checkpoint.progress["settings"]
+        config = PriorTrainingConfig(
+            prior=prior_config_from_dict(settings["prior"], str(run)),
+            **{name: settings[name] for name in fields},
+        )
+        images, size = Images(settings["images"]), int(settings["size"])
+    return _train_prior(
+        session, _open(session, images, size), read_model(run / MODEL_FILE), config, checkpoint
+    )
+
+
+def _train_prior(
+    session: _Session,
+    dataset: Dataset,
+    file: ModelFile,
+    config: PriorTrainingConfig,
+    checkpoint: Checkpoint | None,
+) -> Trained:
+    run, world = session.request.run, session.world
+    card = {key: entry for key, entry in file.card.items() if key != "prior"}
+    codec = dataclasses.replace(file, prior=None, card=card)
+    session.tell("finding the indices of all training slices, plain and mirrored")
+    training = PriorTraining(dataset, config, run, world, session.reporter, codec)
+    finished = session.run(training, checkpoint)
+    return Trained(run / MODEL_FILE, dataset, training.what, training.step, finished)
+
+
+def _prior_training(
+    codec: ModelFile, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
+) -> PriorTrainingConfig:
+    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
+    batch_size = max(1, min(PRIOR_BATCH_SIZE, slices) // world.size) * world.size
+    return PriorTrainingConfig(
+        prior_config(codec.config), epochs, batch_size, PRIOR_LEARNING_RATE, seed, precision
+    )
+
+
+def _preset(session: _Session) -> Preset:
+    request, device = session.request, session.world.device.type
+    name = request.preset or ("base" if device == "cuda" else "small")
+    reason = "" if request.preset else f" (the default on {device})"
+    session.tell(f"preset {name}{reason}: {PRESETS[name].purpose}; training on {device}")
+    return PRESETS[name]
 
 
 def _check_run_folder(request: Request) -> None:
     run = request.run
     if request.resume:
-        fixed = {name: getattr(request, name) for name in ("preset", "images", "seed", "precision")}
+        names = ("preset", "images", "seed", "precision", "start_from", "model")
+        fixed = {name: getattr(request, name) for name in names}
         given = [*(name for name, setting in fixed.items() if setting is not None), *request.overrides]
         if given:
             raise TrainingError(
                 f"--resume goes on as the training in {run} was set up; leave out "
                 + ", ".join("--" + name.replace("_", "-") for name in given)
             )
-        if not (run / CHECKPOINT_FILE).is_file():
+        if not any((run / name).is_file() for name in (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE)):
             raise FileError(f"{run}: no {CHECKPOINT_FILE} to resume from; train without --resume")
         return
     if run.exists() and not run.is_dir():
         raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
-    taken = [n for n in (CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE) if (run / n).exists()]
+    ours = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE)
+    taken = [name for name in ours if (run / name).exists()]
     if taken and not request.force:
         raise FileError(
             f"{run}: holds a training already ({', '.join(taken)}); pass --resume to go on with it, "
@@ -168,14 +284,9 @@ def _check_run_folder(request: Request) -> None:
         )
 
 
-def _open(
-    request: Request,
-    world: World,
-    images: Images,
-    size: int,
-    advance: Callable[[int, int], None],
-) -> Dataset:
+def _open(session: _Session, images: Images, size: int) -> Dataset:
     """The dataset; of many processes the first one prepares a raw folder and checks the whole."""
+    request, world, advance = session.request, session.world, session.advance
     prepared = request.data if is_prepared(request.data) else request.run / "dataset"
     if world.first:
         if request.run.is_dir():
@@ -193,20 +304,31 @@ def _open(
             dataset = open_or_prepare(request.data, prepared, images=images, size=size, advance=advance)
         dataset.verify()
     world.wait()
-    return dataset if world.first else open_dataset(prepared)
+    dataset = dataset if world.first else open_dataset(prepared)
+    if request.images not in (None, dataset.images):
+        raise DatasetError(
+            f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
+        )
+    return dataset
 
 
 def _settings_of(checkpoint: Checkpoint, run: Path) -> tuple[TrainingConfig, Images, int]:
     """How the training of a checkpoint was set up: its config, and what its dataset holds."""
     fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model"}
-    try:
+    with _saying_how_to_start_anew(run / CHECKPOINT_FILE):
         settings = checkpoint.progress["settings"]
         config = TrainingConfig(
             model=config_from_dict(settings["model"], str(run)),
             **{name: settings[name] for name in fields},
         )
         return config, Images(settings["images"]), int(settings["size"])
+
+
+@contextmanager
+def _saying_how_to_start_anew(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{run / CHECKPOINT_FILE}: does not say how its training was set up; train anew with -f"
+            f"{path}: does not say how its training was set up; train anew with -f"
         ) from error

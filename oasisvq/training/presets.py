@@ -1,9 +1,10 @@
-"""The named set-ups: `seed`, `small` and `base`."""
+"""The named set-ups: `seed`, `small` and `base`; and the prior that goes with a codec."""
 
 import dataclasses
 
-from oasisvq.codec.networks import ModelConfig
+from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.pixels import smallest_centred_window
+from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import TrainingError
 
@@ -26,6 +27,7 @@ class Preset:
     epochs: int
     batch_size: int
     learning_rate: float
+    prior_epochs: int
 
 
 PRESETS = {
@@ -44,22 +46,24 @@ PRESETS = {
         epochs=10,
         batch_size=32,
         learning_rate=1e-3,
+        prior_epochs=10,
     ),
     "small": Preset(
         purpose="trains on two CPU cores in under an hour (in bfloat16)",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
-        encoder_blocks=(2, 2),
+        encoder_blocks=(2, 3),
         decoder_channels=(128, 64, 32),
-        decoder_blocks=(3, 3, 1),
+        decoder_blocks=(5, 4, 1),
         code_dim=32,
         codebook_size=256,
-        levels=4,
+        levels=8,
         default_levels=2,
         epochs=11,
         batch_size=16,
         learning_rate=1e-3,
+        prior_epochs=30,
     ),
     "base": Preset(
         purpose="for a GPU",
@@ -76,6 +80,7 @@ PRESETS = {
         epochs=60,
         batch_size=64,
         learning_rate=1e-3,
+        prior_epochs=100,
     ),
 }
 
@@ -96,3 +101,25 @@ def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
     )
     shared = {field.name for field in dataclasses.fields(ModelConfig)} - {"window"}
     return ModelConfig(window=window, **{name: getattr(preset, name) for name in sorted(shared)})
+
+
+def prior_config(config: ModelConfig) -> PriorConfig:
+    """The prior for a codec: most of it for the first level, whose neighbours say most.
+
+    Further levels code what is left over, which depends on what is below it and hardly on its
+    neighbours: two passes and a small network are enough.
+    """
+    further = config.levels - 1
+    return PriorConfig(
+        codebook_size=config.codebook_size,
+        grid=(config.window[0] // config.stride, config.window[1] // config.stride),
+        code_dim=config.code_dim,
+        features=config.code_dim,
+        position_features=16,
+        kinds=64,
+        kind_features=16,
+        hidden=(256,) + (160,) * further,
+        blocks=(2,) + (1,) * further,
+        reach=(3,) + (1,) * further,
+        passes=(8,) + (2,) * further,
+    )

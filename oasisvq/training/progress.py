@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from oasisvq.training.loop import EpochReport, StepReport, TrainingConfig
+from oasisvq.training.loop import EpochReport, LoopConfig, StepReport
 
 SECONDS_PER_LINE = 30.0
 
@@ -15,17 +15,6 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def epoch_line(report: EpochReport, epochs: int) -> str:
-    """One epoch in one line."""
-    ssim = "/".join(f"{each:.4f}" for each in report.validation_ssim) or "no validation split"
-    perplexity = "/".join(f"{each:.0f}" for each in report.perplexity)
-    active = "/".join(str(each) for each in report.active)
-    return (
-        f"epoch {report.epoch}/{epochs}  loss {report.loss:.4f}  validation window SSIM {ssim}  "
-        f"perplexity {perplexity}  active codes {active}  {report.images_per_second:.1f} images/s"
-    )
 
 
 def step_line(report: StepReport, epochs: int, steps: int) -> str:
@@ -41,14 +30,15 @@ class ConsoleReporter:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.what = ""
         self.epochs = self.steps = 0
         self.printed = 0.0
         self.progress: Progress | None = None
         self.bar = TaskID(0)
 
-    def started(self, config: TrainingConfig, steps_per_epoch: int, first_step: int) -> None:
+    def started(self, what: str, config: LoopConfig, steps_per_epoch: int, first_step: int) -> None:
         """Open the live display where there is a terminal."""
-        self.epochs = config.epochs
+        self.what, self.epochs = what, config.epochs
         self.steps = steps_per_epoch * config.epochs
         if self.console.is_terminal:
             self.progress = Progress(
@@ -59,7 +49,7 @@ class ConsoleReporter:
 
     def step(self, report: StepReport) -> None:
         """Move the bar, or print a line now and then."""
-        line = step_line(report, self.epochs, self.steps)
+        line = f"{self.what} {step_line(report, self.epochs, self.steps)}"
         if self.progress is not None:
             self.progress.update(self.bar, completed=report.step, description=line)
         elif time.monotonic() - self.printed > SECONDS_PER_LINE:
@@ -68,7 +58,8 @@ class ConsoleReporter:
 
     def epoch(self, report: EpochReport) -> None:
         """Print the epoch."""
-        self.note(epoch_line(report, self.epochs))
+        line = f"{self.what} epoch {report.epoch}/{self.epochs}  {report.summary()}  "
+        self.note(line + f"{report.images_per_second:.1f} images/s")
 
     def note(self, message: str) -> None:
         """Print one line, above the bar where there is one."""

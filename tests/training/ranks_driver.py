@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oasisvq.cli import main
-from oasisvq.training.loop import Training
+from oasisvq.training.codec_training import Training
 
 DYING_RANK, DYING_STEP = (int(each) for each in sys.argv[2:4]) if len(sys.argv) > 2 else (-1, -1)
 plain_step = Training.train_step

@@ -15,14 +15,8 @@ from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.evaluation.metrics import similarity
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import (
-    EpochReport,
-    StepReport,
-    Training,
-    TrainingConfig,
-    learning_rate,
-    warm_up_steps,
-)
+from oasisvq.training.codec_training import CodecEpoch, Training, TrainingConfig
+from oasisvq.training.loop import StepReport, learning_rate, warm_up_steps
 from oasisvq.training.presets import PRESETS, model_config
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -33,16 +27,16 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[StepReport] = []
-        self.epochs: list[EpochReport] = []
+        self.epochs: list[CodecEpoch] = []
         self.notes: list[str] = []
 
-    def started(self, config: TrainingConfig, steps_per_epoch: int, first_step: int) -> None:
+    def started(self, what: str, config: TrainingConfig, steps_per_epoch: int, first_step: int) -> None:
         self.steps_per_epoch = steps_per_epoch
 
     def step(self, report: StepReport) -> None:
         self.steps.append(report)
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: CodecEpoch) -> None:
         self.epochs.append(report)
 
     def note(self, message: str) -> None:
@@ -71,7 +65,7 @@ def training(dataset: Dataset, reporter: Recorder, **changes: object) -> Trainin
 def test_a_training_learns(dataset: Dataset) -> None:
     reporter = Recorder()
     one = training(dataset, reporter)
-    assert one.go(lambda: False, None)
+    assert one.go(lambda: False)
     assert len(reporter.epochs) == 30
     first, last = reporter.epochs[0], reporter.epochs[-1]
     assert last.ssim_loss < 0.5 * first.ssim_loss
@@ -90,28 +84,28 @@ def test_the_loss_is_finite_or_the_training_stops_and_keeps_the_last_good_state(
 ) -> None:
     reporter = Recorder()
     one = training(dataset, reporter, epochs=3)
-    assert not one.go(lambda: one.step == 4, None)
+    assert not one.go(lambda: one.step == 4)
     checkpoint = (one.run / "checkpoint.safetensors").read_bytes()
     with torch.no_grad():
         next(one.model.decoder.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"since step 4; .*checkpoint.* holds the last good state"):
-        one.go(lambda: False, None)
+        one.go(lambda: False)
     assert (one.run / "checkpoint.safetensors").read_bytes() == checkpoint
 
 
 def test_a_model_stopped_before_its_codebooks_learned_is_usable(dataset: Dataset) -> None:
     straight = training(dataset, Recorder(), epochs=20)
     assert straight.quantizing_from > 1
-    straight.go(lambda: straight.step == 40, None)
+    straight.go(lambda: straight.step == 40)
     stopped = Training(dataset, config(epochs=20), dataset.folder.parent / "stopped", ALONE, Recorder())
     stopped.start_metrics()
-    assert not stopped.go(lambda: stopped.step == 1, None)
+    assert not stopped.go(lambda: stopped.step == 1)
     codes = Codec.load(stopped.run)
     planes = [np.asarray(plane) for plane in dataset.array("validation")]
     used = {content[-60:] for content in (codes.encode(plane) for plane in planes)}
     assert len(used) == len(planes)  # not one grid for all
     assert load_model(stopped.run / "model.safetensors").model.quantizer.codebooks.any()
-    stopped.go(lambda: stopped.step == 40, None)  # and the trajectory is that of one not stopped
+    stopped.go(lambda: stopped.step == 40)  # and the trajectory is that of one not stopped
     for ours, theirs in zip(stopped.model.parameters(), straight.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

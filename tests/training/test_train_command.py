@@ -21,7 +21,7 @@ from oasisvq.codec.weights import load_model
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.training import command
-from oasisvq.training.loop import Training
+from oasisvq.training.codec_training import Training
 
 Run = Callable[..., Result]
 

@@ -1,0 +1,397 @@
+"""The file of a model: config, arrays, prior, fingerprints; and which file is used. Never imports torch.
+
+A model file is one safetensors file: the tensors of the encoder, the decoder and the codebooks, the
+integer arrays of the prior where there is one (`prior.…`), and one metadata entry (`oasisvq`):
+sorted JSON with the format version, the config, that of the prior, and the model card. Nothing is
+unpickled. How the arrays become networks is in `weights.py`.
+
+The fingerprint of a model covers its config and every tensor, not the card and not the order of
+bytes in the file. What packed codes need is the codec alone, what prior-coded ones need is the prior
+as well, so there are two of them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from oasisvq.codec.container import (
+    FINGERPRINT_BYTES,
+    MAX_CODEBOOK_SIZE,
+    MAX_LEVELS,
+    MAX_STRIDE,
+    Coder,
+    Codes,
+    CodesHeader,
+    read_codes_file,
+)
+from oasisvq.codec.prior import Prior, PriorConfig
+from oasisvq.errors import CodesFileError, ModelError
+from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
+
+MODEL_FORMAT = 1
+METADATA_KEY = "oasisvq"
+MAX_MODEL_BYTES = 2**31
+MAX_HEADER_BYTES = 2**24
+MAX_CHANNELS = 4096
+MAX_BLOCKS = 64
+MAX_CODE_DIM = 1024
+PRIOR_PREFIX = "prior."
+RUN_FOLDER = Path("oasisvq-run")  # where `train` leaves its model unless told otherwise
+MODEL_VARIABLE = "OASISVQ_MODEL"
+BUNDLED_MODEL = Path(__file__).parent.parent / "pretrained" / MODEL_FILE
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that rebuilds a model; stored as JSON in its safetensors file.
+
+    Attributes:
+        window: height and width in pixels of the field of view that the model was trained on;
+            multiples of `stride`. An image whose content lies in the centred window of this size
+            is coded by that window alone.
+        stride: pixels to a side of one grid cell, a power of two.
+        encoder_channels: channels of each encoder stage, finest first; each further stage
+            halves the resolution and the last one works on the grid.
+        encoder_blocks: residual blocks of each encoder stage.
+        decoder_channels: channels of each decoder stage, starting on the grid.
+        decoder_blocks: residual blocks of each decoder stage.
+        code_dim: dimension D of a code vector.
+        codebook_size: codes K of each level.
+        levels: residual levels L.
+        default_levels: levels kept where no quality is named.
+    """
+
+    window: tuple[int, int]
+    stride: int
+    encoder_channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    code_dim: int
+    codebook_size: int
+    levels: int
+    default_levels: int
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("code_dim", 1, MAX_CODE_DIM),
+            ("codebook_size", 2, MAX_CODEBOOK_SIZE),
+            ("levels", 1, MAX_LEVELS),
+            ("default_levels", 1, self.levels),
+            ("stride", 1, MAX_STRIDE),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ModelError(
+                    f"model config: {name} is {getattr(self, name)}, expected {low} to {high}"
+                )
+        if self.stride & (self.stride - 1):
+            raise ModelError(f"model config: stride is {self.stride}, expected a power of two")
+        if len(self.window) != 2 or any(
+            side < self.stride or side % self.stride or side > 65_536 for side in self.window
+        ):
+            raise ModelError(
+                f"model config: window is {self.window}, expected two multiples of {self.stride}"
+            )
+        for side in ("encoder", "decoder"):
+            channels: tuple[int, ...] = getattr(self, f"{side}_channels")
+            blocks: tuple[int, ...] = getattr(self, f"{side}_blocks")
+            if not channels or len(channels) != len(blocks) or 2 ** (len(channels) - 1) > self.stride:
+                raise ModelError(
+                    f"model config: {side} has channels {channels} and blocks {blocks}, expected "
+                    f"as many of each, and no more stages than a stride of {self.stride} allows"
+                )
+            if not all(1 <= c <= MAX_CHANNELS for c in channels) or not all(
+                0 <= b <= MAX_BLOCKS for b in blocks
+            ):
+                raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
+
+
+def config_to_dict(config: ModelConfig | PriorConfig) -> dict[str, Any]:
+    """A config as JSON holds it."""
+    return {
+        key: list(entry) if isinstance(entry, tuple) else entry
+        for key, entry in dataclasses.asdict(config).items()
+    }
+
+
+def config_from_dict(fields: object, where: str) -> ModelConfig:
+    """The inverse of `config_to_dict` for a model.
+
+    Raises:
+        ModelError: a key is unknown or missing, or a value has another type or is out of range.
+    """
+    return ModelConfig(**_fields(fields, get_type_hints(ModelConfig), f"{where}: model config"))
+
+
+def prior_config_from_dict(fields: object, where: str) -> PriorConfig:
+    """The inverse of `config_to_dict` for a prior.
+
+    Raises:
+        ModelError: a key is unknown or missing, or a value has another type or is out of range.
+    """
+    return PriorConfig(**_fields(fields, get_type_hints(PriorConfig), f"{where}: prior config"))
+
+
+def _fields(fields: object, hints: dict[str, Any], what: str) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        raise ModelError(f"{what}: no JSON object")
+    unknown, missing = sorted(set(fields) - set(hints)), sorted(set(hints) - set(fields))
+    if unknown or missing:
+        raise ModelError(
+            f"{what} with unknown keys {unknown} and missing keys {missing}; "
+            "it was made by another version of oasisvq"
+        )
+    converted: dict[str, Any] = {}
+    for key, hint in hints.items():
+        entry = fields[key]
+        if hint is int and type(entry) is int:
+            converted[key] = entry
+        elif hint is not int and isinstance(entry, list) and all(type(e) is int for e in entry):
+            converted[key] = tuple(entry)
+        else:
+            raise ModelError(f"{what} has {key} = {entry!r}, expected {hint}")
+    return converted
+
+
+def fingerprint(config: ModelConfig, arrays: Arrays) -> bytes:
+    """First 8 bytes of the SHA-256 over the canonical config and every floating array by name."""
+    digest = hashlib.sha256(_canonical(config))
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], dtype="<f4")
+        digest.update(f"\0{name}{list(array.shape)}\0".encode())
+        digest.update(array.tobytes())
+    return digest.digest()[:FINGERPRINT_BYTES]
+
+
+def _canonical(config: ModelConfig | PriorConfig) -> bytes:
+    return json.dumps(config_to_dict(config), sort_keys=True).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes:
+        config: of the codec.
+        arrays: its tensors by name, in float16 and float32 as they are stored.
+        prior: where it has one.
+        card: what it says of its training.
+    """
+
+    config: ModelConfig
+    arrays: Arrays
+    prior: Prior | None
+    card: dict[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """What names the codec in packed files."""
+        return fingerprint(self.config, self.arrays)
+
+    @cached_property
+    def prior_fingerprint(self) -> bytes | None:
+        """What names codec and prior in prior-coded files."""
+        if self.prior is None:
+            return None
+        digest = hashlib.sha256(self.fingerprint + _canonical(self.prior.config))
+        for name in sorted(self.prior.arrays):
+            array = self.prior.arrays[name]
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            digest.update(f"\0{name}{list(array.shape)}{array.dtype}\0".encode())
+            digest.update(little.tobytes())
+        return digest.digest()[:FINGERPRINT_BYTES]
+
+    def fingerprint_for(self, coder: Coder) -> bytes | None:
+        """What names this model in files of a coder; None where it cannot make or read them."""
+        return self.fingerprint if coder is Coder.PACKED else self.prior_fingerprint
+
+
+class ModelHeader(NamedTuple):
+    """What a model file says of itself."""
+
+    config: ModelConfig
+    prior: PriorConfig | None
+    card: dict[str, Any]
+
+
+def parse_safetensors_metadata(content: bytes, path: Path) -> dict[str, str]:
+    """The `__metadata__` of a safetensors file, read without any tensor library.
+
+    Raises:
+        ModelError: this is no safetensors file.
+    """
+    not_ours = f"{path}: not a safetensors file; expected a model that `oasisvq train` wrote"
+    if len(content) < 8:
+        raise ModelError(not_ours)
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > min(len(content) - 8, MAX_HEADER_BYTES):
+        raise ModelError(not_ours)
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise ModelError(not_ours) from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ModelError(not_ours)
+    return metadata
+
+
+def read_header(content: bytes, path: Path) -> ModelHeader:
+    """Config and card of a model file.
+
+    Raises:
+        ModelError: not a safetensors file, not one of ours, or of another format version.
+    """
+    metadata = parse_safetensors_metadata(content, path)
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path}: a safetensors file, but not a model of oasisvq (no '{METADATA_KEY}' metadata)"
+        )
+    try:
+        header = json.loads(metadata[METADATA_KEY])
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: the model's metadata is not JSON") from error
+    if not isinstance(header, dict) or header.get("format") != MODEL_FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise ModelError(
+            f"{path}: model format {found!r}, but this version of oasisvq reads format "
+            f"{MODEL_FORMAT}; update oasisvq or train the model anew"
+        )
+    card = header.get("card", {})
+    config = config_from_dict(header.get("config"), str(path))
+    prior: PriorConfig | None = None
+    if header.get("prior") is not None:
+        prior = prior_config_from_dict(header["prior"], str(path))
+        if (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
+            raise ModelError(
+                f"{path}: its prior knows {prior.levels} levels of {prior.codebook_size} codes, its "
+                f"codec has {config.levels} of {config.codebook_size}"
+            )
+    return ModelHeader(config, prior, card if isinstance(card, dict) else {})
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file.
+
+    Raises:
+        FileError: the file is missing or cannot be read.
+        ModelError: it is not a whole model file of ours. Whether the codec's tensors fit its config
+            is seen when networks are made of them.
+    """
+    content = read_bytes(path, limit=MAX_MODEL_BYTES)
+    header = read_header(content, path)
+    try:
+        arrays: Arrays = load_safetensors(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: damaged model file: {error}") from error
+    ours = {n.removeprefix(PRIOR_PREFIX): a for n, a in arrays.items() if n.startswith(PRIOR_PREFIX)}
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(PRIOR_PREFIX)}
+    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays.values()):
+        raise ModelError(f"{path}: damaged model file: a tensor holds values that are no numbers")
+    prior: Prior | None = None
+    if header.prior is not None:
+        try:
+            prior = Prior(header.prior, ours)
+        except ModelError as error:
+            raise ModelError(f"{path}: damaged model file: {error}") from error
+    elif ours:
+        raise ModelError(f"{path}: damaged model file: arrays of a prior, but no config of one")
+    return ModelFile(header.config, arrays, prior, header.card)
+
+
+def write_model(file: ModelFile, path: Path) -> None:
+    """Write a model file, whole or not at all; the inverse of `read_model`."""
+    prior = file.prior
+    header = {
+        "format": MODEL_FORMAT,
+        "config": config_to_dict(file.config),
+        "card": file.card,
+        "prior": config_to_dict(prior.config) if prior else None,
+    }
+    ours = {f"{PRIOR_PREFIX}{n}": array for n, array in prior.arrays.items()} if prior else {}
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
+    arrays = {n: np.ascontiguousarray(array) for n, array in (file.arrays | ours).items()}
+    write_atomically(path, save_safetensors(arrays, metadata))
+
+
+class ModelChoice(NamedTuple):
+    """A model file and why it is the one."""
+
+    path: Path
+    reason: str
+
+
+def choose_model(named: Path | None, folder: Path) -> ModelChoice:
+    """The model file to use: the named one, `$OASISVQ_MODEL`, the last run's, or the bundled one.
+
+    Args:
+        named: a model file, a run folder, or None.
+        folder: the working folder, where `train` may have left a run.
+
+    Raises:
+        ModelError: none is named or trained, and the installation has none.
+    """
+    if named is None and os.environ.get(MODEL_VARIABLE):
+        named, reason = Path(os.environ[MODEL_VARIABLE]), f"${MODEL_VARIABLE}"
+    else:
+        reason = "named"
+    if named is not None:
+        return ModelChoice(named / MODEL_FILE if named.is_dir() else named, reason)
+    trained = folder / RUN_FOLDER / MODEL_FILE
+    if trained.is_file():
+        return ModelChoice(trained, "the model trained in this folder")
+    if not BUNDLED_MODEL.is_file():
+        raise ModelError("this installation has no bundled model; train one or name one with --model")
+    return ModelChoice(BUNDLED_MODEL, "the bundled model")
+
+
+def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
+    """Raise unless the model made a `.codes` file; `name` is what messages call that.
+
+    Raises:
+        CodesFileError: names both fingerprints.
+    """
+    ours, theirs = file.fingerprint_for(header.coder), header.fingerprint.hex()[:8]
+    if ours is None:
+        raise CodesFileError(
+            f"{name}: coded with the prior of model {theirs}, but model "
+            f"{file.fingerprint.hex()[:8]} was given, which has no prior; pass the right one with "
+            "--model"
+        )
+    if ours != header.fingerprint:
+        raise CodesFileError(
+            f"{name}: made with model {theirs}, but model {ours.hex()[:8]} was given; pass the right "
+            "one with --model"
+        )
+
+
+def read_codes(path: Path, model: Path | None = None) -> Codes:
+    """Read a `.codes` file: header and indices, without torch.
+
+    A packed file needs no model. One coded with a prior needs that of the model that made it: the
+    named one, or the one that `choose_model` finds.
+
+    Raises:
+        FileError: missing or unreadable.
+        CodesFileError: not a whole `.codes` file of a known version, or made with another model.
+        ModelError: no whole model.
+    """
+    codes_file = read_codes_file(path)
+    if codes_file.header.coder is Coder.PACKED:
+        return codes_file.codes()
+    file = read_model(choose_model(model, Path.cwd()).path)
+    refuse_other_model(file, codes_file.header, str(path))
+    return codes_file.codes(file.prior)

@@ -1,0 +1,422 @@
+"""The model of index grids: gives integer frequencies; drives entropy coding AND sampling.
+
+Shapes: B batch, n cells of one pass, L levels, h×w grid, K codes, F features of a code, H hidden.
+
+One small network per level predicts each index from the indices around it, those of the levels
+below, its place in the head, and the kind of the slice: the nearest of a few centres of pooled
+latents, coded first, so that parts far from each other agree. A level is coded in a few passes over
+groups of cells that are spread evenly (the order of a 4×4 Bayer matrix): within a pass all cells are
+predicted at once, from what the passes and levels before it have fixed. The order is the same for
+coding and sampling.
+
+**No float decides a frequency.** Weights and activations are integers of 8 bits. The only floating
+operation is the product of integer matrices in float32, and `Prior` refuses weights for which any
+sum could reach 2^24, so every partial sum is an integer that float32 holds exactly: no order of
+summation, number of threads, vector width or machine can change it. All else is in int64, and
+frequencies come from a table of integers. NumPy on the CPU computes it, on every machine; torch and
+its devices are not involved.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.errors import ModelError
+
+Indices = NDArray[np.uint16]
+Frequencies = NDArray[np.int64]
+
+ACTIVATION_MAX = 127
+FEATURE_UNITS = 32  # integer steps to one unit of a feature
+ACTIVATION_UNITS = 16  # of what enters a matrix product in the hidden layers
+STREAM_UNITS = 64  # of the stream that the blocks add to
+OCTAVE_UNITS = 16  # of a logit, whose unit is a factor of two
+SHIFT = 24  # a scale of 2^24 multiplies by one
+EXACT = 2**24  # float32 holds every integer below
+FREQUENCY_BITS = 24
+TABLE_SIZE = 256
+PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
+MAX_KINDS = 4096
+MAX_REACH = 8
+MAX_FEATURES = 256
+MAX_HIDDEN = 2048
+MAX_BLOCKS = 16
+_STREAM_MAX = 2**15 - 1
+_BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Everything that rebuilds a prior, beside its arrays.
+
+    Attributes:
+        codebook_size: codes K of each level.
+        grid: height and width of the grid that positions are learned on.
+        code_dim: dimension D of a code vector.
+        features: of a code.
+        position_features: of a place.
+        kinds: of slices.
+        kind_features: of a kind.
+        hidden: by level, width of the hidden layers.
+        blocks: by level, residual blocks.
+        reach: by level, how many cells in each direction are looked at.
+        passes: by level, number of passes: 1, 2, 4, 8 or 16.
+    """
+
+    codebook_size: int
+    grid: tuple[int, int]
+    code_dim: int
+    features: int
+    position_features: int
+    kinds: int
+    kind_features: int
+    hidden: tuple[int, ...]
+    blocks: tuple[int, ...]
+    reach: tuple[int, ...]
+    passes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        limits = {
+            "codebook_size": (2, 65_535),
+            "features": (1, MAX_FEATURES),
+            "position_features": (1, MAX_FEATURES),
+            "kinds": (2, MAX_KINDS),
+            "kind_features": (1, MAX_FEATURES),
+            "code_dim": (1, 1024),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ModelError(
+                    f"prior config: {name} is {getattr(self, name)}, expected {low} to {high}"
+                )
+        by_level = {
+            "hidden": (self.hidden, range(1, MAX_HIDDEN + 1)),
+            "blocks": (self.blocks, range(MAX_BLOCKS + 1)),
+            "reach": (self.reach, range(MAX_REACH + 1)),
+            "passes": (self.passes, (1, 2, 4, 8, 16)),
+        }
+        for name, (values, allowed) in by_level.items():
+            if not values or len(values) != self.levels or not set(values) <= set(allowed):
+                raise ModelError(
+                    f"prior config: {name} is {values}, expected {self.levels} of {allowed}"
+                )
+        if len(self.grid) != 2 or not all(1 <= side <= 4096 for side in self.grid):
+            raise ModelError(f"prior config: grid {self.grid}, expected two sides of 1 to 4096")
+
+    @property
+    def levels(self) -> int:
+        """Levels L that it predicts."""
+        return len(self.reach)
+
+    def cell_features(self, level: int) -> int:
+        """Features of one cell, as the network of a level (from 0) sees it.
+
+        Those of the levels below; those of this level, with a mark of being known, where it has
+        several passes; and a mark of lying in the grid.
+        """
+        return (level > 0) * self.features + (self.passes[level] > 1) * (self.features + 1) + 1
+
+    def inputs(self, level: int) -> int:
+        """Inputs of the network of a level."""
+        cells = (2 * self.reach[level] + 1) ** 2 * self.cell_features(level)
+        return cells + self.position_features + self.kind_features
+
+    def kind_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Name -> shape and type of the arrays that say which kinds there are."""
+        return {
+            "kinds.centre": ((self.kinds, PARTS * PARTS * self.code_dim), np.int8),
+            "kinds.frequency": ((self.kinds,), np.int32),
+        }
+
+    def array_shapes(self, level: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Name -> shape and type of the arrays of one level."""
+        size, hidden, blocks = self.codebook_size, self.hidden[level], self.blocks[level]
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "lower": ((level, size, self.features), np.int8),
+            "current": ((size if self.passes[level] > 1 else 0, self.features), np.int8),
+            "position": ((*self.grid, self.position_features), np.int8),
+            "kind": ((self.kinds, self.kind_features), np.int8),
+        }
+        layers: dict[str, tuple[int, ...]] = {
+            "input": (hidden, self.inputs(level)),
+            "first": (blocks, hidden, hidden),
+            "second": (blocks, hidden, hidden),
+            "output": (size, hidden),
+        }
+        for name, shape in layers.items():
+            shapes |= {
+                f"{name}.weight": (shape, np.int8),
+                f"{name}.scale": (shape[:-1], np.int32),
+                f"{name}.bias": (shape[:-1], np.int32),
+            }
+        return shapes
+
+
+def _power_table() -> NDArray[np.int64]:
+    """floor(2^(16 - d / 16)) for d from 0, by integer square roots alone."""
+    table = []
+    for step in range(TABLE_SIZE):
+        root = 2 ** (16 * 16 - step)
+        for _ in range(4):
+            root = math.isqrt(root)
+        table.append(root)
+    return np.array(table, dtype=np.int64)
+
+
+POWERS = _power_table()
+
+
+def frequencies_of(logits: NDArray[np.int64]) -> Frequencies:
+    """Logits (..., K) in 1/16 octave -> frequencies (..., K), whose sum is exactly 2^24 - K.
+
+    Floors of the exact shares; what is missing from the sum goes to the first of the largest.
+    The coder gives every code 1 more, so the whole is 2^24 and none is impossible.
+    """
+    below = logits.max(-1, keepdims=True) - logits
+    shares = POWERS[np.minimum(below, TABLE_SIZE - 1)]
+    size = logits.shape[-1]
+    whole = 2**FREQUENCY_BITS - size
+    frequencies: Frequencies = shares * whole // shares.sum(-1, keepdims=True)
+    largest = frequencies.argmax(-1)[..., None]
+    missing = whole - frequencies.sum(-1, keepdims=True)
+    np.put_along_axis(frequencies, largest, np.take_along_axis(frequencies, largest, -1) + missing, -1)
+    return frequencies
+
+
+def draw(
+    frequencies: Frequencies, generators: Sequence[np.random.Generator], temperature: float
+) -> Indices:
+    """Indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator."""
+    shares = (frequencies + 1.0) ** (1 / temperature)
+    summed = np.broadcast_to(shares.cumsum(-1), (len(generators), *shares.shape[1:]))
+    drawn = np.stack([generator.random(shares.shape[1]) for generator in generators])
+    below = summed <= (drawn * summed[..., -1])[..., None]
+    indices: Indices = below.sum(-1).astype(np.uint16)
+    return indices
+
+
+def fewest_bits(codebook_size: int) -> float:
+    """Bits that an index costs at least: no code can have a larger share of the table's sums."""
+    return math.log2(1 + (codebook_size - 1) / int(POWERS[0]))
+
+
+def pooled(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Latents (..., h, w, D) -> (..., 9·D): means over the parts of the grid."""
+    height, width, _ = latents.shape[-3:]
+    means = [
+        latents[..., top:bottom, left:right, :].mean((-3, -2))
+        for top, bottom in _parts(height)
+        for left, right in _parts(width)
+    ]
+    return np.concatenate(means, axis=-1)
+
+
+def _parts(side: int) -> list[tuple[int, int]]:
+    """PARTS ranges of at least one cell that cover a side."""
+    starts = [min(part * side // PARTS, side - 1) for part in range(PARTS)]
+    ends = [(part + 1) * side // PARTS for part in range(PARTS)]
+    return [(start, max(end, start + 1)) for start, end in zip(starts, ends, strict=True)]
+
+
+class Pass(NamedTuple):
+    """One step of the schedule: cells of one level that are predicted together."""
+
+    level: int  # from 0
+    rows: NDArray[np.intp]  # (n,)
+    columns: NDArray[np.intp]  # (n,)
+    known: NDArray[np.bool_]  # (h, w): cells of this level that earlier passes have fixed
+
+
+def order_of(height: int, width: int, passes: int) -> NDArray[np.int64]:
+    """(h, w) number of the pass, from 0, in which each cell is predicted."""
+    rank = _BAYER * passes // _BAYER.size
+    return rank[np.arange(height)[:, None] % 4, np.arange(width)[None, :] % 4]
+
+
+class _Layer(NamedTuple):
+    """Integers in, integers out: (inputs · weightᵀ · scale) / 2^24 + bias, rounded."""
+
+    weight: NDArray[np.float32]  # (inputs, outputs), integers
+    scale: NDArray[np.int64]
+    bias: NDArray[np.int64]
+
+    def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        exact = (inputs @ self.weight).astype(np.int64)
+        return ((exact * self.scale + (1 << (SHIFT - 1))) >> SHIFT) + self.bias
+
+
+class Prior:
+    """The integer network of every level.
+
+    Attributes:
+        config: its config.
+        arrays: name -> array, as the model file holds them.
+    """
+
+    def __init__(self, config: PriorConfig, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Take the arrays that `config` asks for, named `level<number from 1>.<name>`.
+
+        Raises:
+            ModelError: an array is missing, of another shape or type, or so large that a sum could
+                pass what float32 holds exactly.
+        """
+        self.config, self.arrays = config, arrays
+        expected = config.kind_shapes() | {
+            f"level{level + 1}.{name}": shape
+            for level in range(config.levels)
+            for name, shape in config.array_shapes(level).items()
+        }
+        if set(expected) != set(arrays):
+            wrong = sorted(set(expected) ^ set(arrays))
+            raise ModelError(f"prior: {len(wrong)} arrays missing or unknown, first {wrong[0]}")
+        for name, (shape, dtype) in expected.items():
+            found = arrays[name]
+            if found.shape != shape or found.dtype != dtype:
+                raise ModelError(
+                    f"prior: array {name} is {found.dtype} {found.shape}, expected "
+                    f"{np.dtype(dtype)} {shape}"
+                )
+            if name.endswith(".weight") and largest_sum(found) >= EXACT:
+                raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
+            if name.endswith(".scale") and found.size and found.min() < 0:
+                raise ModelError(f"prior: a scale in {name} is negative")
+        self.kind_frequencies: Frequencies = arrays["kinds.frequency"].astype(np.int64)
+        total = 2**FREQUENCY_BITS - config.kinds
+        if self.kind_frequencies.min() < 0 or self.kind_frequencies.sum() != total:
+            raise ModelError(f"prior: the frequencies of kinds do not sum up to {total}")
+        self._layers = [self._level_layers(level) for level in range(config.levels)]
+
+    def _level_layers(self, level: int) -> dict[str, list[_Layer]]:
+        def layer(name: str, block: int | None) -> _Layer:
+            parts = (self._array(level, f"{name}.{part}") for part in ("weight", "scale", "bias"))
+            weight, scale, bias = (part if block is None else part[block] for part in parts)
+            return _Layer(
+                np.ascontiguousarray(weight.T, dtype=np.float32),
+                scale.astype(np.int64),
+                bias.astype(np.int64),
+            )
+
+        blocks = range(self.config.blocks[level])
+        return {
+            "input": [layer("input", None)],
+            "first": [layer("first", block) for block in blocks],
+            "second": [layer("second", block) for block in blocks],
+            "output": [layer("output", None)],
+        }
+
+    def _array(self, level: int, name: str) -> NDArray[np.generic]:
+        return self.arrays[f"level{level + 1}.{name}"]
+
+    def kind_of(self, latents: NDArray[np.float32]) -> int:
+        """The kind of a grid of latents (h, w, D): that of the nearest centre."""
+        centres = self.arrays["kinds.centre"].astype(np.float32) / FEATURE_UNITS
+        return int(np.square(centres - pooled(latents)).sum(1).argmin())
+
+    def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
+        """The passes over the first `levels` levels of a grid, in their order."""
+        for level in range(levels):
+            order = order_of(height, width, self.config.passes[level])
+            for number in range(self.config.passes[level]):
+                rows, columns = np.nonzero(order == number)
+                if rows.size:
+                    yield Pass(level, rows, columns, order < number)
+
+    def walk(
+        self,
+        shape: tuple[int, int, int, int],
+        kinds: NDArray[np.integer],
+        choose: Callable[[Pass, Frequencies], Indices],
+    ) -> Indices:
+        """Fill grids of (B, levels, h, w), pass by pass.
+
+        Args:
+            shape: of the grids.
+            kinds: (B,) of each grid.
+            choose: given a pass and frequencies (B, n, K), returns the indices (B, n): those to
+                encode, those that a payload holds, or drawn ones.
+
+        Raises:
+            ModelError: it predicts fewer levels.
+        """
+        batch, levels, height, width = shape
+        if levels > self.config.levels:
+            raise ModelError(f"{levels} levels, but the prior knows {self.config.levels}")
+        indices = np.zeros(shape, dtype=np.uint16)
+        for step in self.schedule(levels, height, width):
+            logits = self.logits(indices, kinds, step)
+            chosen = choose(step, frequencies_of(logits).reshape(batch, step.rows.size, -1))
+            indices[:, step.level, step.rows, step.columns] = chosen
+        return indices
+
+    def logits(self, indices: Indices, kinds: NDArray[np.integer], step: Pass) -> NDArray[np.int64]:
+        """(B·n, K) in 1/16 octave, for the cells of a pass; of this level only known cells count."""
+        layers = self._layers[step.level]
+        stream = layers["input"][0](self._inputs(indices, kinds, step))
+        stream = np.clip(stream, -_STREAM_MAX, _STREAM_MAX)
+        for first, second in zip(layers["first"], layers["second"], strict=True):
+            inner = np.clip(first(_activations(stream)), 0, ACTIVATION_MAX).astype(np.float32)
+            stream = np.clip(stream + second(inner), -_STREAM_MAX, _STREAM_MAX)
+        return layers["output"][0](_activations(stream))
+
+    def _inputs(self, indices: Indices, kinds: NDArray[np.integer], step: Pass) -> NDArray[np.float32]:
+        """What the network sees of each cell of a pass: (B·n, inputs), integers from -127 to 127."""
+        batch, _, height, width = indices.shape
+        reach = self.config.reach[step.level]
+        rows, columns = height + 2 * reach, width + 2 * reach
+        padded = np.zeros((batch, rows, columns, self.config.cell_features(step.level)), np.float32)
+        padded[:, reach : reach + height, reach : reach + width] = self._cells(indices, step)
+        side = np.arange(2 * reach + 1)
+        offsets = (side[:, None] * columns + side[None, :]).reshape(-1)
+        corners = step.rows * columns + step.columns  # of each window, in the padded grid
+        cells = padded.reshape(batch, rows * columns, -1)[:, corners[:, None] + offsets]
+        count = batch * corners.size
+        places = np.tile(self._places(step, height, width), (batch, 1))
+        kind = _symmetric(self._array(step.level, "kind")[kinds]).repeat(corners.size, axis=0)
+        return np.concatenate([cells.reshape(count, -1), places, kind], axis=1)
+
+    def _cells(self, indices: Indices, step: Pass) -> NDArray[np.float32]:
+        """Features of every cell, (B, h, w, cell features)."""
+        level = step.level
+        parts = []
+        if level:
+            lower = self._array(level, "lower")
+            summed = sum(lower[below][indices[:, below]].astype(np.int32) for below in range(level))
+            parts.append(np.clip(summed, -ACTIVATION_MAX, ACTIVATION_MAX))
+        mark = np.full((*indices[:, 0].shape, 1), FEATURE_UNITS)
+        if self.config.passes[level] > 1:
+            known = step.known[None, :, :, None]
+            current = _symmetric(self._array(level, "current")[indices[:, level]])
+            parts += [current * known, mark * known]
+        parts.append(mark)
+        cells: NDArray[np.float32] = np.concatenate(parts, axis=3).astype(np.float32)
+        return cells
+
+    def _places(self, step: Pass, height: int, width: int) -> NDArray[np.float32]:
+        """(n, position features); a grid of another size lies centred over that of the positions."""
+        position = self._array(step.level, "position")
+        above, left = (height - position.shape[0]) // 2, (width - position.shape[1]) // 2
+        rows = np.clip(step.rows - above, 0, position.shape[0] - 1)
+        columns = np.clip(step.columns - left, 0, position.shape[1] - 1)
+        return _symmetric(position[rows, columns])
+
+
+def _symmetric(features: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Features without -128, for which no bound on sums is computed."""
+    return np.maximum(features.astype(np.float32), -ACTIVATION_MAX)
+
+
+def _activations(stream: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rectified, in steps of 1/16 from 0 to 127."""
+    step = STREAM_UNITS // ACTIVATION_UNITS
+    return np.clip((stream + step // 2) // step, 0, ACTIVATION_MAX).astype(np.float32)
+
+
+def largest_sum(weight: NDArray[np.generic]) -> int:
+    """The largest sum that any row of integer weights can reach with inputs from -127 to 127."""
+    if not weight.size:
+        return 0
+    return ACTIVATION_MAX * int(np.abs(weight.astype(np.int64)).sum(-1).max())

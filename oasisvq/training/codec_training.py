@@ -1,0 +1,322 @@
+"""The training of the codec: encoder, codebooks and decoder.
+
+Shapes: B batch of this process, H×W window, L levels.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from oasisvq.codec.modelfile import ModelConfig, config_to_dict
+from oasisvq.codec.networks import channels_last, clamp_straight_through
+from oasisvq.codec.pixels import centred_window
+from oasisvq.codec.weights import Model, save_model
+from oasisvq.data.batches import SliceBatches, seeded_generator
+from oasisvq.data.dataset import Dataset
+from oasisvq.files import MODEL_FILE
+from oasisvq.training.codebooks import CodebookLearner, Quantized
+from oasisvq.training.distributed import World
+from oasisvq.training.loop import Loop, Reporter, steps_per_epoch, warm_up_steps
+from oasisvq.training.losses import reconstruction_losses, ssim
+from oasisvq.training.start import copy_weights
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+VALIDATION_SLICES = 128
+COLLAPSED_SHARE = 0.25  # fewer active codes than this share of a codebook are worth a warning
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """One training.
+
+    Attributes:
+        model: what is trained.
+        epochs: passes over the training split.
+        batch_size: images a step, over all processes.
+        learning_rate: the highest one, after the warm-up.
+        commitment: weight of the commitment loss.
+        seed: of weights, order and every draw.
+        precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
+            losses stay in float32).
+        started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
+        prior_epochs: of the training of the prior that follows.
+    """
+
+    model: ModelConfig
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    precision: str
+    commitment: float = 0.25
+    started_from: str | None = None
+    prior_epochs: int = 0
+
+
+class CodecEpoch(NamedTuple):
+    """What an epoch ends with."""
+
+    epoch: int
+    loss: float
+    ssim_loss: float
+    l1: float
+    commitment: float
+    images_per_second: float
+    validation_ssim: list[float]  # by number of levels kept
+    perplexity: list[float]  # of each level
+    active: list[int]  # codes used, of each level
+
+    def summary(self) -> str:
+        """One line for a person."""
+        ssim_of_levels = "/".join(f"{each:.4f}" for each in self.validation_ssim)
+        perplexity = "/".join(f"{each:.0f}" for each in self.perplexity)
+        active = "/".join(str(each) for each in self.active)
+        return (
+            f"loss {self.loss:.4f}  validation window SSIM {ssim_of_levels or 'no validation split'}  "
+            f"perplexity {perplexity}  active codes {active}"
+        )
+
+
+class StepLosses(NamedTuple):
+    """The parts of one step's loss, scalars."""
+
+    total: Tensor
+    ssim_loss: Tensor
+    l1: Tensor
+    commitment: Tensor
+
+
+class TrainingStep(nn.Module):
+    """Pixels -> losses: one pass through the whole model."""
+
+    def __init__(self, model: Model, learner: CodebookLearner, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.learner = learner
+        self.config = config
+
+    def forward(
+        self, pixels: Tensor, kept: Tensor, quantizing: bool
+    ) -> tuple[StepLosses, Quantized | None]:
+        """(B, 1, H, W) pixels and (B,) levels kept -> losses, what was quantized."""
+        with self.autocast():
+            latents = self.model.encoder(pixels)
+        latents = latents.float()
+        quantized = self.learner.quantize(latents, kept) if quantizing else None
+        commitment = quantized.commitment if quantized else latents.new_zeros(())
+        with self.autocast():
+            decoded = self.model.decoder(quantized.latents if quantized else latents)
+        reconstruction = clamp_straight_through(decoded.float())
+        ssim_loss, l1 = reconstruction_losses(pixels, reconstruction)
+        total = ssim_loss + l1 + self.config.commitment * commitment
+        return StepLosses(total, ssim_loss, l1, commitment), quantized
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the networks."""
+        device = self.learner.world.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+def new_model(config: ModelConfig, seed: int) -> Model:
+    """A model with weights drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(config)
+
+
+class Training(Loop):
+    """The training of a codec in one process."""
+
+    what = "codec"
+    checkpoint_file = CHECKPOINT_FILE
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainingConfig,
+        run: Path,
+        world: World,
+        reporter: Reporter,
+        compiled: bool = False,
+    ) -> None:
+        steps_per_epoch(dataset, config, world, len(dataset.splits["train"].records))
+        self.config = config
+        window = centred_window((dataset.size, dataset.size), config.model.window, config.model.stride)
+        self.batches = SliceBatches(dataset.array("train"), window, config.model.stride, world.device)
+        self.validation: SliceBatches | None = None
+        if "validation" in dataset.splits:
+            self.validation = SliceBatches(
+                dataset.array("validation"), window, config.model.stride, world.device
+            )
+        self.model = new_model(config.model, config.seed).to(world.device)
+        channels_last(self.model)
+        parameters = list(self.model.named_parameters())
+        super().__init__(
+            dataset,
+            config,
+            run,
+            world,
+            reporter,
+            len(self.batches),
+            parameters,
+            len(StepLosses._fields),
+        )
+        # before, the networks train without a quantizer; the first epoch must end with one
+        self.quantizing_from = min(warm_up_steps(self.steps), self.steps_per_epoch // 2)
+        if config.started_from:  # its codebooks are set before the first step
+            self.quantizing_from = -1
+        self.learner = CodebookLearner(self.model.quantizer, world)
+        step_module = TrainingStep(self.model, self.learner, config)
+        self.autocast = step_module.autocast
+        if compiled:  # the networks, in place; the rest is a few large operations already
+            self.model.encoder.compile()
+            self.model.decoder.compile()
+        self.step_module = self.distributed(step_module)
+        self._quantized: Quantized | None = None
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def step_generator(self) -> torch.Generator:
+        """The generator of this step's draws."""
+        return seeded_generator(self.config.seed, 2, self.step)
+
+    def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Reconstruct a mirrored or plain batch from a random number of levels each."""
+        config, world = self.config, self.world
+        kept = torch.randint(1, config.model.levels + 1, (config.batch_size,), generator=generator)
+        mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
+        pixels = self.batches.draw(self.own(batch), self.own(mirrored))
+        if following is not None:
+            self.batches.prefetch(self.own(following))
+        if self.step == self.quantizing_from:
+            self._start_codebooks(pixels, generator)
+        losses, self._quantized = self.step_module(
+            pixels,
+            self.own(kept).to(world.device, non_blocking=True),
+            self.step >= self.quantizing_from,
+        )
+        return torch.stack(list(losses))
+
+    def learn(self, generator: torch.Generator) -> None:
+        """One step of the codebooks."""
+        if self._quantized is not None:
+            self.learner.update(self._quantized, generator)
+            self._quantized = None
+
+    def start_from(self, source: Model) -> None:
+        """Take over the weights of another model; levels that it lacks start with k-means.
+
+        Raises:
+            TrainingError: the other model is of another kind.
+        """
+        copy_weights(source, self.model)
+        first = self.batches.draw(self._first_slices())
+        self._start_codebooks(first, seeded_generator(self.config.seed, 3), source.config.levels)
+
+    def _first_slices(self) -> Tensor:
+        return self.own(torch.arange(self.config.batch_size))
+
+    def _start_codebooks(
+        self, pixels: Tensor, generator: torch.Generator, learned_levels: int = 0
+    ) -> None:
+        with torch.no_grad(), self.autocast():
+            latents = self.model.encoder(pixels)
+        self.learner.start_with_kmeans(latents, generator, learned_levels)
+
+    # --- the end of an epoch ------------------------------------------------------------------
+
+    def epoch_report(self, means: list[float], images_per_second: float) -> CodecEpoch:
+        """Losses, validation SSIM and the health of the codebooks."""
+        loss, ssim_loss, l1, commitment = means
+        report = CodecEpoch(
+            self.step // self.steps_per_epoch,
+            loss,
+            ssim_loss,
+            l1,
+            commitment,
+            images_per_second,
+            self.validate(),
+            self.learner.perplexity().tolist(),
+            self.learner.active().tolist(),
+        )
+        size = self.config.model.codebook_size
+        for level, active in enumerate(report.active, start=1):
+            if self.world.first and 0 < active < COLLAPSED_SHARE * size:
+                self.reporter.note(
+                    f"level {level} uses only {active} of {size} codes: the codebook is "
+                    "collapsing; lower the learning rate, or choose a smaller codebook"
+                )
+        self.learner.reset_usage()
+        return report
+
+    @torch.no_grad()
+    def validate(self) -> list[float]:
+        """Mean SSIM over evenly spaced validation slices, by number of levels kept."""
+        if self.validation is None:
+            return []
+        count = min(VALIDATION_SLICES, len(self.validation))
+        chosen = torch.linspace(0, len(self.validation) - 1, count).long()
+        own = chosen[self.world.rank :: self.world.size]
+        levels = self.config.model.levels
+        sums = torch.zeros(levels, device=self.world.device)
+        for part in own.split(16):
+            pixels = self.validation.draw(part)
+            with self.autocast():
+                latents = self.model.encoder(pixels)
+            indices = self.model.quantizer.quantize(latents, levels)
+            for kept in range(1, levels + 1):
+                with self.autocast():
+                    decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
+                border = nn.functional.pad
+                similarity = ssim(
+                    border(pixels, (5,) * 4), border(decoded.float().clamp(0, 1), (5,) * 4)
+                )
+                sums[kept - 1] += similarity.sum()
+        self.world.sum_(sums)
+        return [float(each) / count for each in sums]
+
+    # --- state --------------------------------------------------------------------------------
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Codebooks and what they learn by."""
+        buffers = {f"buffer.{name}": buffer for name, buffer in self.model.named_buffers()}
+        return buffers | {f"learner.{n}": tensor for n, tensor in self.learner.tensors().items()}
+
+    def prepare_model(self) -> None:
+        """Codebooks that have not learned yet are set, which that step does anew."""
+        if self.step <= self.quantizing_from:
+            first = self.batches.draw(self._first_slices())
+            self._start_codebooks(first, seeded_generator(self.config.seed, 3))
+
+    def write_model(self) -> None:
+        """The model without a prior: that of other codebooks would not fit."""
+        save_model(self.model, self.run / MODEL_FILE, self.card())
+
+    def card(self) -> dict[str, Any]:
+        """What a model file says of its training."""
+        return {
+            "images": self.dataset.images.value,
+            "size": self.dataset.size,
+            "training_slices": len(self.batches),
+            "training_subjects": len({r.subject for r in self.dataset.splits["train"].records}),
+            "steps": self.step,
+            "epochs": round(self.step / self.steps_per_epoch, 3),
+            "batch_size": self.config.batch_size,
+            "learning_rate": self.config.learning_rate,
+            "seed": self.config.seed,
+            "precision": self.config.precision,
+            "started_from": self.config.started_from,
+            "torch": torch.__version__,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a training to be resumed, as JSON holds it."""
+        fields = dataclasses.asdict(self.config) | {"model": config_to_dict(self.config.model)}
+        return fields | {
+            "images": self.dataset.images.value,
+            "size": self.dataset.size,
+            "training data": self.dataset.splits["train"].sha256,
+        }

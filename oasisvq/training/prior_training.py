@@ -1,0 +1,342 @@
+"""The training of the prior: index grids of the training split in, bits an index out.
+
+Shapes: N slices, B batch of this process, n targets, L levels, h×w grid, K codes.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from oasisvq.codec.modelfile import ModelFile, config_to_dict, write_model
+from oasisvq.codec.pixels import centred_window
+from oasisvq.codec.prior import (
+    FREQUENCY_BITS,
+    PARTS,
+    Frequencies,
+    Pass,
+    Prior,
+    PriorConfig,
+    order_of,
+    pooled,
+)
+from oasisvq.codec.weights import Model, build_model
+from oasisvq.data.batches import SliceBatches, seeded_generator
+from oasisvq.data.dataset import Dataset
+from oasisvq.files import MODEL_FILE
+from oasisvq.training.checkpoint import Checkpoint
+from oasisvq.training.distributed import World
+from oasisvq.training.loop import Loop, Reporter, steps_per_epoch
+from oasisvq.training.prior_network import PriorNetwork, kinds_of
+
+CHECKPOINT_FILE = "prior-checkpoint.safetensors"
+CELLS_PER_TARGET = 8  # in a step, one cell in so many is a target on each level
+VALIDATION_SLICES = 128
+ENCODED_AT_ONCE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorTrainingConfig:
+    """One training of a prior.
+
+    Attributes:
+        prior: what is trained.
+        epochs: passes over the training split.
+        batch_size: slices a step, over all processes.
+        learning_rate: the highest one, after the warm-up.
+        seed: of weights, order and every draw.
+        precision: `float32`, or `bfloat16` for autocast.
+    """
+
+    prior: PriorConfig
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    precision: str
+
+
+class PriorEpoch(NamedTuple):
+    """What an epoch ends with."""
+
+    epoch: int
+    loss: float  # bits an index, in the imitated arithmetic
+    bits_of_levels: list[float]  # training
+    images_per_second: float
+    validation_bits: list[float]  # bits an index of each level, by the integers
+
+    def summary(self) -> str:
+        """One line for a person."""
+        training = "/".join(f"{each:.3f}" for each in self.bits_of_levels)
+        validation = "/".join(f"{each:.3f}" for each in self.validation_bits)
+        return f"bits an index {training}  validation {validation or 'no validation split'}"
+
+
+class _Cells(nn.Module):
+    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid."""
+
+    order: Tensor
+    by_pass: Tensor
+    sizes: Tensor
+    starts: Tensor
+
+    def __init__(self, grid: tuple[int, int], passes: int) -> None:
+        super().__init__()
+        order = torch.from_numpy(order_of(*grid, passes))  # (h, w)
+        sizes = torch.bincount(order.reshape(-1), minlength=passes)
+        self.register_buffer("order", order)
+        self.register_buffer("by_pass", torch.argsort(order.reshape(-1), stable=True))
+        self.register_buffer("sizes", sizes)
+        self.register_buffer("starts", sizes.cumsum(0) - sizes)
+
+    def forward(self, draws: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """(B, n) draws in [0, 1) -> known cells (B, h, w), and (B·n,) targets: slice, row, column."""
+        batch, count = draws.shape
+        cells = self.order.numel()
+        number = self.order.reshape(-1)[(draws[:, 0] * cells).long()]  # (B,) pass of each slice
+        # the first draw has chosen the pass; within its cells it is used up and shifted
+        within = torch.cat([(draws[:, :1] * cells).frac(), draws[:, 1:]], 1)
+        places = (within * self.sizes[number, None]).long() + self.starts[number, None]
+        chosen = self.by_pass[places].reshape(-1)
+        sample = torch.arange(batch, device=draws.device).repeat_interleave(count)
+        width = self.order.shape[1]
+        return self.order < number[:, None, None], (sample, chosen // width, chosen % width)
+
+
+class PriorStep(nn.Module):
+    """Index grids -> bits an index of every level."""
+
+    def __init__(self, network: PriorNetwork, grid: tuple[int, int], precision: str) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = precision
+        self.cells = nn.ModuleList(_Cells(grid, passes) for passes in network.config.passes)
+
+    def forward(self, indices: Tensor, kinds: Tensor, draws: Tensor) -> Tensor:
+        """(B, L, h, w) indices, (B,) kinds and (B, L, n) draws in [0, 1) -> (L,) bits."""
+        bits = []
+        for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
+            known, targets = cells(draws[:, level])
+            enabled = self.precision == "bfloat16"
+            with torch.autocast(indices.device.type, dtype=torch.bfloat16, enabled=enabled):
+                logits = network(indices, kinds, known, targets)
+            sample, row, column = targets
+            wanted = indices[sample, level, row, column]
+            bits.append(F.cross_entropy(logits.float() * math.log(2), wanted) / math.log(2))
+        return torch.stack(bits)
+
+
+def new_network(config: PriorConfig, seed: int) -> PriorNetwork:
+    """A network with weights drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PriorNetwork(config)
+
+
+class Grids(NamedTuple):
+    """What the prior learns from.
+
+    Attributes:
+        indices: (n, L, h, w) int32.
+        pooled: (n, 9·D) pooled latents, by which kinds are found.
+    """
+
+    indices: Tensor
+    pooled: Tensor
+
+
+@torch.no_grad()
+def index_grids(
+    model: Model,
+    batches: SliceBatches,
+    slices: Tensor,
+    grid: tuple[int, int],
+    world: World,
+    autocast: torch.autocast,
+    mirrored: bool = False,
+) -> Grids:
+    """Index grids of the named slices; every process finds a share of them."""
+    config, device = model.config, world.device
+    indices = torch.zeros(len(slices), config.levels, *grid, dtype=torch.int32, device=device)
+    means = torch.zeros(len(slices), PARTS * PARTS * config.code_dim, device=device)
+    for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
+        if number % world.size == world.rank:
+            pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
+            with autocast:
+                latents = model.encoder(pixels)
+            indices[places] = model.quantizer.quantize(latents, config.levels).to(torch.int32)
+            plain = latents.float().permute(0, 2, 3, 1).cpu().numpy()
+            means[places] = torch.from_numpy(pooled(plain)).to(device)
+    world.sum_(indices)
+    world.sum_(means)
+    return Grids(indices, means)
+
+
+class PriorTraining(Loop):
+    """The training of a prior for a trained codec, in one process."""
+
+    what = "prior"
+    checkpoint_file = CHECKPOINT_FILE
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: PriorTrainingConfig,
+        run: Path,
+        world: World,
+        reporter: Reporter,
+        codec: ModelFile,
+    ) -> None:
+        slices = len(dataset.splits["train"].records)
+        steps_per_epoch(dataset, config, world, slices)
+        self.config, self.codec = config, codec
+        self.network = new_network(config.prior, config.seed).to(world.device)
+        parameters = list(self.network.named_parameters())
+        super().__init__(
+            dataset, config, run, world, reporter, slices, parameters, 1 + config.prior.levels
+        )
+        model = build_model(codec, "the codec").to(world.device)
+        self.network.start_with_codebooks(model.quantizer.codebooks)
+        training, self.validation = self._index_grids(model)
+        self.indices = training.indices
+        self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
+        world.broadcast_(self.kinds.centres)
+        world.broadcast_(self.kinds.counts)
+        self.pooled = training.pooled
+        self.kind_of_slice = self.kinds.nearest(self.pooled)
+        height, width = self.indices.shape[2:]
+        self.targets = max(1, height * width // CELLS_PER_TARGET)  # of each level and slice
+        step = PriorStep(self.network, (height, width), config.precision).to(world.device)
+        self.step_module = self.distributed(step)
+
+    def _index_grids(self, model: Model) -> tuple[Grids, Grids | None]:
+        """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
+        dataset, config = self.dataset, self.codec.config
+        window = centred_window((dataset.size, dataset.size), config.window, config.stride)
+
+        def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
+            batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
+            enabled = self.config.precision == "bfloat16"
+            device = self.world.device.type
+            autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
+            grid = window.height, window.width
+            return index_grids(model, batches, chosen, grid, self.world, autocast, mirrored)
+
+        every = torch.arange(self.slices)
+        both = [grids("train", every, mirrored) for mirrored in (False, True)]
+        training = Grids(*(torch.cat(parts) for parts in zip(*both, strict=True)))
+        if "validation" not in dataset.splits:
+            return training, None
+        count = len(dataset.splits["validation"].records)
+        some = torch.linspace(0, count - 1, min(VALIDATION_SLICES, count)).long()
+        return training, grids("validation", some, False)
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def step_generator(self) -> torch.Generator:
+        """The generator of this step's draws."""
+        return seeded_generator(self.config.seed, 4, self.step)
+
+    def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Bits an index: the mean, then each level's."""
+        size, levels = self.config.batch_size, self.config.prior.levels
+        mirrored = torch.rand(size, generator=generator) < 0.5
+        draws = torch.rand(size, levels, self.targets, generator=generator)
+        chosen = self.own(batch + self.slices * mirrored).to(self.world.device, non_blocking=True)
+        bits = self.step_module(
+            self.indices[chosen].long(),
+            self.kind_of_slice[chosen],
+            self.own(draws).to(self.world.device, non_blocking=True),
+        )
+        return torch.cat([bits.mean()[None], bits])
+
+    def learn(self, generator: torch.Generator) -> None:
+        """All of it learns by gradient."""
+
+    # --- the end of an epoch ------------------------------------------------------------------
+
+    def epoch_report(self, means: list[float], images_per_second: float) -> PriorEpoch:
+        """Bits an index, of the validation slices by the integers that the model file gets."""
+        epoch = self.step // self.steps_per_epoch
+        validation = self.validate() if self.validation is not None else []
+        return PriorEpoch(epoch, means[0], means[1:], images_per_second, validation)
+
+    def validate(self) -> list[float]:
+        """Bits an index of each level over evenly spaced validation slices."""
+        assert self.validation is not None
+        own = slice(self.world.rank, None, self.world.size)
+        kinds = self.kinds.nearest(self.validation.pooled)[own].cpu().numpy()
+        indices = self.validation.indices[own].cpu().numpy().astype(np.uint16)
+        bits = bits_of_levels(self.network.prior(self.kinds), indices, kinds)
+        sums = torch.from_numpy(bits).float().to(self.world.device)
+        self.world.sum_(sums)
+        count = self.validation.indices[:, 0].numel()
+        return [float(each) / count for each in sums]
+
+    # --- state --------------------------------------------------------------------------------
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """The kinds."""
+        return {"kinds.centres": self.kinds.centres, "kinds.counts": self.kinds.counts}
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from the run folder's checkpoint, see `Loop.resume`."""
+        super().resume(checkpoint)
+        self.kind_of_slice = self.kinds.nearest(self.pooled)
+
+    def prepare_model(self) -> None:
+        """The network is usable at any step."""
+
+    def write_model(self) -> None:
+        """The codec's file with the prior added."""
+        prior = self.network.prior(self.kinds)
+        card = self.codec.card | {"prior": self.card()}
+        file = dataclasses.replace(self.codec, prior=prior, card=card)
+        write_model(file, self.run / MODEL_FILE)
+
+    def card(self) -> dict[str, Any]:
+        """What a model file says of the training of its prior."""
+        return {
+            "training_slices": self.slices,
+            "steps": self.step,
+            "epochs": round(self.step / self.steps_per_epoch, 3),
+            "batch_size": self.config.batch_size,
+            "learning_rate": self.config.learning_rate,
+            "seed": self.config.seed,
+            "precision": self.config.precision,
+            "torch": torch.__version__,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a training to be resumed, as JSON holds it."""
+        fields = dataclasses.asdict(self.config) | {"prior": config_to_dict(self.config.prior)}
+        return fields | {
+            "codec": self.codec.fingerprint.hex(),
+            "images": self.dataset.images.value,
+            "size": self.dataset.size,
+            "training data": self.dataset.splits["train"].sha256,
+        }
+
+
+def bits_of_levels(
+    prior: Prior, grids: NDArray[np.uint16], kinds: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Bits of each level that indices (n, L, h, w) of slices of (n,) kinds cost by a prior."""
+    bits = np.zeros(grids.shape[1])
+
+    def given(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
+        chosen = grids[part, step.level][:, step.rows, step.columns]
+        shares = np.take_along_axis(frequencies, chosen[..., None].astype(np.int64), -1) + 1
+        bits[step.level] += (FREQUENCY_BITS - np.log2(shares)).sum()
+        return chosen
+
+    for start in range(0, len(grids), 16):
+        part = slice(start, start + 16)
+        prior.walk((len(grids[part]), *grids.shape[1:]), kinds[part], given)
+    return bits
