@@ -565,6 +565,18 @@ def score(
             "many training slices.",
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="CODECS",
+            help="Instead: every quality beside avif,jpegxl,webp,jpeg2000,jpeg on the same slices, with "
+            "BD-rates.",
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="With --against: only every N-th slice.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
@@ -588,7 +600,42 @@ def score(
         if sample_count is not None:
             print_sample_score(codec, dataset, split, sample_count, as_json)
             return
+        if against is not None:
+            print_comparison(codec, dataset, split, against.split(","), every, as_json)
+            return
         print_score(codec, dataset, split, quality or [], as_json)
+
+
+def print_comparison(
+    codec: "Codec", dataset: "Dataset", split: str, peers: list[str], every: int, as_json: bool
+) -> None:
+    """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
+    from oasisvq.evaluation.baselines import PEERS, compare
+
+    with progress_bar(f"comparing on {split}") as advance:
+        result = compare(codec, dataset, split, peers, every, advance)
+    if as_json:
+        rates = {name: rate._asdict() for name, rate in result.bd_rates.items()}
+        curves = {name: [point._asdict() for point in points] for name, points in result.curves.items()}
+        print_json(result._asdict() | {"curves": curves, "bd_rates": rates})
+        return
+    print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
+    for name, points in result.curves.items():
+        says = f" ({PEERS[name].says})" if name in PEERS else ""
+        print_line(f"{name}{says}")
+        print_line("  setting        bytes    SSIM  foreground  PSNR dB  worst SSIM  encode s  decode s")
+        for point in points:
+            print_line(
+                f"  {point.setting:<12} {point.file_bytes:7,.0f}  {point.ssim:.4f}      "
+                f"{point.foreground_ssim:.4f}    {point.psnr:5.2f}      {point.worst_ssim:.4f}    "
+                f"{point.encode_seconds:.4f}    {point.decode_seconds:.4f}"
+            )
+    for name, rate in result.bd_rates.items():
+        shown = ", ".join(
+            f"{measure.replace('_', ' ')} " + ("no common range" if value is None else f"{value:+.1f} %")
+            for measure, value in rate._asdict().items()
+        )
+        print_line(f"BD-rate against {name}: {shown}")
 
 
 def print_sample_score(

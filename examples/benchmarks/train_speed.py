@@ -29,8 +29,8 @@ from oasisvq.codec.pixels import Box
 from oasisvq.codec.quantizer import to_grid, to_vectors
 from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.layouts import Images
-from oasisvq.training.distributed import World
 from oasisvq.training.codec_training import Training, TrainingConfig
+from oasisvq.training.distributed import World
 from oasisvq.training.losses import reconstruction_losses
 from oasisvq.training.presets import PRESETS, model_config
 

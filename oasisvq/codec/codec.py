@@ -23,7 +23,10 @@ from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.codec.weights import Model, build_model, file_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 
-RATE_WEIGHT = 0.0
+# What a bit counts as, in shares of the energy of the last level's codes: measured on the validation
+# split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
+RATE_WEIGHT_PER_LEVEL = 0.02
+LARGEST_RATE_WEIGHT = 0.1
 
 
 def choose_device(name: str) -> torch.device:
@@ -159,19 +162,19 @@ class Codec:
     def _code_with_prior(self, latents: NDArray[np.float32], levels: int) -> bytes:
         """Latents (h, w, D) to a payload.
 
-        Of each residual the code is taken that is nearest when every bit that its index costs counts
-        as further away: |residual - code|² + weight · bits.
+        Of each residual the code with the least |residual - code|² + weight · bits is taken: near, and
+        cheap under the prior.
         """
         assert self.prior is not None
         residual = latents.copy()
-        weight = RATE_WEIGHT * float(np.square(self._codebooks[levels - 1]).sum(1).mean())
+        energy = float(np.square(self._codebooks[levels - 1]).sum(1).mean())
+        weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT) * energy
 
         def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             codebook = self._codebooks[step.level]
             vectors = residual[step.rows, step.columns]  # (n, D)
             cost = np.square(codebook).sum(1) - 2 * (vectors @ codebook.T)
-            if weight:
-                cost += weight * (FREQUENCY_BITS - np.log2(frequencies + 1))
+            cost += weight * (FREQUENCY_BITS - np.log2(frequencies + 1))
             chosen = cost.argmin(1)
             residual[step.rows, step.columns] = vectors - codebook[chosen]
             indices: NDArray[np.uint16] = chosen.astype(np.uint16)
@@ -208,7 +211,7 @@ class Codec:
         side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
         window = centred_window((side, side), self.config.window, self.config.stride)
         generators = [np.random.default_rng(seed) for seed in seeds]
-        kinds = draw(self.prior.kind_frequencies[None], generators, temperature)[:, 0]
+        kinds = draw(self.prior.kind_frequencies[None, None], generators, temperature)[:, 0]
 
         def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             return draw(frequencies, generators, temperature)

@@ -203,6 +203,11 @@ def decode_with_prior(payload: bytes, prior: Prior, shape: tuple[int, int, int])
     return indices
 
 
+def kind_in(payload: bytes, prior: Prior) -> int:
+    """The kind of slice that a prior-coded payload begins with."""
+    return int(_RangeDecoder(payload).take(prior.kind_frequencies[None])[0])
+
+
 def most_indices(payload_bytes: int, codebook_size: int) -> int:
     """More indices than this, a prior-coded payload of so many bytes cannot hold."""
     return int(8 * (payload_bytes + 2 * _WORD_BYTES) / fewest_bits(codebook_size)) + 1

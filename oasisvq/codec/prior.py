@@ -46,7 +46,10 @@ MAX_FEATURES = 256
 MAX_HIDDEN = 2048
 MAX_BLOCKS = 16
 _STREAM_MAX = 2**15 - 1
+# a cell's place in the order, by its row and column modulo 4
 _BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])
+# number of passes -> how many of the 16 places each takes; where little is known, passes are small
+PASS_SIZES = {1: (16,), 2: (8, 8), 4: (4,) * 4, 8: (2,) * 8, 12: (1,) * 8 + (2,) * 4, 16: (1,) * 16}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class PriorConfig:
         hidden: by level, width of the hidden layers.
         blocks: by level, residual blocks.
         reach: by level, how many cells in each direction are looked at.
-        passes: by level, number of passes: 1, 2, 4, 8 or 16.
+        passes: by level, number of passes: 1, 2, 4, 8, 12 or 16.
     """
 
     codebook_size: int
@@ -97,7 +100,7 @@ class PriorConfig:
             "hidden": (self.hidden, range(1, MAX_HIDDEN + 1)),
             "blocks": (self.blocks, range(MAX_BLOCKS + 1)),
             "reach": (self.reach, range(MAX_REACH + 1)),
-            "passes": (self.passes, (1, 2, 4, 8, 16)),
+            "passes": (self.passes, tuple(PASS_SIZES)),
         }
         for name, (values, allowed) in by_level.items():
             if not values or len(values) != self.levels or not set(values) <= set(allowed):
@@ -233,8 +236,10 @@ class Pass(NamedTuple):
 
 def order_of(height: int, width: int, passes: int) -> NDArray[np.int64]:
     """(h, w) number of the pass, from 0, in which each cell is predicted."""
-    rank = _BAYER * passes // _BAYER.size
-    return rank[np.arange(height)[:, None] % 4, np.arange(width)[None, :] % 4]
+    sizes = PASS_SIZES[passes]
+    number = np.repeat(np.arange(passes), sizes)[_BAYER]
+    order: NDArray[np.int64] = number[np.arange(height)[:, None] % 4, np.arange(width)[None, :] % 4]
+    return order
 
 
 class _Layer(NamedTuple):

@@ -116,10 +116,10 @@ def prior_config(config: ModelConfig) -> PriorConfig:
         code_dim=config.code_dim,
         features=config.code_dim,
         position_features=16,
-        kinds=64,
+        kinds=256,
         kind_features=16,
-        hidden=(256,) + (160,) * further,
+        hidden=(256, 160, 128, *(96,) * further)[: config.levels],
         blocks=(2,) + (1,) * further,
         reach=(3,) + (1,) * further,
-        passes=(8,) + (2,) * further,
+        passes=(12,) + (2,) * further,
     )

@@ -36,7 +36,8 @@ from oasisvq.training.loop import Loop, Reporter, steps_per_epoch
 from oasisvq.training.prior_network import PriorNetwork, kinds_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
-CELLS_PER_TARGET = 8  # in a step, one cell in so many is a target on each level
+CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
+HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
 VALIDATION_SLICES = 128
 ENCODED_AT_ONCE = 32
 
@@ -122,7 +123,8 @@ class PriorStep(nn.Module):
         """(B, L, h, w) indices, (B,) kinds and (B, L, n) draws in [0, 1) -> (L,) bits."""
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
-            known, targets = cells(draws[:, level])
+            count = draws.shape[2] // (2 if level >= HALVED_FROM else 1)
+            known, targets = cells(draws[:, level, : max(1, count)])
             enabled = self.precision == "bfloat16"
             with torch.autocast(indices.device.type, dtype=torch.bfloat16, enabled=enabled):
                 logits = network(indices, kinds, known, targets)
@@ -211,7 +213,7 @@ class PriorTraining(Loop):
         self.pooled = training.pooled
         self.kind_of_slice = self.kinds.nearest(self.pooled)
         height, width = self.indices.shape[2:]
-        self.targets = max(1, height * width // CELLS_PER_TARGET)  # of each level and slice
+        self.targets = max(1, height * width // CELLS_PER_TARGET)  # of the first level and a slice
         step = PriorStep(self.network, (height, width), config.precision).to(world.device)
         self.step_module = self.distributed(step)
 

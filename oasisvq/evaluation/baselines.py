@@ -1,0 +1,260 @@
+"""The classic image codecs on the same slices: rate-distortion curves and BD-rates.
+
+Each peer is used as its own users would for small grey images, at its slowest sensible setting.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+from scipy.interpolate import PchipInterpolator
+
+from oasisvq.codec.codec import Codec
+from oasisvq.data.dataset import Dataset
+from oasisvq.errors import ModelError
+from oasisvq.evaluation.metrics import similarity
+
+DATA_RANGE = 255.0
+MEASURES = ("ssim", "foreground_ssim", "psnr")
+
+
+class Peer(NamedTuple):
+    """A classic codec.
+
+    Attributes:
+        image_format: what Pillow calls it.
+        settings: of `Image.save`, smallest file first.
+        says: the settings in words.
+        needs: what to install where Pillow lacks it.
+    """
+
+    image_format: str
+    settings: list[dict[str, Any]]
+    says: str
+    needs: str
+
+
+PEERS = {
+    "avif": Peer(
+        "AVIF",
+        [{"quality": q, "speed": 2, "subsampling": "4:0:0"} for q in (10, 20, 30, 42, 54, 64)],
+        "speed 2, 4:0:0",
+        "a Pillow with AVIF (11.3 or newer)",
+    ),
+    "jpegxl": Peer(
+        "JXL",
+        [{"quality": q, "effort": 9} for q in (10, 30, 50, 70, 85)],
+        "effort 9",
+        "pip install pillow-jxl-plugin",
+    ),
+    "webp": Peer(
+        "WEBP",
+        [{"quality": q, "method": 6} for q in (0, 5, 20, 50, 80)],
+        "method 6",
+        "a Pillow with WebP",
+    ),
+    "jpeg2000": Peer(
+        "JPEG2000",
+        [
+            {"quality_mode": "rates", "quality_layers": [rate], "irreversible": True}
+            for rate in (100, 60, 40, 25, 16)
+        ],
+        "9/7 wavelet",
+        "a Pillow with JPEG 2000",
+    ),
+    "jpeg": Peer(
+        "JPEG",
+        [{"quality": q, "optimize": True} for q in (3, 10, 20, 40, 60)],
+        "optimised tables",
+        "a Pillow with JPEG",
+    ),
+}
+
+
+class RatePoint(NamedTuple):
+    """One codec at one setting, means over slices."""
+
+    setting: str
+    file_bytes: float
+    ssim: float
+    foreground_ssim: float
+    psnr: float
+    encode_seconds: float
+    decode_seconds: float
+    worst_ssim: float
+
+
+class BDRate(NamedTuple):
+    """Mean difference of bytes at equal quality, in per cent; negative: ours are smaller.
+
+    None where the curves share no range of quality.
+    """
+
+    ssim: float | None
+    foreground_ssim: float | None
+    psnr: float | None
+
+
+class Comparison(NamedTuple):
+    """Ours and theirs on the same slices."""
+
+    split: str
+    slices: int
+    fingerprint: str
+    curves: dict[str, list[RatePoint]]  # "oasisvq" and each peer
+    bd_rates: dict[str, BDRate]
+
+
+def require_peers(names: Iterable[str]) -> list[str]:
+    """The peers of these names.
+
+    Raises:
+        ModelError: a name is unknown, or this Pillow lacks the codec.
+    """
+    chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in PEERS:
+            raise ModelError(f"no codec '{name}' to compare with, expected {', '.join(PEERS)}")
+        if not _is_available(name):
+            raise ModelError(f"{name}: this Pillow cannot write it; install {PEERS[name].needs}")
+    return chosen
+
+
+def _is_available(name: str) -> bool:
+    if name == "jpegxl":
+        try:
+            import pillow_jxl  # noqa: F401 - registers itself with Pillow
+        except ImportError:
+            return False
+        return True
+    feature = {"avif": "avif", "webp": "webp", "jpeg2000": "jpg_2000", "jpeg": "jpg"}[name]
+    return bool(features.check(feature))
+
+
+class _Curve:
+    """Gathers what one codec gives at one setting."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.rows: list[tuple[float, ...]] = []
+
+    def add(
+        self,
+        plane: NDArray[np.uint8],
+        encode: Callable[[NDArray[np.uint8]], bytes],
+        decode: Callable[[bytes], NDArray[np.generic]],
+    ) -> None:
+        began = time.perf_counter()
+        content = encode(plane)
+        encoded = time.perf_counter()
+        restored = decode(content)
+        decoded = time.perf_counter()
+        scores = similarity(plane, restored, DATA_RANGE)
+        self.rows.append(
+            (
+                len(content),
+                scores.ssim,
+                scores.foreground_ssim,
+                scores.psnr,
+                encoded - began,
+                decoded - encoded,
+            )
+        )
+
+    def point(self) -> RatePoint:
+        rows = np.array(self.rows)
+        size, ssim, foreground_ssim, psnr, encoding, decoding = np.nanmean(rows, axis=0).tolist()
+        worst = float(rows[:, 1].min())
+        return RatePoint(self.setting, size, ssim, foreground_ssim, psnr, encoding, decoding, worst)
+
+
+def compare(
+    codec: Codec,
+    dataset: Dataset,
+    split: str,
+    names: Iterable[str],
+    every: int = 1,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Measure ours at every quality and the named peers on every `every`-th slice of a split.
+
+    Raises:
+        DatasetError: no such split.
+        ModelError: an unknown peer, or one that this Pillow lacks.
+    """
+    chosen = require_peers(names)
+    planes = dataset.array(split)[::every]
+    ours = {levels: _Curve(f"-q {levels}") for levels in range(1, codec.config.levels + 1)}
+    theirs = {name: [_Curve(_words(each)) for each in PEERS[name].settings] for name in chosen}
+    for done, memory_mapped in enumerate(planes, start=1):
+        plane = np.asarray(memory_mapped)
+        for levels, curve in ours.items():
+            curve.add(plane, partial(codec.encode, levels=levels), codec.decode)
+        for name in chosen:
+            peer = PEERS[name]
+            for settings, curve in zip(peer.settings, theirs[name], strict=True):
+                encode = partial(save, image_format=peer.image_format, settings=settings)
+                curve.add(plane, encode, load)
+        advance(done, len(planes))
+    curves = {"oasisvq": [curve.point() for curve in ours.values()]}
+    curves |= {name: [curve.point() for curve in theirs[name]] for name in chosen}
+    rates = {name: bd_rates(curves["oasisvq"], curves[name]) for name in chosen}
+    return Comparison(split, len(planes), codec.fingerprint.hex(), curves, rates)
+
+
+def save(plane: NDArray[np.uint8], image_format: str, settings: dict[str, Any]) -> bytes:
+    """A plane as a file of a classic codec."""
+    encoded = io.BytesIO()
+    Image.fromarray(plane).save(encoded, format=image_format, **settings)
+    return encoded.getvalue()
+
+
+def load(content: bytes) -> NDArray[np.uint8]:
+    """The inverse of `save`."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("L"))
+
+
+def _words(settings: dict[str, Any]) -> str:
+    if "quality_layers" in settings:
+        return f"rate {settings['quality_layers'][0]}"
+    return f"quality {settings['quality']}"
+
+
+def bd_rates(ours: list[RatePoint], theirs: list[RatePoint]) -> BDRate:
+    """BD-rate by every measure."""
+    return BDRate(*(bd_rate(ours, theirs, measure) for measure in MEASURES))
+
+
+def bd_rate(ours: list[RatePoint], theirs: list[RatePoint], measure: str) -> float | None:
+    """Mean difference of log bytes over the common range of quality, as a percentage of bytes.
+
+    Bjøntegaard (2001), with piecewise cubics (PCHIP) in place of one polynomial; a similarity counts
+    as -10·log10(1 - similarity).
+    """
+    curves = []
+    for points in (ours, theirs):
+        quality = np.array([_decibels(getattr(point, measure), measure) for point in points])
+        rate = np.log([point.file_bytes for point in points])
+        order = np.argsort(quality)
+        quality, rate = quality[order], rate[order]
+        rising = np.concatenate([[True], np.diff(quality) > 1e-9])
+        curves.append((quality[rising], rate[rising]))
+    low = max(quality[0] for quality, _ in curves)
+    high = min(quality[-1] for quality, _ in curves)
+    if high <= low or any(len(quality) < 2 for quality, _ in curves):
+        return None
+    means = [
+        float(PchipInterpolator(quality, rate).integrate(low, high)) / (high - low)
+        for quality, rate in curves
+    ]
+    return 100 * (float(np.exp(means[0] - means[1])) - 1)
+
+
+def _decibels(score: float, measure: str) -> float:
+    return score if measure == "psnr" else float(-10 * np.log10(max(1 - score, 1e-9)))
