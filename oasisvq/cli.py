@@ -577,6 +577,14 @@ def score(
     every: Annotated[
         int, typer.Option("--every", min=1, help="With --against: only every N-th slice.")
     ] = 1,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            "--reuse",
+            metavar="FILE",
+            help="With --against: take the classic codecs from what an earlier run printed with --json.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
@@ -601,23 +609,28 @@ def score(
             print_sample_score(codec, dataset, split, sample_count, as_json)
             return
         if against is not None:
-            print_comparison(codec, dataset, split, against.split(","), every, as_json)
+            print_comparison(codec, dataset, split, against.split(","), every, reuse, as_json)
             return
         print_score(codec, dataset, split, quality or [], as_json)
 
 
 def print_comparison(
-    codec: "Codec", dataset: "Dataset", split: str, peers: list[str], every: int, as_json: bool
+    codec: "Codec",
+    dataset: "Dataset",
+    split: str,
+    peers: list[str],
+    every: int,
+    reuse: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
-    from oasisvq.evaluation.baselines import PEERS, compare
+    from oasisvq.evaluation.baselines import PEERS, compare, read_comparison
 
+    known = read_comparison(reuse) if reuse else None
     with progress_bar(f"comparing on {split}") as advance:
-        result = compare(codec, dataset, split, peers, every, advance)
+        result = compare(codec, dataset, split, peers, every, known, advance)
     if as_json:
-        rates = {name: rate._asdict() for name, rate in result.bd_rates.items()}
-        curves = {name: [point._asdict() for point in points] for name, points in result.curves.items()}
-        print_json(result._asdict() | {"curves": curves, "bd_rates": rates})
+        print_json(result.as_dict())
         return
     print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
     for name, points in result.curves.items():

@@ -4,9 +4,11 @@ Each peer is used as its own users would for small grey images, at its slowest s
 """
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,12 @@ from scipy.interpolate import PchipInterpolator
 
 from oasisvq.codec.codec import Codec
 from oasisvq.data.dataset import Dataset
-from oasisvq.errors import ModelError
+from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation.metrics import similarity
+from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
+MAX_COMPARISON_BYTES = 2**24
 MEASURES = ("ssim", "foreground_ssim", "psnr")
 
 
@@ -105,9 +109,37 @@ class Comparison(NamedTuple):
 
     split: str
     slices: int
+    every: int
+    data_sha256: str  # of the split
     fingerprint: str
     curves: dict[str, list[RatePoint]]  # "oasisvq" and each peer
     bd_rates: dict[str, BDRate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it; the inverse of `comparison_from_dict`."""
+        curves = {name: [point._asdict() for point in each] for name, each in self.curves.items()}
+        rates = {name: rate._asdict() for name, rate in self.bd_rates.items()}
+        return self._asdict() | {"curves": curves, "bd_rates": rates}
+
+
+def read_comparison(path: Path) -> Comparison:
+    """What `score --against ... --json` printed, for the curves of the classic codecs in it.
+
+    Raises:
+        FileError: missing or unreadable.
+        DatasetError: it holds something else.
+    """
+    try:
+        fields = json.loads(read_bytes(path, MAX_COMPARISON_BYTES))
+        curves = {
+            name: [RatePoint(**point) for point in points] for name, points in fields["curves"].items()
+        }
+        rates = {name: BDRate(**rate) for name, rate in fields["bd_rates"].items()}
+        return Comparison(**(fields | {"curves": curves, "bd_rates": rates}))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DatasetError(
+            f"{path}: not what `oasisvq score --against ... --json` prints ({error})"
+        ) from error
 
 
 def require_peers(names: Iterable[str]) -> list[str]:
@@ -177,18 +209,30 @@ def compare(
     codec: Codec,
     dataset: Dataset,
     split: str,
-    names: Iterable[str],
+    names: list[str],
     every: int = 1,
+    known: Comparison | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Measure ours at every quality and the named peers on every `every`-th slice of a split.
 
+    Curves of peers that `known` holds are taken from there: they do not depend on the model.
+
     Raises:
-        DatasetError: no such split.
+        DatasetError: no such split, or `known` is of other slices.
         ModelError: an unknown peer, or one that this Pillow lacks.
     """
-    chosen = require_peers(names)
     planes = dataset.array(split)[::every]
+    sha256 = dataset.splits[split].sha256
+    taken: dict[str, list[RatePoint]] = {}
+    if known is not None:
+        if (known.split, known.every, known.data_sha256) != (split, every, sha256):
+            raise DatasetError(
+                f"the earlier comparison is of every {known.every}. slice of {known.split} of other "
+                f"data, this one of every {every}. of {split}; leave out --reuse"
+            )
+        taken = {name: curve for name, curve in known.curves.items() if name in names}
+    chosen = require_peers(name for name in names if name not in taken)
     ours = {levels: _Curve(f"-q {levels}") for levels in range(1, codec.config.levels + 1)}
     theirs = {name: [_Curve(_words(each)) for each in PEERS[name].settings] for name in chosen}
     for done, memory_mapped in enumerate(planes, start=1):
@@ -202,9 +246,9 @@ def compare(
                 curve.add(plane, encode, load)
         advance(done, len(planes))
     curves = {"oasisvq": [curve.point() for curve in ours.values()]}
-    curves |= {name: [curve.point() for curve in theirs[name]] for name in chosen}
-    rates = {name: bd_rates(curves["oasisvq"], curves[name]) for name in chosen}
-    return Comparison(split, len(planes), codec.fingerprint.hex(), curves, rates)
+    curves |= taken | {name: [curve.point() for curve in theirs[name]] for name in chosen}
+    rates = {name: bd_rates(curves["oasisvq"], curves[name]) for name in curves if name in PEERS}
+    return Comparison(split, len(planes), every, sha256, codec.fingerprint.hex(), curves, rates)
 
 
 def save(plane: NDArray[np.uint8], image_format: str, settings: dict[str, Any]) -> bytes:
