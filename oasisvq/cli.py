@@ -322,6 +322,7 @@ def train(
     a checkpoint every epoch, and metrics.jsonl. Ctrl-C stops after the current step and leaves a
     usable model; --resume goes on from there. It ends with the scores of the validation split.
     """
+    from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command
 
     if prior_only and not with_prior:
@@ -365,6 +366,9 @@ def train(
         )
     if trained.has_validation:
         codec = load_codec(trained.model, device)
+        if codec.prior is not None and not has_range_coder():
+            note("not scored: prior-coded files need constriction; `pip install constriction` does it")
+            return
         print_score(codec, trained.dataset, "validation", [], as_json=False)
 
 

@@ -11,6 +11,7 @@ significant byte first, ended by the shortest bytes that, followed by zeros, lie
 interval.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,11 @@ def unpack(payload: bytes, codebook_size: int, count: int) -> NDArray[np.uint16]
             )
         indices[start:stop] = values
     return indices
+
+
+def has_range_coder() -> bool:
+    """Whether the range coder's library is installed."""
+    return importlib.util.find_spec("constriction") is not None
 
 
 def _constriction_stream() -> Any:  # noqa: ANN401 - the library has no types

@@ -39,6 +39,7 @@ SHIFT = 24  # a scale of 2^24 multiplies by one
 EXACT = 2**24  # float32 holds every integer below
 FREQUENCY_BITS = 24
 TABLE_SIZE = 256
+CELLS_AT_ONCE = 8192
 PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
 MAX_KINDS = 4096
 MAX_REACH = 8
@@ -322,13 +323,19 @@ class Prior:
         return int(np.square(centres - pooled(latents)).sum(1).argmin())
 
     def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
-        """The passes over the first `levels` levels of a grid, in their order."""
+        """The passes over the first `levels` levels of a grid, in their order.
+
+        A pass over many cells comes in several parts, which know no more than the first of them, so
+        that memory stays bounded.
+        """
         for level in range(levels):
             order = order_of(height, width, self.config.passes[level])
             for number in range(self.config.passes[level]):
                 rows, columns = np.nonzero(order == number)
-                if rows.size:
-                    yield Pass(level, rows, columns, order < number)
+                known = order < number
+                for start in range(0, rows.size, CELLS_AT_ONCE):
+                    part = slice(start, start + CELLS_AT_ONCE)
+                    yield Pass(level, rows[part], columns[part], known)
 
     def walk(
         self,
@@ -371,12 +378,15 @@ class Prior:
         """What the network sees of each cell of a pass: (B·n, inputs), integers from -127 to 127."""
         batch, _, height, width = indices.shape
         reach = self.config.reach[step.level]
-        rows, columns = height + 2 * reach, width + 2 * reach
-        padded = np.zeros((batch, rows, columns, self.config.cell_features(step.level)), np.float32)
-        padded[:, reach : reach + height, reach : reach + width] = self._cells(indices, step)
+        top = max(0, int(step.rows.min()) - reach)  # rows that none of the cells sees are left out
+        bottom = min(height, int(step.rows.max()) + reach + 1)
+        seen = self._cells(indices[:, :, top:bottom], step._replace(known=step.known[top:bottom]))
+        rows, columns = bottom - top + 2 * reach, width + 2 * reach
+        padded = np.zeros((batch, rows, columns, seen.shape[3]), np.float32)
+        padded[:, reach : rows - reach, reach : reach + width] = seen
         side = np.arange(2 * reach + 1)
         offsets = (side[:, None] * columns + side[None, :]).reshape(-1)
-        corners = step.rows * columns + step.columns  # of each window, in the padded grid
+        corners = (step.rows - top) * columns + step.columns  # of each window, in the padded grid
         cells = padded.reshape(batch, rows * columns, -1)[:, corners[:, None] + offsets]
         count = batch * corners.size
         places = np.tile(self._places(step, height, width), (batch, 1))

@@ -91,10 +91,14 @@ class LevelNetwork(nn.Module):
         self.config, self.level = config, level
         size, features = config.codebook_size, config.features
         hidden = config.hidden[level]
-        self.lower = nn.Parameter(torch.randn(level, size, features) * FEATURE_DEVIATION)
+        # an empty table learns nothing, and several processes would wait for its gradient
+        self.lower = nn.Parameter(
+            torch.randn(level, size, features) * FEATURE_DEVIATION, requires_grad=level > 0
+        )
         self.has_current = config.passes[level] > 1
         self.current = nn.Parameter(
-            torch.randn(size if self.has_current else 0, features) * FEATURE_DEVIATION
+            torch.randn(size if self.has_current else 0, features) * FEATURE_DEVIATION,
+            requires_grad=self.has_current,
         )
         self.position = nn.Parameter(torch.randn(*config.grid, config.position_features) * 0.1)
         self.kind = nn.Parameter(torch.randn(config.kinds, config.kind_features) * FEATURE_DEVIATION)

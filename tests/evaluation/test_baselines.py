@@ -1,0 +1,118 @@
+"""Rate-distortion curves, BD-rates, and the classic codecs beside ours."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result, draw_phantom, write_raw_folder
+
+from oasisvq.data.preprocess import preprocess
+from oasisvq.errors import ModelError
+from oasisvq.evaluation.baselines import (
+    PEERS,
+    RatePoint,
+    bd_rate,
+    bd_rates,
+    load,
+    require_peers,
+    save,
+)
+
+
+def curve(*points: tuple[float, float, float]) -> list[RatePoint]:
+    """Points of (bytes, SSIM, PSNR)."""
+    return [RatePoint("", size, ssim, ssim, psnr, 0, 0, ssim) for size, ssim, psnr in points]
+
+
+SOME = curve((500, 0.90, 30), (1000, 0.95, 33), (2000, 0.97, 36), (4000, 0.985, 39))
+
+
+def test_the_bd_rate_of_a_curve_with_half_the_bytes_is_minus_50() -> None:
+    halved = [point._replace(file_bytes=point.file_bytes / 2) for point in SOME]
+    assert bd_rates(SOME, SOME) == pytest.approx((0, 0, 0))
+    assert bd_rates(halved, SOME) == pytest.approx((-50, -50, -50))
+    assert bd_rates(SOME, halved) == pytest.approx((100, 100, 100))
+
+
+def test_the_bd_rate_does_not_depend_on_the_order_of_points_nor_on_what_is_not_common() -> None:
+    halved = [point._replace(file_bytes=point.file_bytes / 2) for point in SOME]
+    assert bd_rate(halved[::-1], SOME, "ssim") == pytest.approx(-50)
+    beyond = [*SOME, *curve((9000, 0.999, 50))]
+    assert bd_rate(halved, beyond, "psnr") == pytest.approx(-50, abs=1)  # the ends bend otherwise
+
+
+def test_the_bd_rate_of_published_curves() -> None:
+    avif = curve(
+        (760, 0.858, 29.2),
+        (957, 0.900, 31.3),
+        (1189, 0.926, 32.9),
+        (1491, 0.947, 34.6),
+        (1966, 0.963, 36.5),
+        (2690, 0.976, 38.7),
+        (3641, 0.984, 41.0),
+    )
+    prototype = curve((438, 0.924, 30.0), (986, 0.957, 33.1), (1569, 0.969, 34.8), (2180, 0.974, 35.8))
+    assert bd_rate(prototype, avif, "ssim") == pytest.approx(-45, abs=0.5)
+    assert bd_rate(prototype, avif, "psnr") == pytest.approx(-21, abs=0.5)
+
+
+def test_curves_without_a_common_range_have_no_bd_rate() -> None:
+    worse = curve((500, 0.5, 10), (1000, 0.6, 20))
+    assert bd_rates(SOME, worse) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["avif", "webp", "jpeg2000", "jpeg"])
+def test_a_peer_grows_and_improves_with_its_settings(name: str, rng: np.random.Generator) -> None:
+    plane = draw_phantom(rng)
+    peer = PEERS[require_peers([name])[0]]
+    first, last = (save(plane, peer.image_format, peer.settings[place]) for place in (0, -1))
+    errors = [np.abs(load(content).astype(int) - plane).mean() for content in (first, last)]
+    assert len(first) < len(last)
+    assert errors[0] > errors[1]
+    assert load(first).shape == plane.shape
+
+
+def test_an_unknown_peer_is_refused() -> None:
+    with pytest.raises(ModelError, match="no codec 'gif' to compare with, expected avif, "):
+        require_peers(["gif"])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    raw = write_raw_folder(tmp_path / "raw", {"train": [1], "validate": [2, 3]}, slices=3)
+    return preprocess(raw, tmp_path / "data", size=64).folder
+
+
+def test_score_against_prints_curves_and_bd_rates(
+    run: Callable[..., Result], data: Path, model_file: Path
+) -> None:
+    result = run("score", data, "--against", "jpeg", "--model", model_file)
+    assert result.code == 0
+    assert "validation: 6 slices" in result.out
+    assert "  -q 3 " in result.out
+    assert "  quality 60 " in result.out
+    assert "BD-rate against jpeg: ssim " in result.out
+
+
+def test_score_against_reuses_what_an_earlier_run_measured(
+    run: Callable[..., Result], data: Path, model_file: Path, tmp_path: Path
+) -> None:
+    common = ("score", data, "--model", model_file, "--every", "2", "--json")
+    first = run(*common, "--against", "jpeg,webp")
+    assert first.code == 0
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(first.out)
+    again = json.loads(run(*common, "--against", "jpeg,jpeg2000", "--reuse", earlier).out)
+    known = json.loads(first.out)
+    assert again["slices"] == 3
+    assert again["curves"]["jpeg"] == known["curves"]["jpeg"]  # its times as well
+    assert set(again["curves"]) == {"oasisvq", "jpeg", "jpeg2000"}
+    other = run("score", data, "--model", model_file, "--against", "jpeg", "--reuse", earlier)
+    assert other.code == 1
+    assert "the earlier comparison is of every 2. slice of validation" in other.err
+    earlier.write_text("{}")
+    refused = run(*common, "--against", "jpeg", "--reuse", earlier)
+    assert refused.code == 1
+    assert f"{earlier}: not what `oasisvq score --against ... --json` prints" in refused.err
