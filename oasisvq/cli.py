@@ -785,6 +785,8 @@ def sample(
     from oasisvq.evaluation import samples
 
     is_picture = output.suffix.lower() == ".png"
+    if not is_picture and output.suffix not in ("", ".codes") and not output.is_dir():
+        usage_error(f"{output}: expected a .png, a .codes or a folder")
     if output.suffix == ".codes" and count != 1:
         usage_error(f"{output}: a .codes file holds one slice; pass -n 1, or name a folder")
     if neighbours is not None and not is_picture:
@@ -835,6 +837,9 @@ def usage_error(message: str) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every error of a user or a file becomes one line and exit code 1."""
+    # The prior's products are small: threads of NumPy's BLAS cost more than they give, and they would
+    # fight with those of torch. It is read when NumPy is imported, which only commands do.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has a ×

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.cli import main
-from oasisvq.codec.networks import ModelConfig
+from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.weights import Model, save_model
+from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
 
 TINY = ModelConfig(
     window=(40, 48),
@@ -26,6 +28,20 @@ TINY = ModelConfig(
     codebook_size=20,  # no power of two
     levels=3,
     default_levels=2,
+)
+
+TINY_PRIOR = PriorConfig(
+    codebook_size=20,
+    grid=(5, 6),
+    code_dim=6,
+    features=6,
+    position_features=3,
+    kinds=4,
+    kind_features=2,
+    hidden=(16, 12, 8),
+    blocks=(1, 1, 0),
+    reach=(2, 1, 0),
+    passes=(8, 2, 1),
 )
 
 
@@ -64,6 +80,32 @@ def tiny_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     return model.eval()
 
 
+def tiny_network(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> PriorNetwork:
+    """A prior as it learns, with random weights and predictions that differ by some octaves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PriorNetwork(config)
+        with torch.no_grad():
+            for level in network.levels:
+                assert isinstance(level, LevelNetwork)
+                level.output.weight *= 2
+                for layer in (level.input, level.output):
+                    layer.bias.normal_(std=0.5)
+    return network
+
+
+def tiny_kinds(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Kinds:
+    """Kinds with random centres, one of which no slice has."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(config.kinds, 9 * config.code_dim, generator=generator) * 0.3
+    return Kinds(centres, torch.arange(config.kinds).float())
+
+
+def tiny_prior(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Prior:
+    """A prior for `tiny_model`."""
+    return tiny_network(config, seed).prior(tiny_kinds(config, seed))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
@@ -73,6 +115,14 @@ def rng() -> np.random.Generator:
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(tiny_model(), path, {"images": "scans", "size": 64})
+    return path
+
+
+@pytest.fixture(scope="session")
+def prior_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The codec of `model_file` with a prior."""
+    path = tmp_path_factory.mktemp("prior") / "model.safetensors"
+    save_model(tiny_model(), path, {"images": "scans", "size": 64}, tiny_prior())
     return path
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result, draw_phantom, tiny_model, write_raw_folder
+from conftest import Result, draw_phantom, tiny_model, tiny_prior, write_raw_folder
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from oasisvq.codec.weights import load_model, save_model
 
@@ -450,6 +450,19 @@ def test_codes_of_another_model(refused: Refused, codes: Path, model_file: Path,
     assert "--model" in line
 
 
+def test_codes_of_another_prior_or_of_none(
+    refused: Refused, run: Run, phantom_png: Path, model_file: Path, prior_model_file: Path
+) -> None:
+    assert run("encode", phantom_png, "--model", prior_model_file).code == 0
+    other = phantom_png.parent / "other.safetensors"
+    save_model(tiny_model(), other, {}, tiny_prior(seed=1))
+    for model, says in ((model_file, "has no prior"), (other, "was given; pass the right one")):
+        for command in (("decode", "scan.codes"), ("export", ".", "-o", "tokens.npz")):
+            line = refused(*command, "--model", model, naming="scan.codes")
+            assert says in line
+            assert "--model" in line
+
+
 # models, qualities, devices
 
 
@@ -464,6 +477,72 @@ def test_file_that_is_no_model(
         model.write_bytes(content)
         for command in (("encode", phantom_png, "--model", model), ("info", model)):
             refused(*command, naming="broken.safetensors")
+
+
+def test_prior_that_is_damaged(
+    refused: Refused, phantom_png: Path, prior_model_file: Path, tmp_path: Path
+) -> None:
+    """Also where the safetensors file is whole."""
+    content = prior_model_file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    without = {**json.loads(metadata["oasisvq"]), "prior": None}
+    other = json.loads(metadata["oasisvq"])
+    other["prior"]["kinds"] = 5
+    fewer = json.loads(metadata["oasisvq"])
+    fewer["prior"]["codebook_size"] = 21
+    for header, naming in (
+        (without, "arrays of a prior, but no config"),
+        (other, "prior: array kinds.centre"),
+        (fewer, "its prior knows 3 levels of 21 codes"),
+    ):
+        save_file(load_file(prior_model_file), tmp_path / "x", {"oasisvq": json.dumps(header)})
+        for command in (
+            ("encode", phantom_png, "--model", "x"),
+            ("sample", "-o", "a.png", "--model", "x"),
+        ):
+            assert "x: " in refused(*command, naming=naming)
+    tensors = load_file(prior_model_file)
+    tensors["prior.level1.first.scale"] = -tensors["prior.level1.first.scale"]
+    save_file(tensors, tmp_path / "x", metadata)
+    refused("encode", phantom_png, "--model", "x", naming="x: damaged model file: prior: a scale")
+
+
+def test_coder_that_the_model_lacks(refused: Refused, phantom_png: Path) -> None:
+    for command in (("encode", phantom_png), ("encode", phantom_png.parent, "-o", "codes")):
+        line = refused(*command, "--coder", "prior", naming="has no prior")
+        assert "--coder packed" in line
+
+
+def test_sampling_without_a_prior(refused: Refused) -> None:
+    for options in (
+        ("-o", "a.png"),
+        ("-o", "folder"),
+        ("-o", "folder", "--codes"),
+        ("-n1", "-o", "a.codes"),
+    ):
+        assert "--prior-only" in refused("sample", *options, naming="has no prior to draw from")
+
+
+def test_samples_never_overwrite_unasked(
+    refused: Refused, prior_model_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"precious")
+    (tmp_path / "a.codes").write_bytes(b"precious")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "sample-1.png").write_bytes(b"precious")
+    for output, count in (("a.png", "2"), ("a.codes", "1"), ("folder", "3")):
+        options = ("-n", count, "-o", output, "--model", prior_model_file)
+        assert "pass -f" in refused("sample", *options, naming=output)
+
+
+def test_neighbours_that_are_no_dataset_of_the_models_size(
+    refused: Refused, run: Run, prior_model_file: Path, raw_folder: Path, tmp_path: Path
+) -> None:
+    assert run("preprocess", raw_folder, "-o", "large", "--size", "80").code == 0
+    for data, naming in (("missing", "missing"), ("data", "data"), ("large", "slices of 80×80")):
+        options = ("-n", "1", "-o", "a.png", "--neighbours", data, "--model", prior_model_file)
+        refused("sample", *options, naming=naming)
 
 
 def test_model_that_is_not_there(
@@ -518,6 +597,17 @@ def test_device_that_is_not_there(
         (("train", "data", "--epochs", "0"), "--epochs"),
         (("train", "data", "--preset", "huge"), "huge"),
         (("train", "data", "--batch-size", "-4"), "--batch-size"),
+        (("train", "data", "--prior-only"), "--model"),
+        (("train", "data", "--model", "x"), "--prior-only"),
+        (("train", "data", "--prior-only", "--no-prior", "--model", "x"), "--no-prior"),
+        (("encode", "scan.png", "--coder", "zip"), "zip"),
+        (("sample",), "--output"),
+        (("sample", "-n", "0", "-o", "a.png"), "--count"),
+        (("sample", "-n", "2", "-o", "a.codes"), "-n 1"),
+        (("sample", "-o", "a.png", "--codes"), "--codes"),
+        (("sample", "-o", "folder", "--neighbours", "data"), "--neighbours"),
+        (("sample", "-o", "a.png", "--temperature", "0"), "--temperature"),
+        (("sample", "-o", "a.png", "--seed", "-1"), "--seed"),
     ],
     ids=str,
 )
@@ -858,6 +948,8 @@ def test_resuming_from_a_damaged_checkpoint(
         ("--levels", "2"),
         ("--codebook-size", "9"),
         ("--preset", "seed"),
+        ("--prior-epochs", "3"),
+        ("--start-from", "x"),
     ],
     ids=lambda option: option[0],
 )

@@ -27,6 +27,7 @@ MAIN_OPTION = {
     "decode": "--output",
     "export": "--output",
     "score": "--split",
+    "sample": "--temperature",
     "info": "--json",
 }
 COMMANDS = [
@@ -392,6 +393,71 @@ def test_hidden_files_are_left_out(
     assert "3 encoded" in result.out
 
 
+# the prior
+
+
+def test_the_coder_is_the_prior_where_the_model_has_one(
+    run: Run, model_file: Path, prior_model_file: Path, tmp_path: Path, phantom_png: Path
+) -> None:
+    coded = run("encode", phantom_png, "--model", prior_model_file)
+    assert coded.code == 0
+    prior = load_model(prior_model_file).file.prior_fingerprint
+    assert prior is not None
+    ours = fingerprint(prior_model_file)[:8]
+    assert coded.err.startswith(f"model {ours}, with its prior {prior.hex()[:8]}: ")
+    facts = json.loads(run("info", "scan.codes", "--json").out)
+    assert (facts["coder"], facts["model"]) == ("prior", prior.hex())
+    assert run("decode", "scan.codes", "--model", prior_model_file).code == 0
+    options = ("--coder", "packed", "--model", prior_model_file)
+    assert run("encode", phantom_png, "-o", "packed.codes", *options).code == 0
+    assert run("encode", phantom_png, "-o", "plain.codes", "--model", model_file).code == 0
+    packed = (tmp_path / "packed.codes").read_bytes()
+    assert packed == (tmp_path / "plain.codes").read_bytes()
+    assert json.loads(run("info", "packed.codes", "--json").out)["coder"] == "packed"
+    assert run("decode", "packed.codes", "-o", "a.png", "--model", model_file).code == 0
+
+
+def test_info_describes_a_prior(run: Run, model_file: Path, prior_model_file: Path) -> None:
+    facts = json.loads(run("info", prior_model_file, "--json").out)
+    assert facts["fingerprint"] == fingerprint(model_file)
+    assert facts["prior"]["passes"] == [8, 2, 1]
+    assert facts["prior_bytes"] > 0
+    assert len(facts["prior_fingerprint"]) == 16
+    without = json.loads(run("info", model_file, "--json").out)
+    assert (without["prior"], without["prior_fingerprint"], without["prior_bytes"]) == (None, None, 0)
+
+
+def test_a_folder_run_skips_only_what_the_same_coder_made(
+    run: Run, prior_model_file: Path, tmp_path: Path, folder: Path
+) -> None:
+    def encode(*options: str) -> Result:
+        return run("encode", folder, "-o", "codes", "--model", prior_model_file, *options)
+
+    assert encode().code == 0
+    before = files_below(tmp_path / "codes")
+    for options in ((), ("--coder", "prior")):
+        assert "0 encoded, 3 already there" in encode(*options).out
+    other = encode("--coder", "packed")
+    assert other.code == 1
+    assert other.err.count("exists; pass -f") == 3
+    assert files_below(tmp_path / "codes") == before
+    assert encode("--coder", "packed", "-f").code == 0
+    assert "0 encoded, 3 already there" in encode("--coder", "packed").out
+
+
+def test_a_folder_of_prior_coded_files_decodes_as_one_by_one(
+    run: Run, prior_model_file: Path, tmp_path: Path, folder: Path
+) -> None:
+    given = ("--model", prior_model_file)
+    assert run("encode", folder, "-o", "codes", *given).code == 0
+    assert run("encode", folder / "first.png", "-o", "alone.codes", *given).code == 0
+    alone = (tmp_path / "alone.codes").read_bytes()
+    assert (tmp_path / "codes" / "first.codes").read_bytes() == alone
+    assert run("decode", "codes", "-o", "back", *given).code == 0
+    assert run("decode", "alone.codes", "-o", "alone.png", *given).code == 0
+    assert (tmp_path / "back" / "first.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
 # info
 
 
@@ -608,5 +674,5 @@ def test_what_needs_no_torch_does_not_import_it(
         )
         imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
         assert "oasisvq.cli" in imported
-        assert not imported & {"torch", "skimage", "safetensors"}
+        assert not imported & {"torch", "skimage"}
         assert process.stdout

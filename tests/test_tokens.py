@@ -77,11 +77,32 @@ def test_decode_takes_an_exported_file_back_to_images(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_prior_coded_files_are_exported_beside_packed_ones(
+    run: Run, codes_folder: Path, prior_model_file: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """One codec made them all; only how their indices were coded differs."""
+    codec = oasisvq.load(prior_model_file)
+    (codes_folder / "coded.codes").write_bytes(codec.encode(draw_phantom(rng), 3))
+    (codes_folder / "flat.codes").write_bytes(codec.encode(np.full((30, 40), 9, dtype=np.uint8)))
+    given = ("--model", prior_model_file)
+    assert run("export", codes_folder, "-o", "tokens.npz", *given).code == 0
+    tokens = read_tokens(tmp_path / "tokens.npz")
+    original = oasisvq.read_codes(codes_folder / "coded.codes", prior_model_file)
+    restored = tokens.codes(tokens.names.index("coded"))
+    np.testing.assert_array_equal(restored.indices, original.indices)
+    assert restored.header.fingerprint == codec.fingerprint
+    assert run("decode", "tokens.npz", "-o", "a", *given).code == 0
+    assert run("decode", codes_folder, "-o", "b", *given).code == 0
+    names = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.png"))
+    assert len(names) == 6
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
 def test_files_of_two_models_are_refused(codes_folder: Path) -> None:
     header = oasisvq.read_codes(codes_folder / "constant.codes").header
     other = container.CodesHeader(**{**header.__dict__, "fingerprint": b"otherone"})
-    content = container.write(other, np.zeros((header.levels, 0, 0), np.uint16))
-    (codes_folder / "constant.codes").write_bytes(content)
+    (codes_folder / "constant.codes").write_bytes(container.write(other, b""))
     with pytest.raises(CodesFileError, match="constant"):
         gather(codes_folder)
 

@@ -54,7 +54,9 @@ def main() -> None:
         pixels = pixels or restored
         total = differing = 0
         for ours, theirs in zip(contents, reference, strict=True):
-            first, second = (container.read(content, "codes").indices for content in (ours, theirs))
+            first, second = (
+                codec.codes_of(container.read(content, "codes")).indices for content in (ours, theirs)
+            )
             total += first.size
             differing += int((first != second).sum())
         pairs = list(zip(pixels, restored, strict=True))

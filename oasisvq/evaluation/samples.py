@@ -120,11 +120,13 @@ def write_picture(
     refuse_overwrite(output, force)
     dataset = None if neighbours is None else open_dataset(neighbours)
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
-    found = nearest_slices(planes, dataset) if dataset else []
-    pictures = [
-        np.concatenate([plane, near.plane], axis=1) for plane, near in zip(planes, found, strict=True)
-    ]
-    write_image(Scan(contact_sheet(pictures or planes)), output)
+    if dataset is None:
+        write_image(Scan(contact_sheet(planes)), output)
+        return []
+    found = nearest_slices(planes, dataset)
+    pairs = zip(planes, found, strict=True)
+    pictures = [np.concatenate([plane, near.plane], axis=1) for plane, near in pairs]
+    write_image(Scan(contact_sheet(pictures)), output)
     return found
 
 

@@ -68,6 +68,7 @@ class Trained(NamedTuple):
     what: str  # the stage that it ended in
     step: int
     finished: bool
+    metrics_bytes: int
 
     @property
     def has_validation(self) -> bool:
@@ -152,7 +153,7 @@ def _train(session: _Session) -> Trained:
     prior = _prior_training(
         codec, trained.dataset, session.world, config.prior_epochs, config.seed, config.precision
     )
-    return _train_prior(session, trained.dataset, codec, prior, None)
+    return _train_prior(session, trained.dataset, codec, prior, None, trained.metrics_bytes)
 
 
 def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
@@ -193,7 +194,8 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
         (request.run / PRIOR_CHECKPOINT_FILE).unlink(missing_ok=True)
     finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
-    return Trained(model, dataset, training.what, training.step, finished), config
+    metrics_bytes = training.metrics_bytes
+    return Trained(model, dataset, training.what, training.step, finished, metrics_bytes), config
 
 
 def _start_prior(session: _Session) -> Trained:
@@ -231,14 +233,19 @@ def _train_prior(
     file: ModelFile,
     config: PriorTrainingConfig,
     checkpoint: Checkpoint | None,
+    metrics_bytes: int = 0,
 ) -> Trained:
+    """Train a prior, after `metrics_bytes` of the metrics that its codec left in the run folder."""
     run, world = session.request.run, session.world
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
     codec = dataclasses.replace(file, prior=None, card=card)
     session.tell("finding the indices of all training slices, plain and mirrored")
     training = PriorTraining(dataset, config, run, world, session.reporter, codec)
+    training.metrics_bytes = metrics_bytes
     finished = session.run(training, checkpoint)
-    return Trained(run / MODEL_FILE, dataset, training.what, training.step, finished)
+    return Trained(
+        run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics_bytes
+    )
 
 
 def _prior_training(
@@ -265,6 +272,7 @@ def _check_run_folder(request: Request) -> None:
         names = ("preset", "images", "seed", "precision", "start_from", "model")
         fixed = {name: getattr(request, name) for name in names}
         given = [*(name for name, setting in fixed.items() if setting is not None), *request.overrides]
+        given += [] if request.with_prior else ["no_prior"]
         if given:
             raise TrainingError(
                 f"--resume goes on as the training in {run} was set up; leave out "

@@ -1,5 +1,7 @@
 """A training that starts from another model: its weights, with blocks and levels added where asked."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -15,8 +17,8 @@ _AT_LEAST = ("encoder_blocks", "decoder_blocks", "levels")
 def copy_weights(source: Model, target: Model) -> None:
     """Give `target` all that `source` has learned.
 
-    Residual blocks that only `target` has stay as they are drawn, which is the identity, so the
-    networks compute what those of `source` do. Codebooks of further levels are left alone.
+    Residual blocks that only `target` has become the identity, so the networks compute what those of
+    `source` do. Codebooks of further levels are left alone.
 
     Raises:
         TrainingError: `target` has other channels, stride or codes, or fewer blocks or levels.
@@ -35,8 +37,13 @@ def copy_weights(source: Model, target: Model) -> None:
     ):
         old_stages, new_stages = _stages(old_network.layers), _stages(new_network.layers)
         for old_stage, new_stage in zip(old_stages, new_stages, strict=True):
-            for old_layer, new_layer in zip(old_stage, new_stage, strict=False):
-                new_layer.load_state_dict(old_layer.state_dict())
+            new_stage.layer.load_state_dict(old_stage.layer.state_dict())
+            for old_block, new_block in zip(old_stage.blocks, new_stage.blocks, strict=False):
+                new_block.load_state_dict(old_block.state_dict())
+            for added in new_stage.blocks[len(old_stage.blocks) :]:
+                nn.init.zeros_(added.second.weight)
+                if added.second.bias is not None:
+                    nn.init.zeros_(added.second.bias)
     target.quantizer.codebooks[: source.config.levels] = source.quantizer.codebooks
 
 
@@ -46,14 +53,19 @@ def _covers(new: int | tuple[int, ...], old: int | tuple[int, ...]) -> bool:
     return new >= old  # type: ignore[operator]
 
 
-def _stages(layers: nn.Sequential) -> list[list[nn.Module]]:
-    """Layers cut wherever blocks and other layers meet, so that added blocks come last in theirs."""
-    stages: list[list[nn.Module]] = [[]]
-    were_blocks = False
+class _Stage(NamedTuple):
+    """A layer and the residual blocks that follow it."""
+
+    layer: nn.Module
+    blocks: list[ResidualBlock]
+
+
+def _stages(layers: nn.Sequential) -> list[_Stage]:
+    """The layers of a network; with equal channels two networks have as many stages."""
+    stages: list[_Stage] = []
     for layer in layers:
-        are_blocks = isinstance(layer, ResidualBlock)
-        if are_blocks != were_blocks:
-            stages.append([])
-            were_blocks = are_blocks
-        stages[-1].append(layer)
+        if isinstance(layer, ResidualBlock):
+            stages[-1].blocks.append(layer)
+        else:
+            stages.append(_Stage(layer, []))
     return stages

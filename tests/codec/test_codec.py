@@ -1,27 +1,27 @@
 """The chain assembled."""
 
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, draw_phantom, tiny_model
+from conftest import TINY, draw_phantom, tiny_model, tiny_prior
 from numpy.typing import NDArray
 
 import oasisvq
-from oasisvq.codec import codec as codec_module
-from oasisvq.codec import container
-from oasisvq.codec.codec import (
-    Codec,
-    choose_device,
-    choose_model,
-)
-from oasisvq.codec.container import SampleType
-from oasisvq.codec.networks import ModelConfig
+from oasisvq.codec import container, modelfile
+from oasisvq.codec.codec import Codec, choose_device
+from oasisvq.codec.container import Coder, SampleType
+from oasisvq.codec.entropy import pack
+from oasisvq.codec.modelfile import ModelConfig, choose_model
 from oasisvq.codec.pixels import Window
-from oasisvq.codec.weights import Model, load_model, save_model
+from oasisvq.codec.prior import Prior
+from oasisvq.codec.weights import Model, file_of, load_model, save_model
 from oasisvq.errors import CodesFileError, FileError, ImageError, ModelError
 
 ODD_SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20), (64, 64))
@@ -32,12 +32,18 @@ def codec(model_file: Path) -> Codec:
     return Codec.load(model_file)
 
 
+@pytest.fixture(scope="module")
+def prior_codec(prior_model_file: Path) -> Codec:
+    return Codec.load(prior_model_file)
+
+
 def exact_model() -> Model:
     """A model that loses nothing at 8 bits on its second level, and everything on its first.
 
-    Its convolutions scale up and shift, to where SiLU is the identity, and back. A pixel p becomes
-    the latent (p, 1, 0), scaled to unit RMS; its code has p once more in the third place, small
-    enough that the nearest code stays the same, and there the decoder reads it.
+    Its convolutions scale up and shift, to where SiLU is the identity, and back, by what half
+    precision holds. A pixel p becomes the latent (p, 1, 0), scaled to unit RMS; its code has p once
+    more in the third place, small enough that the nearest code stays the same, and there the
+    decoder reads it.
     """
     config = ModelConfig(
         window=(8, 8),
@@ -55,7 +61,7 @@ def exact_model() -> Model:
     pixels = torch.arange(256) / 255
     codes = torch.stack([pixels, torch.ones(256), torch.zeros(256)], dim=1)
     codes *= torch.rsqrt(codes.square().mean(1, keepdim=True))
-    codes[:, 2] = pixels / 1000
+    codes[:, 2] = pixels / 100
     model.quantizer.codebooks[0, 1:] = 100  # so that the first level always takes code 0
     model.quantizer.codebooks[1] = codes
     with torch.no_grad():
@@ -66,7 +72,7 @@ def exact_model() -> Model:
         out_of.weight[0, 0, 0, 0] = 1 / 512
         out_of.bias.copy_(torch.tensor([-1 / 8, 1, 0]))
         into, out_of = model.decoder.layers[0], model.decoder.layers[-2]
-        into.weight[0, 2, 1, 1], into.bias[0] = 512_000, 64
+        into.weight[0, 2, 1, 1], into.bias[0] = 51_200, 64
         out_of.weight[0, 0, 1, 1], out_of.bias[0] = 1 / 512, -1 / 8
     return model
 
@@ -81,7 +87,7 @@ def test_a_model_that_loses_nothing_gives_the_original_back(
         plane.flat[0], plane.flat[-1] = 0, 255
     content = codec.encode(plane)
     np.testing.assert_array_equal(codec.decode(content), plane)
-    header, (first, second), _ = container.read(content, "x")
+    header, (first, second), _ = container.read(content, "x").codes()
     assert not first.any()
     if plane.size > 1:
         top, left, height, width = header.window
@@ -148,7 +154,7 @@ def test_the_ground_around_the_window_comes_back_exactly(codec: Codec, rng: np.r
 def test_a_constant_image_comes_back_exactly(codec: Codec, shape: tuple[int, int], level: int) -> None:
     plane = np.full(shape, level, dtype=np.uint8 if level < 256 else np.uint16)
     content = codec.encode(plane)
-    assert not container.read(content, "x").indices.size
+    assert not container.read(content, "x").codes().indices.size
     assert len(content) <= 40
     restored = codec.decode(content)
     assert restored.dtype == plane.dtype
@@ -158,7 +164,7 @@ def test_a_constant_image_comes_back_exactly(codec: Codec, shape: tuple[int, int
 def test_an_image_with_content_in_the_window_has_the_model_window(
     codec: Codec, rng: np.random.Generator
 ) -> None:
-    codes = container.read(codec.encode(draw_phantom(rng, margin=16)), "x")
+    codes = container.read(codec.encode(draw_phantom(rng, margin=16)), "x").codes()
     assert codes.header.window == Window(1, 1, 5, 6)
     assert codes.indices.shape == (TINY.default_levels, 5, 6)
     assert codes.header.codebook_size == TINY.codebook_size
@@ -199,7 +205,7 @@ def test_a_query_changes_neither_model_nor_image(rng: np.random.Generator) -> No
 def test_fewer_levels_are_a_prefix_and_a_smaller_file(codec: Codec, rng: np.random.Generator) -> None:
     plane = draw_phantom(rng)
     contents = [codec.encode(plane, levels) for levels in (1, 2, 3)]
-    grids = [container.read(content, "x").indices for content in contents]
+    grids = [container.read(content, "x").codes().indices for content in contents]
     for levels, grid in enumerate(grids, start=1):
         assert len(grid) == levels
         np.testing.assert_array_equal(grid, grids[-1][:levels])
@@ -257,7 +263,8 @@ def test_a_grid_that_does_not_fit_the_model_is_refused(
 ) -> None:
     header = container.read(codec.encode(draw_phantom(rng)), "x").header
     forged = replace(header, levels=levels, window=Window(1, 1, 5, 6), **changes)
-    content = container.write(forged, np.zeros((levels, 5, 6), dtype=np.int64))
+    indices = np.zeros((levels, 5, 6), dtype=np.int64)
+    content = container.write(forged, pack(indices, forged.codebook_size))
     with pytest.raises(CodesFileError, match="does not fit the model"):
         codec.decode(content)
 
@@ -267,7 +274,7 @@ def test_the_order_in_which_a_model_is_chosen(
 ) -> None:
     named, chosen, trained = tmp_path / "named", tmp_path / "chosen", tmp_path / "oasisvq-run"
     bundled = tmp_path / "package" / "model.safetensors"
-    monkeypatch.setattr(codec_module, "BUNDLED_MODEL", bundled)
+    monkeypatch.setattr(modelfile, "BUNDLED_MODEL", bundled)
     monkeypatch.delenv("OASISVQ_MODEL", raising=False)
     with pytest.raises(ModelError, match="no bundled model; train one or name one with --model"):
         choose_model(None, tmp_path)
@@ -339,3 +346,179 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         else:
             with pytest.raises(ModelError, match=f"no {name} device on this machine"):
                 choose_device(name)
+
+
+# with a prior
+
+
+def test_a_model_with_a_prior_codes_with_it_unless_asked_not_to(
+    prior_codec: Codec, codec: Codec, rng: np.random.Generator
+) -> None:
+    plane = draw_phantom(rng)
+    coded = container.read(prior_codec.encode(plane), "x").header
+    assert coded.coder is Coder.PRIOR
+    assert coded.fingerprint == prior_codec.file.prior_fingerprint
+    packed = prior_codec.encode(plane, coder=Coder.PACKED)
+    assert packed == codec.encode(plane)  # the prior changes nothing of it, nor the model it names
+    assert container.read(packed, "x").header.coder is Coder.PACKED
+    with pytest.raises(ModelError, match="has no prior; encode with --coder packed"):
+        codec.encode(plane, coder=Coder.PRIOR)
+
+
+@pytest.mark.parametrize("shape", ODD_SHAPES)
+@pytest.mark.parametrize("levels", [1, 3])
+def test_prior_coded_indices_decode_as_the_same_indices_packed(
+    prior_codec: Codec, shape: tuple[int, int], levels: int, rng: np.random.Generator
+) -> None:
+    plane = rng.integers(0, 256, shape, dtype=np.uint8)
+    content = prior_codec.encode(plane, levels)
+    codes = prior_codec.codes_of(container.read(content, "x"))
+    header = replace(codes.header, coder=Coder.PACKED, fingerprint=prior_codec.fingerprint)
+    packed = container.write(header, pack(codes.indices, header.codebook_size))
+    restored = prior_codec.decode(content)
+    assert restored.shape == shape
+    np.testing.assert_array_equal(prior_codec.decode(packed), restored)
+    again = prior_codec.write_codes(codes)
+    np.testing.assert_array_equal(prior_codec.decode(again), restored)
+
+
+def test_a_prior_that_knows_which_codes_are_used_makes_smaller_files(rng: np.random.Generator) -> None:
+    plane, prior = draw_phantom(rng), tiny_prior()
+    packed = Codec.of_model(tiny_model()).encode(plane, 3)
+    arrays = dict(prior.arrays)
+    for level, grid in enumerate(container.read(packed, "x").codes().indices, start=1):
+        counts = np.bincount(grid.reshape(-1), minlength=20)
+        arrays[f"level{level}.output.scale"] = np.zeros(20, np.int32)
+        bias = (16 * np.log2(counts + 0.1)).round().astype(np.int32)
+        arrays[f"level{level}.output.bias"] = bias
+    learned = Codec(file_of(tiny_model(), {}, Prior(prior.config, arrays)), torch.device("cpu"))
+    coded = learned.encode(plane, 3)
+    assert len(coded) < len(packed) - 5
+    assert learned.codes_of(container.read(coded, "x")).indices.shape == (3, 6, 6)
+
+
+def test_prior_coded_bytes_do_not_depend_on_what_else_is_coded(
+    prior_codec: Codec, prior_model_file: Path, rng: np.random.Generator
+) -> None:
+    plane, other = draw_phantom(rng), draw_phantom(rng, 80, 50)
+    content = prior_codec.encode(plane)
+    restored = prior_codec.decode(content)
+    prior_codec.decode(prior_codec.encode(other, 3))
+    prior_codec.sample([1, 2])
+    assert prior_codec.encode(plane) == content
+    again = Codec.load(prior_model_file)
+    assert again.encode(plane) == content
+    np.testing.assert_array_equal(again.decode(content), restored)
+
+
+def test_a_prior_coded_file_needs_its_prior(
+    prior_codec: Codec, codec: Codec, rng: np.random.Generator
+) -> None:
+    content = prior_codec.encode(draw_phantom(rng))
+    theirs = prior_codec.file.prior_fingerprint
+    assert theirs is not None
+    with pytest.raises(CodesFileError, match="which has no prior; pass the right one") as caught:
+        codec.decode(content)
+    assert theirs.hex()[:8] in str(caught.value)
+    other = Codec(file_of(tiny_model(), {}, tiny_prior(seed=1)), torch.device("cpu"))
+    assert other.fingerprint == prior_codec.fingerprint
+    assert other.file.prior_fingerprint is not None
+    with pytest.raises(CodesFileError, match="pass the right one with --model") as caught:
+        other.decode(content)
+    for name in (theirs, other.file.prior_fingerprint):
+        assert name.hex()[:8] in str(caught.value)
+
+
+@pytest.mark.parametrize("level", [0, 200, 65_535])
+def test_a_constant_image_comes_back_exactly_with_a_prior_too(prior_codec: Codec, level: int) -> None:
+    plane = np.full((30, 20), level, dtype=np.uint8 if level < 256 else np.uint16)
+    content = prior_codec.encode(plane)
+    assert not container.read(content, "x").payload
+    np.testing.assert_array_equal(prior_codec.decode(content), plane)
+
+
+def test_a_model_with_a_prior_comes_back_from_its_file(tmp_path: Path, prior_model_file: Path) -> None:
+    loaded, prior = load_model(prior_model_file), tiny_prior()
+    assert loaded.file.prior is not None
+    assert loaded.file.prior.config == prior.config
+    for name, array in prior.arrays.items():
+        np.testing.assert_array_equal(loaded.file.prior.arrays[name], array)
+        assert loaded.file.prior.arrays[name].dtype == array.dtype
+    save_model(loaded.model, tmp_path / "again", loaded.card, loaded.file.prior)
+    assert (tmp_path / "again").read_bytes() == prior_model_file.read_bytes()
+
+
+def test_the_name_of_a_prior_changes_with_any_of_its_arrays() -> None:
+    model, prior = tiny_model(), tiny_prior()
+    seen = {file_of(model, {}, prior).prior_fingerprint, file_of(model, {}, prior).fingerprint}
+    for name, array in prior.arrays.items():
+        if array.size and not name.startswith("kinds.frequency"):
+            changed = array.copy()
+            changed.reshape(-1)[0] ^= 1
+            other = Prior(prior.config, {**prior.arrays, name: changed})
+            seen.add(file_of(model, {}, other).prior_fingerprint)
+    seen.add(file_of(tiny_model(seed=1), {}, prior).prior_fingerprint)
+    used = sum(a.size > 0 for n, a in prior.arrays.items() if n != "kinds.frequency")
+    assert len(seen) == 2 + used + 1
+    assert file_of(model, {}).prior_fingerprint is None
+
+
+def test_prior_coded_files_are_read_without_torch(
+    tmp_path: Path, prior_codec: Codec, prior_model_file: Path, rng: np.random.Generator
+) -> None:
+    content = prior_codec.encode(draw_phantom(rng), 3)
+    (tmp_path / "scan.codes").write_bytes(content)
+    program = (
+        "import sys, oasisvq; codes = oasisvq.read_codes(*sys.argv[1:]); "
+        "print(codes.indices.tolist(), 'torch' in sys.modules)"
+    )
+    expected = prior_codec.codes_of(container.read(content, "x")).indices.tolist()
+    finished = subprocess.run(
+        [sys.executable, "-c", program, "scan.codes", prior_model_file],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )
+    assert finished.stdout == f"{expected} False\n"
+
+
+def test_read_codes_refuses_another_model(
+    tmp_path: Path, prior_codec: Codec, model_file: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "scan.codes"
+    path.write_bytes(prior_codec.encode(draw_phantom(rng)))
+    with pytest.raises(CodesFileError, match=r"scan\.codes: .*which has no prior"):
+        oasisvq.read_codes(path, model_file)
+
+
+# samples
+
+
+def test_a_seed_decides_its_sample_alone(prior_codec: Codec) -> None:
+    alone = prior_codec.sample([5])[0]
+    among = prior_codec.sample([3, 5, 4])
+    np.testing.assert_array_equal(among[1].indices, alone.indices)
+    assert among[1].header == alone.header
+    assert any((each.indices != alone.indices).any() for each in (among[0], among[2]))
+    assert alone.indices.shape == (TINY.default_levels, 5, 6)
+    first = prior_codec.sample([5], levels=1)[0]
+    np.testing.assert_array_equal(first.indices, alone.indices[:1])
+
+
+def test_samples_are_files_like_any_other(prior_codec: Codec) -> None:
+    codes = prior_codec.sample([5], levels=3)[0]
+    content = prior_codec.write_codes(codes)
+    np.testing.assert_array_equal(
+        prior_codec.codes_of(container.read(content, "x")).indices, codes.indices
+    )
+    restored = prior_codec.decode(content)
+    assert (restored.shape, restored.dtype) == ((64, 64), np.uint8)
+
+
+def test_sampling_needs_a_prior_and_levels_that_it_has(codec: Codec, prior_codec: Codec) -> None:
+    with pytest.raises(ModelError, match=r"has no prior to draw from; .*--prior-only"):
+        codec.sample([1])
+    with pytest.raises(ModelError, match="quality 4, but this model has 1 to 3"):
+        prior_codec.sample([1], levels=4)

@@ -6,16 +6,20 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prior_driver import drawn_prior
 
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType, read, read_codes, write
-from oasisvq.codec.entropy import pack
+from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, SampleType
+from oasisvq.codec.entropy import encode_with_prior, pack
+from oasisvq.codec.modelfile import read_codes
 from oasisvq.codec.pixels import Window, cells
+from oasisvq.codec.prior import Frequencies, Pass
 from oasisvq.errors import CodesFileError, FileError
 
 FINGERPRINT = bytes.fromhex("0123456789abcdef")
@@ -40,6 +44,14 @@ GOLDEN = (
     "04ce358673008880"  # 5 bits an index
     "d53d2c18"
 )
+
+
+def write(header: CodesHeader, indices: NDArray[np.integer]) -> bytes:
+    return container.write(header, pack(indices, header.codebook_size))
+
+
+def read(content: bytes, name: str) -> Codes:
+    return container.read(content, name).codes()
 
 
 def varint(number: int) -> bytes:
@@ -265,7 +277,8 @@ def test_another_version_is_refused_whatever_follows(version: int) -> None:
         ({"high": 256}, "grey levels"),
         ({"high": 65_536, "sample_type": 1}, "high is 65536"),
         ({"low": 65_536, "high": 65_536, "sample_type": 1}, "low is 65536"),
-        ({"coder": 1}, "coder 1"),
+        ({"coder": 2}, "coder 2"),
+        ({"coder": 1}, "coded with the prior of model 01234567; name that model with --model"),
         ({"kind": 1}, "kind 1"),
         ({"sample_type": 2}, "sample type 2"),
         ({"blocks": 1}, "blocks 1"),
@@ -313,6 +326,53 @@ def test_huge_sizes_are_refused_before_anything_is_allocated() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_more_indices_than_a_prior_coded_payload_can_hold_are_refused_unread() -> None:
+    sides = {"height": 8192, "width": 8192, "stride": 1, "top": 0, "left": 0, "h": 8192, "w": 8192}
+    content = forge(bytes(20), coder=1, levels=4, codes=256, **sides)
+    tracemalloc.start()
+    with pytest.raises(CodesFileError, match="268,435,456 indices in a payload of 20 bytes"):
+        container.read(content, "scan.codes")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("changes", [{"codes": 21}, {"levels": 4}])
+def test_a_grid_that_does_not_fit_the_prior_is_refused(changes: dict[str, int]) -> None:
+    content = forge(bytes(6), coder=1, **changes)
+    with pytest.raises(CodesFileError, match=r"^scan\.codes: damaged: its grid does not fit the prior"):
+        container.read(content, "scan.codes").codes(drawn_prior())
+
+
+def prior_coded(indices: NDArray[np.integer] = INDICES) -> bytes:
+    def given(step: Pass, _: Frequencies) -> NDArray[np.uint16]:
+        return indices[step.level, step.rows, step.columns].astype(np.uint16)
+
+    payload, _ = encode_with_prior(drawn_prior(), indices.shape, 2, given)
+    return container.write(replace(HEADER, coder=Coder.PRIOR), payload)
+
+
+def test_every_damage_to_a_prior_coded_file_is_an_error() -> None:
+    content = prior_coded()
+    codes = container.read(content, "scan.codes").codes(drawn_prior())
+    np.testing.assert_array_equal(codes.indices, INDICES)
+    damaged = [content[:length] for length in range(len(content))]
+    damaged += [content + b"\0", content + content]
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(flipped))
+    for other in damaged:
+        with pytest.raises(CodesFileError, match=r"^scan\.codes: "):
+            container.read(other, "scan.codes").codes(drawn_prior())
+
+
+def test_zeros_behind_a_prior_coded_payload_are_refused_though_the_crc_is_right() -> None:
+    payload = container.read(prior_coded(), "scan.codes").payload
+    with pytest.raises(CodesFileError, match=r"^scan\.codes: damaged: .*does not end where"):
+        container.read(forge(payload + b"\0", coder=1), "scan.codes").codes(drawn_prior())
 
 
 def test_an_empty_window_and_a_single_grey_level_are_no_errors() -> None:

@@ -15,19 +15,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from oasisvq.codec import weights
-from oasisvq.codec.networks import ModelConfig
-from oasisvq.codec.weights import (
+from oasisvq.codec import modelfile
+from oasisvq.codec.modelfile import (
     METADATA_KEY,
-    Model,
+    ModelConfig,
     config_from_dict,
     config_to_dict,
-    fingerprint,
-    load_model,
-    model_fingerprint,
     read_header,
-    save_model,
 )
+from oasisvq.codec.weights import Model, file_of, load_model, save_model
 from oasisvq.errors import FileError, ModelError
 
 CARD = {"images": "scans", "size": 64, "note": "Grauwert ±½"}
@@ -42,6 +38,10 @@ def ramp_tensors(config: ModelConfig = TINY) -> dict[str, Tensor]:
         name: (torch.arange(tensor.numel()) % 509 / 512 - 0.5).reshape(tensor.shape)
         for name, tensor in state.items()
     }
+
+
+def fingerprint(config: ModelConfig, tensors: dict[str, Tensor]) -> bytes:
+    return modelfile.fingerprint(config, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def rewrite(
@@ -108,7 +108,7 @@ def test_the_fingerprint_is_fixed() -> None:
 
 def test_the_fingerprint_survives_saving(tmp_path: Path, model_file: Path) -> None:
     file = load_model(model_file)
-    assert model_fingerprint(file.model) == file.fingerprint
+    assert file_of(file.model, {}).fingerprint == file.fingerprint
     assert len(file.fingerprint) == 8
     save_model(file.model, tmp_path / "again.safetensors", file.card)
     assert load_model(tmp_path / "again.safetensors").fingerprint == file.fingerprint
@@ -192,8 +192,8 @@ def replace_config(key: str, entry: object) -> Callable[[dict[str, Any]], object
     [
         (replace_config("dropout", 1), r"unknown keys \['dropout'\]"),
         (lambda header: header["config"].pop("stride"), r"missing keys \['stride'\]"),
-        (lambda header: header.pop("config"), "config is no JSON object"),
-        (lambda header: header.update(config=[1]), "config is no JSON object"),
+        (lambda header: header.pop("config"), "model config: no JSON object"),
+        (lambda header: header.update(config=[1]), "model config: no JSON object"),
         (replace_config("code_dim", "6"), "code_dim = '6'"),
         (replace_config("code_dim", 6.0), "code_dim = 6.0"),
         (replace_config("code_dim", True), "code_dim = True"),
@@ -336,7 +336,7 @@ def test_what_is_no_file_is_a_file_error(tmp_path: Path) -> None:
 def test_a_file_beyond_the_limit_is_a_file_error(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(modelfile, "MAX_MODEL_BYTES", 1000)
     with pytest.raises(FileError, match="more than 1,000 bytes"):
         load_model(model_file)
 

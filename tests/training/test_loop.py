@@ -14,8 +14,8 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.evaluation.metrics import similarity
-from oasisvq.training.distributed import World
 from oasisvq.training.codec_training import CodecEpoch, Training, TrainingConfig
+from oasisvq.training.distributed import World
 from oasisvq.training.loop import StepReport, learning_rate, warm_up_steps
 from oasisvq.training.presets import PRESETS, model_config
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import write_raw_folder
 from safetensors.torch import load_file
@@ -59,13 +60,24 @@ def test_two_processes_learn_what_one_learns(dataset: Path) -> None:
     assert pair.returncode == 0, pair.stderr
     assert pair.stdout.count("validation: 4 slices") == 1  # one process reports
     options = ["--preset", "seed", "--epochs", "3", "--batch-size", "4", "--codebook-size", "16"]
-    options += ["--device", "cpu", "--precision", "float32"]
+    options += ["--device", "cpu", "--precision", "float32", "--prior-epochs", "2"]
     single = python(dataset, "-m", "oasisvq", "train", "data", "-o", "single", *options)
     assert single.returncode == 0, single.stderr
     ours = load_file(dataset / "pair" / "model.safetensors")
     theirs = load_file(dataset / "single" / "model.safetensors")
     assert ours.keys() == theirs.keys()
+    losses = []
+    for folder in ("pair", "single"):
+        metrics = (dataset / folder / "metrics.jsonl").read_text().splitlines()
+        found = [row for row in map(json.loads, metrics) if row["what"] == "prior"]
+        losses.append(
+            [(row["loss"], *row["validation_bits"]) for row in found if row["kind"] == "epoch"]
+        )
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
+    assert len(losses[0]) == 2
     for name, tensor in ours.items():
+        if name.startswith("prior."):  # whole numbers, which may fall to either side
+            continue
         difference = (tensor.float() - theirs[name].float()).abs().max().item()
         assert difference < 2e-3, f"{name} differs by {difference}"
 

@@ -27,6 +27,7 @@ Run = Callable[..., Result]
 
 CPU = ("--device", "cpu")
 SEED = ("--preset", "seed", "--epochs", "2", "--batch-size", "4", "--precision", "float32", *CPU)
+SEED += ("--no-prior",)  # see test_prior_training.py
 STEPS_PER_EPOCH, STEPS = 3, 6  # of the 12 training slices of `raw_folder`
 
 
@@ -64,6 +65,7 @@ def test_training_leaves_model_checkpoint_and_metrics(
         "metrics.jsonl",
         "dataset",
     }
+    assert {row["what"] for row in rows(folder)} == {"codec"}
     assert [(row["kind"], row["epoch"], row["step"]) for row in rows(folder)] == [
         ("step", 1, 3),
         ("epoch", 1, 3),
@@ -200,7 +202,7 @@ def test_a_training_out_of_time_is_usable_and_resumes(
 ) -> None:
     stopped = run("train", raw_folder, *SEED, "--max-minutes", "0")
     assert stopped.code == 0
-    assert "stopped at step 1; " in stopped.err
+    assert "stopped at step 1 of the codec; " in stopped.err
     assert "--resume" in stopped.err
     assert "black" in stopped.out
     folder = tmp_path / "oasisvq-run"
@@ -210,7 +212,7 @@ def test_a_training_out_of_time_is_usable_and_resumes(
 
     resumed = run("train", raw_folder, "--resume", *CPU)
     assert resumed.code == 0
-    assert "resuming at step 1 of 6" in resumed.err
+    assert "resuming the codec at step 1 of 6" in resumed.err
     assert "stopped" not in resumed.err
     assert load_model(folder / "model.safetensors").card["steps"] == STEPS
     assert [row["step"] for row in rows(folder) if row["kind"] == "epoch"] == [3, 6]
@@ -242,7 +244,7 @@ def test_a_signal_stops_after_the_step(
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     result = run("train", raw_folder, *SEED)
     assert result.code == 0
-    assert "stopped at step 2; " in result.err
+    assert "stopped at step 2 of the codec; " in result.err
     assert load_model(tmp_path / "oasisvq-run" / "model.safetensors").card["steps"] == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
@@ -290,6 +292,7 @@ class Bench:
                 max_minutes=None,
                 resume=resume,
                 force=False,
+                with_prior=False,
             ),
             lambda message: None,
             should_stop,
