@@ -8,7 +8,6 @@ from typing import Any
 
 from oasisvq.codec import container
 from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES
-from oasisvq.codec.modelfile import config_to_dict, read_model
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
@@ -55,6 +54,8 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from oasisvq.codec.modelfile import config_to_dict, read_model  # and safetensors with it
+
     file = read_model(path)
     prior = file.prior
     return {

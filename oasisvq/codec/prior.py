@@ -204,8 +204,12 @@ def draw(
 
 
 def fewest_bits(codebook_size: int) -> float:
-    """Bits that an index costs at least: no code can have a larger share of the table's sums."""
-    return math.log2(1 + (codebook_size - 1) / int(POWERS[0]))
+    """Bits that an index costs at least: one code as likely and all others as unlikely as can be."""
+    largest, whole = int(POWERS[0]), 2**FREQUENCY_BITS - codebook_size
+    share = (
+        largest * whole // (largest + codebook_size - 1) + codebook_size + 1
+    )  # it gets what is missing
+    return FREQUENCY_BITS - math.log2(share)
 
 
 def pooled(latents: NDArray[np.float32]) -> NDArray[np.float32]:
