@@ -239,7 +239,7 @@ def train(
         PresetName | None,
         typer.Option(
             "--preset",
-            help="seed: the classic 80×80 set-up; small: two CPU cores, under an hour; base: a GPU. "
+            help="seed: the classic 80×80 set-up; small: two CPU cores, about an hour; base: a GPU. "
             "[default: base on a GPU, else small]",
         ),
     ] = None,

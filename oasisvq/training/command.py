@@ -142,12 +142,12 @@ def _train(session: _Session) -> Trained:
     """The codec, then the prior; or what is left of them."""
     request = session.request
     prior_checkpoint = request.run / PRIOR_CHECKPOINT_FILE
-    if request.resume and prior_checkpoint.exists():
+    if request.resume and request.with_prior and prior_checkpoint.exists():
         return _resume_prior(session, load_checkpoint(prior_checkpoint))
     if request.prior_only and not request.resume:
         return _start_prior(session)
     trained, config = _train_codec(session)
-    if not trained.finished or not config.prior_epochs:
+    if not (trained.finished and config.prior_epochs and request.with_prior):
         return trained
     codec = read_model(trained.model)
     prior = _prior_training(
@@ -272,7 +272,6 @@ def _check_run_folder(request: Request) -> None:
         names = ("preset", "images", "seed", "precision", "start_from", "model")
         fixed = {name: getattr(request, name) for name in names}
         given = [*(name for name, setting in fixed.items() if setting is not None), *request.overrides]
-        given += [] if request.with_prior else ["no_prior"]
         if given:
             raise TrainingError(
                 f"--resume goes on as the training in {run} was set up; leave out "

@@ -49,7 +49,7 @@ PRESETS = {
         prior_epochs=10,
     ),
     "small": Preset(
-        purpose="trains on two CPU cores in under an hour (in bfloat16)",
+        purpose="trains on two CPU cores in about an hour (in bfloat16)",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
@@ -60,10 +60,10 @@ PRESETS = {
         codebook_size=256,
         levels=8,
         default_levels=2,
-        epochs=11,
+        epochs=7,
         batch_size=16,
         learning_rate=1e-3,
-        prior_epochs=30,
+        prior_epochs=10,
     ),
     "base": Preset(
         purpose="for a GPU",
