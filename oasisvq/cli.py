@@ -761,7 +761,7 @@ def sample(
             max=10,
             help="Below 1: nearer the likeliest brain; above: wilder.",
         ),
-    ] = 1.0,
+    ] = 0.75,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other brains.")] = 0,
     as_codes: Annotated[
         bool, typer.Option("--codes", help="Into a folder: .codes files in place of PNGs.")

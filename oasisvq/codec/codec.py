@@ -195,8 +195,8 @@ class Codec:
         Args:
             seeds: each decides its slice alone, whatever else is drawn.
             levels: how many levels to draw, 1 to the model's; its default where None.
-            temperature: shares are raised to 1 / temperature: below 1 nearer the most likely brain,
-                above 1 wilder.
+            temperature: shares of codes are raised to 1 / temperature: below 1 nearer the most likely
+                brain, above 1 wilder. The kind of the slice is always drawn as it is met.
 
         Raises:
             ModelError: the model has no prior, or `levels` is out of range.
@@ -211,7 +211,7 @@ class Codec:
         side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
         window = centred_window((side, side), self.config.window, self.config.stride)
         generators = [np.random.default_rng(seed) for seed in seeds]
-        kinds = draw(self.prior.kind_frequencies[None, None], generators, temperature)[:, 0]
+        kinds = draw(self.prior.kind_frequencies[None, None], generators, 1.0)[:, 0]
 
         def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             return draw(frequencies, generators, temperature)
