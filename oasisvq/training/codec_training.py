@@ -297,26 +297,13 @@ class Training(Loop):
 
     def card(self) -> dict[str, Any]:
         """What a model file says of its training."""
-        return {
+        return super().card() | {
             "images": self.dataset.images.value,
             "size": self.dataset.size,
-            "training_slices": len(self.batches),
             "training_subjects": len({r.subject for r in self.dataset.splits["train"].records}),
-            "steps": self.step,
-            "epochs": round(self.step / self.steps_per_epoch, 3),
-            "batch_size": self.config.batch_size,
-            "learning_rate": self.config.learning_rate,
-            "seed": self.config.seed,
-            "precision": self.config.precision,
             "started_from": self.config.started_from,
-            "torch": torch.__version__,
         }
 
-    def settings(self) -> dict[str, Any]:
-        """What must be equal for a training to be resumed, as JSON holds it."""
-        fields = dataclasses.asdict(self.config) | {"model": config_to_dict(self.config.model)}
-        return fields | {
-            "images": self.dataset.images.value,
-            "size": self.dataset.size,
-            "training data": self.dataset.splits["train"].sha256,
-        }
+    def own_settings(self) -> dict[str, Any]:
+        """The config."""
+        return dataclasses.asdict(self.config) | {"model": config_to_dict(self.config.model)}

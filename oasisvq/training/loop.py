@@ -50,6 +50,10 @@ class LoopConfig(Protocol):
     def seed(self) -> int:
         """Of weights, order and every draw."""
 
+    @property
+    def precision(self) -> str:
+        """`float32`, or `bfloat16` for autocast."""
+
 
 class StepReport(NamedTuple):
     """How far a training is."""
@@ -179,8 +183,8 @@ class Loop(abc.ABC):
         """Tensors beside the parameters that a checkpoint holds, filled in place on resuming."""
 
     @abc.abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What must be equal for a training to be resumed, as JSON holds it."""
+    def own_settings(self) -> dict[str, Any]:
+        """What, beside the data, must be equal for a training to be resumed, as JSON holds it."""
 
     @abc.abstractmethod
     def prepare_model(self) -> None:
@@ -193,6 +197,27 @@ class Loop(abc.ABC):
     @abc.abstractmethod
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a training to be resumed, as JSON holds it."""
+        return self.own_settings() | {
+            "images": self.dataset.images.value,
+            "size": self.dataset.size,
+            "training data": self.dataset.splits["train"].sha256,
+        }
+
+    def card(self) -> dict[str, Any]:
+        """What a model file says of this training."""
+        return {
+            "training_slices": self.slices,
+            "steps": self.step,
+            "epochs": round(self.step / self.steps_per_epoch, 3),
+            "batch_size": self.loop_config.batch_size,
+            "learning_rate": self.loop_config.learning_rate,
+            "seed": self.loop_config.seed,
+            "precision": self.loop_config.precision,
+            "torch": torch.__version__,
+        }
 
     # --- one step -----------------------------------------------------------------------------
 

@@ -302,28 +302,10 @@ class PriorTraining(Loop):
         file = dataclasses.replace(self.codec, prior=prior, card=card)
         write_model(file, self.run / MODEL_FILE)
 
-    def card(self) -> dict[str, Any]:
-        """What a model file says of the training of its prior."""
-        return {
-            "training_slices": self.slices,
-            "steps": self.step,
-            "epochs": round(self.step / self.steps_per_epoch, 3),
-            "batch_size": self.config.batch_size,
-            "learning_rate": self.config.learning_rate,
-            "seed": self.config.seed,
-            "precision": self.config.precision,
-            "torch": torch.__version__,
-        }
-
-    def settings(self) -> dict[str, Any]:
-        """What must be equal for a training to be resumed, as JSON holds it."""
+    def own_settings(self) -> dict[str, Any]:
+        """The config, and the codec whose indices it learns."""
         fields = dataclasses.asdict(self.config) | {"prior": config_to_dict(self.config.prior)}
-        return fields | {
-            "codec": self.codec.fingerprint.hex(),
-            "images": self.dataset.images.value,
-            "size": self.dataset.size,
-            "training data": self.dataset.splits["train"].sha256,
-        }
+        return fields | {"codec": self.codec.fingerprint.hex()}
 
 
 def bits_of_levels(
