@@ -102,7 +102,7 @@ def _constriction_stream() -> Any:  # noqa: ANN401 - the library has no types
     return constriction.stream
 
 
-class _RangeEncoder:
+class RangeEncoder:
     """Indices and their frequencies -> bytes."""
 
     def __init__(self) -> None:
@@ -136,8 +136,8 @@ class _RangeEncoder:
         raise AssertionError("the interval is empty")
 
 
-class _RangeDecoder:
-    """The inverse of `_RangeEncoder`."""
+class RangeDecoder:
+    """The inverse of `RangeEncoder`."""
 
     def __init__(self, payload: bytes) -> None:
         stream = _constriction_stream()
@@ -171,7 +171,7 @@ def encode_with_prior(
     Returns:
         The payload, and the indices that it holds.
     """
-    coder = _RangeEncoder()
+    coder = RangeEncoder()
     kinds = np.array([kind])
     coder.put(kinds, prior.kind_frequencies[None])
 
@@ -191,7 +191,7 @@ def decode_with_prior(payload: bytes, prior: Prior, shape: tuple[int, int, int])
         CodesFileError: the payload is not what these indices are coded to: it ends early, goes on
             after them, or is that of another grid or prior.
     """
-    decoder, encoder = _RangeDecoder(payload), _RangeEncoder()
+    decoder, encoder = RangeDecoder(payload), RangeEncoder()
 
     def code(_: Pass, frequencies: Frequencies) -> Indices:
         taken = decoder.take(frequencies[0])
@@ -211,7 +211,7 @@ def decode_with_prior(payload: bytes, prior: Prior, shape: tuple[int, int, int])
 
 def kind_in(payload: bytes, prior: Prior) -> int:
     """The kind of slice that a prior-coded payload begins with."""
-    return int(_RangeDecoder(payload).take(prior.kind_frequencies[None])[0])
+    return int(RangeDecoder(payload).take(prior.kind_frequencies[None])[0])
 
 
 def most_indices(payload_bytes: int, codebook_size: int) -> int:
