@@ -1,0 +1,273 @@
+"""How the voxels of a volume lie in space, and how they are cut into slices. Never imports torch.
+
+The geometry of a volume is the header of its file, byte for byte, without the texts in it: they may
+name a person. Whatever a header says in numbers (shape, zooms, qform and sform with their codes,
+scale, units, type, byte order) comes back to the last bit.
+
+Axis codes are nibabel's: a letter says where an index grows to (Right or Left, Anterior or Posterior,
+Superior or Inferior).
+"""
+
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.errors import ImageError
+
+PLANES = ("sagittal", "coronal", "axial")  # slices along right, front and top
+_GROWS, _FALLS = "RAS", "LPI"
+_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+SLICINGS = 8 * len(_ORDERS)
+# texts in headers; what is not here is a number, or a unit of measure
+_TEXTS = {
+    *("data_type", "db_name", "descrip", "aux_file", "intent_name"),
+    *("generated", "scannum", "patient_id", "exp_date", "exp_time", "hist_un0"),
+}
+_SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin with no extensions between
+
+
+class Form(IntEnum):
+    """The file format that a volume came in."""
+
+    NIFTI1 = 0
+    NIFTI1_PAIR = 1
+    NIFTI2 = 2
+    NIFTI2_PAIR = 3
+    ANALYZE = 4
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether header and voxels are two files."""
+        return self in (Form.NIFTI1_PAIR, Form.NIFTI2_PAIR, Form.ANALYZE)
+
+    @property
+    def header_bytes(self) -> int:
+        """Length of the header."""
+        return 540 if self in (Form.NIFTI2, Form.NIFTI2_PAIR) else 348
+
+
+class Slicing(NamedTuple):
+    """How planes (slices, H, W) are cut out of voxels (X, Y, Z).
+
+    Attributes:
+        axes: axes of the voxel array that slices, rows and columns follow.
+        flipped: whether each of them runs against the array's index.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    def planes(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Voxels (X, Y, Z) -> a view (slices, H, W)."""
+        return voxels.transpose(self.axes)[self._steps()]
+
+    def voxels(self, planes: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The inverse of `planes`."""
+        back = np.argsort(self.axes)
+        return planes[self._steps()].transpose(tuple(int(axis) for axis in back))
+
+    def _steps(self) -> tuple[slice, slice, slice]:
+        first, second, third = (slice(None, None, -1 if flip else 1) for flip in self.flipped)
+        return first, second, third
+
+    @property
+    def number(self) -> int:
+        """This slicing as one number below `SLICINGS`."""
+        flips = sum(flip << place for place, flip in enumerate(self.flipped))
+        return 8 * _ORDERS.index(self.axes) + flips
+
+    @classmethod
+    def of_number(cls, number: int) -> "Slicing":
+        """The inverse of `number`."""
+        first, second, third = (bool(number >> place & 1) for place in range(3))
+        return cls(_ORDERS[number // 8], (first, second, third))
+
+
+def slicing_by(axis_codes: str, plane: str = "axial") -> Slicing:
+    """The slicing of voxels whose axes grow to `axis_codes`, such as LAS.
+
+    Axial slices lie as in the OASIS PNG slices: the first is the lowest, rows run from left to right,
+    columns from back to front. Sagittal and coronal slices keep that order of directions.
+
+    Args:
+        axis_codes: three letters, one of R L, A P, S I each.
+        plane: `axial`, `coronal` or `sagittal`, or the number of the array's axis: 0, 1 or 2.
+    """
+    directions = [(_GROWS if code in _GROWS else _FALLS).index(code) for code in axis_codes]
+    sliced = directions[int(plane)] if plane.isdigit() else PLANES.index(plane)
+    order = [sliced, *(each for each in range(3) if each != sliced)]
+    first, second, third = (directions.index(each) for each in order)
+    flips = tuple(axis_codes[axis] in _FALLS for axis in (first, second, third))
+    return Slicing((first, second, third), (flips[0], flips[1], flips[2]))
+
+
+class Geometry:
+    """The header of a volume file, without its texts.
+
+    Attributes:
+        form: the file format.
+        content: the header's bytes.
+        shape: of the stored array, with any trailing axes of 1.
+        dtype: of the stored values, in the file's byte order.
+        offset: of the voxels in the file that the header came from.
+        offset_written: of the voxels in a file that this header goes to.
+    """
+
+    def __init__(self, form: Form, content: bytes) -> None:
+        """Take a header's bytes; texts in them are blanked, and extensions behind them left out.
+
+        Raises:
+            ImageError: they are no header of this format.
+        """
+        from nibabel.spatialimages import HeaderDataError
+
+        self.form = form
+        try:
+            header = _header_class(form)(content, check=False)
+            fields = header.structarr
+            for name in _TEXTS & set(fields.dtype.names):
+                fields[name] = b""
+            if form is Form.ANALYZE and not _is_origin(fields):
+                fields["origin"] = 0
+            self.offset = int(fields["vox_offset"])
+            self.offset_written = 0 if form.is_pair else _SINGLE_OFFSETS[form.header_bytes]
+            fields["vox_offset"] = self.offset_written
+            self._header = header
+            self.content: bytes = header.binaryblock
+            self.shape = tuple(int(side) for side in header.get_data_shape())
+            self.dtype = np.dtype(header.get_data_dtype())
+        except (HeaderDataError, ValueError, KeyError, TypeError, OverflowError, IndexError) as error:
+            raise ImageError(f"a damaged header: {error}") from error
+
+    @classmethod
+    def of_array(cls, array: NDArray[np.generic], affine: NDArray[np.float64]) -> "Geometry":
+        """The NIfTI-1 geometry of voxels in memory.
+
+        Args:
+            array: (X, Y, Z) voxels.
+            affine: (4, 4), voxel indices to millimetres to the right, front and top.
+
+        Raises:
+            ImageError: NIfTI-1 cannot hold such an array.
+        """
+        from nibabel.nifti1 import Nifti1Header
+        from nibabel.spatialimages import HeaderDataError
+
+        header = Nifti1Header()
+        try:
+            header.set_data_shape(array.shape)
+            header.set_data_dtype(array.dtype)
+            header.set_zooms(np.sqrt(np.square(affine[:3, :3]).sum(0)))
+            header.set_sform(affine, code=1)
+            header.set_qform(affine, code=1, strip_shears=True)
+        except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+            raise ImageError(f"an array that NIfTI cannot hold: {error}") from error
+        header.set_slope_inter(1.0, 0.0)
+        header.set_xyzt_units("mm")
+        return cls(Form.NIFTI1, header.binaryblock)
+
+    @cached_property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4): voxel indices to millimetres to the right, front and top, as nibabel finds it."""
+        return np.asarray(self._header.get_best_affine(), dtype=np.float64)
+
+    @property
+    def zooms(self) -> tuple[float, float, float]:
+        """Millimetres to a voxel along the first three axes of the array."""
+        found = (*(float(zoom) for zoom in self._header.get_zooms()), 1.0, 1.0)
+        return found[0], found[1], found[2]
+
+    @property
+    def codes(self) -> tuple[int, int]:
+        """The codes of qform and sform; both 0 for Analyze, which has neither."""
+        if self.form is Form.ANALYZE:
+            return 0, 0
+        return int(self._header["qform_code"]), int(self._header["sform_code"])
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Slope and intercept that stored values are scaled by: 1 and 0 where none are given."""
+        slope, intercept = self._header.get_slope_inter()
+        return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+    @property
+    def axis_codes(self) -> str:
+        """Where the index of each of the first three axes grows to, such as LAS.
+
+        Raises:
+            ImageError: the affine does not say.
+        """
+        from nibabel.orientations import aff2axcodes
+
+        codes = aff2axcodes(self.affine) if np.isfinite(self.affine).all() else ()
+        if len(codes) != 3 or None in codes:
+            raise ImageError("its affine does not say which axis is which; pass --axis 0, 1 or 2")
+        return "".join(str(code) for code in codes)
+
+    def as_single(self) -> "Geometry":
+        """The same for a single file (.nii); an Analyze geometry becomes NIfTI-1."""
+        if not self.form.is_pair:
+            return self
+        if self.form is Form.ANALYZE:
+            return self._as_nifti()
+        return self._with_magic(Form.NIFTI1 if self.form is Form.NIFTI1_PAIR else Form.NIFTI2)
+
+    def as_pair(self) -> "Geometry":
+        """The same for a pair of files (.hdr and .img)."""
+        if self.form.is_pair:
+            return self
+        return self._with_magic(Form.NIFTI1_PAIR if self.form is Form.NIFTI1 else Form.NIFTI2_PAIR)
+
+    def _with_magic(self, form: Form) -> "Geometry":
+        header = self._header.copy()
+        template = _header_class(form)()
+        header.structarr["magic"] = template.structarr["magic"]
+        return Geometry(form, header.binaryblock)
+
+    def _as_nifti(self) -> "Geometry":
+        from nibabel.nifti1 import Nifti1Header
+
+        header = Nifti1Header(endianness=self._header.endianness)
+        header.set_data_shape(self.shape)
+        header.set_data_dtype(self.dtype)
+        zooms = self._header.get_zooms()
+        header.set_zooms((*zooms[:3], *(zoom or 1.0 for zoom in zooms[3:])))
+        header.set_sform(self.affine, code=2)
+        header.set_slope_inter(*self.scaling)
+        header.set_xyzt_units("mm")
+        return Geometry(Form.NIFTI1, header.binaryblock)
+
+
+def _header_class(form: Form) -> Any:  # noqa: ANN401 - nibabel is hardly typed
+    from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+    from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+    from nibabel.spm2analyze import Spm2AnalyzeHeader
+
+    return {
+        Form.NIFTI1: Nifti1Header,
+        Form.NIFTI1_PAIR: Nifti1PairHeader,
+        Form.NIFTI2: Nifti2Header,
+        Form.NIFTI2_PAIR: Nifti2PairHeader,
+        Form.ANALYZE: Spm2AnalyzeHeader,
+    }[form]
+
+
+def _is_origin(fields: NDArray[Any]) -> bool:
+    """Whether the ten bytes of an Analyze header hold SPM's origin rather than a name."""
+    origin, sides = fields["origin"], fields["dim"][1:4]
+    return bool((origin[3:] == 0).all() and (origin[:3] >= 0).all() and (origin[:3] <= 2 * sides).all())
+
+
+def form_of(content: bytes, is_pair: bool) -> Form | None:
+    """The format of a header by its first bytes; None for none of them."""
+    sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    if 540 in sizes:
+        return Form.NIFTI2_PAIR if is_pair else Form.NIFTI2
+    if 348 not in sizes or len(content) < 348:
+        return None
+    if content[344:347] in (b"n+1", b"ni1"):
+        return Form.NIFTI1_PAIR if is_pair else Form.NIFTI1
+    return Form.ANALYZE if is_pair else None
