@@ -8,7 +8,8 @@ by row, then column) with the range coder of the library constriction (`stream.q
 words of 32 bits, state of 64 bits, precision 24). Index k takes f_k + 1 of 2^24 shares, where f are
 the prior's frequencies, whose sum is 2^24 - K. The payload is the coder's words, each most
 significant byte first, ended by the shortest bytes that, followed by zeros, lie in the coder's last
-interval.
+interval. The slices of a volume follow each other in one payload, and from the second on their
+frequencies are those of `recall.py`.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.prior import Frequencies, Indices, Pass, Prior, fewest_bits
+from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ModelError
 
 _WORD_BYTES = 4
@@ -154,58 +156,131 @@ class RangeDecoder:
         return np.asarray(taken).astype(np.uint16)
 
 
+class GridEncoder:
+    """Index grids of one shape, one after the other, -> a payload."""
+
+    def __init__(self, prior: Prior, shape: tuple[int, int, int], recall: Recall | None = None) -> None:
+        """Start a payload.
+
+        Args:
+            prior: gives the frequencies.
+            shape: (levels, h, w) of each grid.
+            recall: of the slices of a volume; None where the grids are not neighbours.
+        """
+        self._prior, self._shape, self._recall = prior, shape, recall
+        self._coder = RangeEncoder()
+
+    def put(self, kind: int, choose: Callable[[Pass, Frequencies], Indices]) -> Indices:
+        """Append one grid.
+
+        Args:
+            kind: of the slice, see `Prior.kind_of`.
+            choose: given a pass and its frequencies (n, K), returns the indices (n,) to code.
+
+        Returns:
+            The indices (levels, h, w) that were coded.
+        """
+        kinds = np.array([kind])
+        self._coder.put(kinds, self._prior.kind_frequencies[None])
+
+        def code(step: Pass, frequencies: Frequencies) -> Indices:
+            chosen = choose(step, frequencies)
+            self._coder.put(chosen, frequencies)
+            return chosen
+
+        return _walk(self._prior, self._shape, kinds, code, self._recall)
+
+    def finish(self) -> bytes:
+        """The payload."""
+        return self._coder.finish()
+
+
+class GridDecoder:
+    """The inverse of `GridEncoder`."""
+
+    def __init__(
+        self,
+        payload: bytes,
+        prior: Prior,
+        shape: tuple[int, int, int],
+        recall: Recall | None = None,
+    ) -> None:
+        self._payload, self._prior, self._shape, self._recall = payload, prior, shape, recall
+        self._decoder, self._encoder = RangeDecoder(payload), RangeEncoder()
+
+    def take(self) -> Indices:
+        """The next grid (levels, h, w).
+
+        Raises:
+            CodesFileError: the payload is damaged.
+        """
+
+        def code(_: Pass, frequencies: Frequencies) -> Indices:
+            taken = self._decoder.take(frequencies)
+            self._encoder.put(taken, frequencies)
+            return taken
+
+        try:
+            kinds = self._decoder.take(self._prior.kind_frequencies[None])
+            self._encoder.put(kinds, self._prior.kind_frequencies[None])
+            return _walk(self._prior, self._shape, kinds, code, self._recall)
+        except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
+            raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
+
+    def finish(self) -> None:
+        """Compare what was taken with the payload.
+
+        Raises:
+            CodesFileError: the payload is not what these indices are coded to: it ends early, goes
+                on after them, or is that of another grid or prior.
+        """
+        if self._encoder.finish() != self._payload:
+            raise CodesFileError("the payload does not end where its indices end")
+
+
+def _walk(
+    prior: Prior,
+    shape: tuple[int, int, int],
+    kinds: NDArray[np.integer],
+    code: Callable[[Pass, Frequencies], Indices],
+    recall: Recall | None,
+) -> Indices:
+    """Fill one grid pass by pass, by the frequencies of the prior and of the slice before."""
+    if recall is not None:
+        recall.begin(shape[1], shape[2])
+
+    def choose(step: Pass, frequencies: Frequencies) -> Indices:
+        if recall is None:
+            return code(step, frequencies[0])[None]
+        chosen = code(step, recall.weigh(step, frequencies[0]))
+        recall.learn(step, chosen)
+        return chosen[None]
+
+    indices: Indices = prior.walk((1, *shape), kinds, choose)[0]
+    return indices
+
+
 def encode_with_prior(
     prior: Prior,
     shape: tuple[int, int, int],
     kind: int,
     choose: Callable[[Pass, Frequencies], Indices],
 ) -> tuple[bytes, Indices]:
-    """Indices of one grid (levels, h, w) to a payload.
-
-    Args:
-        prior: gives the frequencies.
-        shape: of the grid.
-        kind: of the slice, see `Prior.kind_of`.
-        choose: given a pass and its frequencies (n, K), returns the indices (n,) to code.
-
-    Returns:
-        The payload, and the indices that it holds.
-    """
-    coder = RangeEncoder()
-    kinds = np.array([kind])
-    coder.put(kinds, prior.kind_frequencies[None])
-
-    def code(step: Pass, frequencies: Frequencies) -> Indices:
-        chosen = choose(step, frequencies[0])
-        coder.put(chosen, frequencies[0])
-        return chosen[None]
-
-    indices: Indices = prior.walk((1, *shape), kinds, code)[0]
-    return coder.finish(), indices
+    """One grid (levels, h, w) to a payload, and the indices that it holds; see `GridEncoder`."""
+    encoder = GridEncoder(prior, shape)
+    indices = encoder.put(kind, choose)
+    return encoder.finish(), indices
 
 
 def decode_with_prior(payload: bytes, prior: Prior, shape: tuple[int, int, int]) -> Indices:
     """The inverse of `encode_with_prior`.
 
     Raises:
-        CodesFileError: the payload is not what these indices are coded to: it ends early, goes on
-            after them, or is that of another grid or prior.
+        CodesFileError: see `GridDecoder`.
     """
-    decoder, encoder = RangeDecoder(payload), RangeEncoder()
-
-    def code(_: Pass, frequencies: Frequencies) -> Indices:
-        taken = decoder.take(frequencies[0])
-        encoder.put(taken, frequencies[0])
-        return taken[None]
-
-    try:
-        kinds = decoder.take(prior.kind_frequencies[None])
-        encoder.put(kinds, prior.kind_frequencies[None])
-        indices: Indices = prior.walk((1, *shape), kinds, code)[0]
-    except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
-        raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
-    if encoder.finish() != payload:
-        raise CodesFileError("the payload does not end where its indices end")
+    decoder = GridDecoder(payload, prior, shape)
+    indices = decoder.take()
+    decoder.finish()
     return indices
 
 

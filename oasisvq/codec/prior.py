@@ -37,6 +37,7 @@ STREAM_UNITS = 64  # of the stream that the blocks add to
 OCTAVE_UNITS = 16  # of a logit, whose unit is a factor of two
 SHIFT = 24  # a scale of 2^24 multiplies by one
 EXACT = 2**24  # float32 holds every integer below
+EXACT_DOUBLE = 2**53  # float64 does
 FREQUENCY_BITS = 24
 TABLE_SIZE = 256
 CELLS_AT_ONCE = 8192
