@@ -1,4 +1,4 @@
-"""Encode or decode one file, or every file of a folder: trees kept, bad files survived.
+"""Encode or decode one scan, or every one of a folder: trees kept, bad files survived.
 
 A run over a folder skips outputs that are there, goes on after a bad file, and returns what
 failed; it holds one file at a time, so memory does not grow with the folder.
@@ -7,18 +7,24 @@ failed; it holds one file at a time, so memory does not grow with the folder.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from oasisvq.codec.codec import Codec
+from oasisvq.codec import container
+from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
+from oasisvq.codec.dicom import DICOM_SUFFIXES
 from oasisvq.codec.scans import (
     IMAGE_SUFFIXES,
+    files_of,
     read_image,
-    require_writable_suffix,
-    write_image,
+    read_scan,
+    require_writable,
+    slicing_of,
+    write_scan,
 )
-from oasisvq.errors import CodesFileError, FileError, ImageError, OasisVQError
+from oasisvq.codec.volumes import VOLUME_SUFFIXES, partner, read_volume, volume_suffix
+from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     WHOLE,
     Shard,
@@ -26,11 +32,12 @@ from oasisvq.files import (
     refuse_overwrite,
     require_file,
     walk,
+    walk_folder,
     write_atomically,
 )
 from oasisvq.tokens import read_tokens
 
-Advance = Callable[[int, int], None]  # told (files done, files in all)
+Advance = Callable[[int, int], None]  # told (files or slices done, in all)
 
 
 @dataclass
@@ -46,60 +53,122 @@ class Outcome:
 
 def encode_file(
     codec: Codec,
-    image: Path,
+    source: Path,
     codes: Path,
-    levels: int | None,
+    wish: Wish,
     force: bool,
-    coder: Coder | None = None,
-) -> int:
-    """Encode one image file; returns the bytes written.
+    advance: Advance = lambda done, total: None,
+) -> CodesFile:
+    """Encode an image, a volume or a DICOM series; returns what was written.
+
+    Args:
+        codec: to encode with.
+        source: a file, or the folder of a series.
+        codes: the file to write.
+        wish: how.
+        force: overwrite.
+        advance: told (slices done, slices in all).
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
-    if codes.exists() and codes.samefile(image):
-        raise FileError(f"{codes}: is the image to encode; name another output")
+    if codes.exists() and codes.samefile(source):
+        raise FileError(f"{codes}: is what is to be encoded; name another output")
     refuse_overwrite(codes, force)
-    content = codec.encode_scan(read_image(image), levels, coder)
+    scan = read_scan(source, wish.axis)
+    try:
+        content = codec.encode_scan(scan, wish, advance)
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from error
     write_atomically(codes, content)
-    return len(content)
+    return container.read(content, str(codes))
 
 
-def decode_file(codec: Codec, codes: Path, image: Path, force: bool) -> None:
-    """Decode one `.codes` file to a PNG or TIFF.
+def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
+    """The file that a `.codes` file is decoded to: the one named, or `decoded_name`.
+
+    Raises:
+        OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
+    """
+    written = output or decoded_name(codes, read_codes_file(codes).header)
+    _refuse_in_the_way(written, force)
+    return written
+
+
+def decode_file(
+    codec: Codec,
+    codes: Path,
+    output: Path,
+    force: bool,
+    advance: Advance = lambda done, total: None,
+) -> None:
+    """Decode one `.codes` file to an image or a volume.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
-    require_writable_suffix(image)
-    refuse_overwrite(image, force)
+    _refuse_in_the_way(output, force)
     file = read_codes_file(codes)
-    write_image(codec.decode_codes(codec.codes_of(file), str(codes)), image)
+    write_scan(codec.decode_codes(codec.codes_of(file), str(codes), advance), output)
 
 
-def refuse_codes(image: Path) -> None:
-    """Raise if the image to encode is named like what encoding gives.
+def _refuse_in_the_way(output: Path, force: bool) -> None:
+    """Both files of a pair count."""
+    require_writable(output)
+    for path in files_of(output):
+        refuse_overwrite(path, force)
+
+
+def refuse_codes(source: Path) -> None:
+    """Raise if the scan to encode is named like what encoding gives.
 
     Raises:
         ImageError: it is.
     """
-    if image.suffix == SUFFIX:
-        raise ImageError(f"{image}: a {SUFFIX} file, not an image; did you mean `oasisvq decode`?")
+    if source.suffix == SUFFIX:
+        raise ImageError(f"{source}: a {SUFFIX} file, not an image; did you mean `oasisvq decode`?")
 
 
-def encoded_name(image: Path) -> Path:
-    """scan.png -> scan.codes, beside it."""
-    return image.with_suffix(SUFFIX)
+def encoded_name(source: Path) -> Path:
+    """scan.png or scan.nii.gz -> scan.codes, beside it; of a folder, the folder's name."""
+    suffix = volume_suffix(source) or ("" if source.is_dir() else source.suffix)
+    return source.with_name(source.name[: len(source.name) - len(suffix)] + SUFFIX)
 
 
-def decoded_name(codes: Path) -> Path:
-    """scan.codes -> scan.decoded.png, beside it, so that it never collides with scan.png."""
-    return codes.with_suffix(".decoded.png")
+def decoded_name(codes: Path, header: CodesHeader) -> Path:
+    """scan.codes -> scan.decoded.png, beside it, so that it never collides with scan.png.
+
+    A volume becomes .nii.gz, or a pair .img and .hdr where it came as one.
+    """
+    return codes.with_suffix(f".decoded{_ending(header)}")
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file is named like an image that can be read."""
+def _ending(header: CodesHeader) -> str:
+    if header.volume is None:
+        return ".png"
+    return ".img" if header.volume.form.is_pair else ".nii.gz"
+
+
+def is_source(path: Path) -> bool:
+    """Whether a file is named like one that can be encoded; of a pair or series only one file is."""
+    suffix = volume_suffix(path)
+    if suffix is not None:
+        return not suffix.startswith(".img") or not partner(path).is_file()
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return path == next(_dicom_files(path.parent))
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    return walk_folder(folder, lambda path: path.suffix.lower() in DICOM_SUFFIXES)
+
+
+def _scan_at(path: Path) -> Path:
+    """The file, or the folder of the DICOM series that it belongs to."""
+    is_series = (
+        path.suffix.lower() in DICOM_SUFFIXES and len(list(islice(_dicom_files(path.parent), 2))) > 1
+    )
+    return path.parent if is_series else path
 
 
 def is_codes(path: Path) -> bool:
@@ -111,46 +180,53 @@ def encode_folder(
     codec: Codec,
     folder: Path,
     output: Path,
-    levels: int | None,
+    wish: Wish,
     force: bool,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
-    coder: Coder | None = None,
 ) -> Outcome:
-    """Encode the images below `folder`, or one shard of them, to the same places below `output`.
+    """Encode the images, volumes and DICOM series below `folder`, or one shard of them.
 
-    A `.codes` file that is there, whole, of this model, quality and coder and no older than its image is
-    skipped; any other file in the way is a failure unless `force`. All shards together write what
-    one run writes.
+    They go to the same places below `output`. A `.codes` file that is there, whole, as this run would
+    make it and no older than its original is skipped; any other file in the way is a failure unless
+    `force`. All shards together write what one run writes.
 
     Raises:
-        FileError: there are no images.
-        ModelError: `levels` is out of range, or the model lacks the prior that `coder` needs.
+        FileError: there is nothing to encode.
+        ModelError: the wish does not fit the model.
     """
-    kept, coder = codec.check_levels(levels), codec.check_coder(coder)
+    wish = wish._replace(levels=codec.check_levels(wish.levels), coder=codec.check_coder(wish.coder))
     outcome = Outcome()
-    taken: dict[str, Path] = {}
+    taken: dict[Path, Path] = {}
     parent: Path | None = None
-    for image, is_ours in _shard_of(
-        folder, is_image, f"images ({', '.join(IMAGE_SUFFIXES)})", shard, advance
-    ):
-        if image.parent != parent:  # the walk lists one folder after the other
-            parent, taken = image.parent, {}
-        first = taken.setdefault(image.stem, image)
+    kinds = "images or volumes (" + ", ".join((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES)) + ")"
+    for path, is_ours in _shard_of(folder, is_source, kinds, shard, advance):
+        if path.parent != parent:  # the walk lists one folder after the other
+            parent, taken = path.parent, {}
+        source = _scan_at(path)
+        first = taken.setdefault(encoded_name(source), source)
         if not is_ours:
             continue
-        codes = output / encoded_name(image.relative_to(folder))
+        place = encoded_name(source)
+        codes = output / (place.name if source == folder else place.relative_to(folder))
         with _surviving(outcome):
-            if first != image:
-                raise FileError(f"{image}: its output {codes} is also that of {first.name}; rename one")
-            if not force and codes.exists() and _is_valid(codes, image, codec, kept, coder):
+            if first != source:
+                raise FileError(f"{path}: its output {codes} is also that of {first.name}; rename one")
+            if not force and codes.exists() and _is_valid(codes, path, codec, wish):
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
-            outcome.bytes_out += encode_file(codec, image, codes, kept, force, coder)
-            outcome.bytes_in += image.stat().st_size
+            outcome.bytes_out += encode_file(codec, source, codes, wish, force).file_bytes
+            outcome.bytes_in += bytes_of(source)
             outcome.done += 1
     return outcome
+
+
+def bytes_of(source: Path) -> int:
+    """Bytes on disk of an image, a volume with both files of a pair, or a series."""
+    if source.is_dir():
+        return sum(path.stat().st_size for path in walk_folder(source, Path.is_file))
+    return sum(path.stat().st_size for path in files_of(source))
 
 
 def decode_folder(
@@ -161,11 +237,11 @@ def decode_folder(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
 ) -> Outcome:
-    """Decode the `.codes` files below `folder`, or one shard, to PNGs at the same places.
+    """Decode the `.codes` files below `folder`, or one shard, to the same places.
 
-    An image that is there, fits its codes and is no older is skipped; anything else in the way is
-    a failure unless `force`. Where `output` is `folder` itself, x.codes becomes x.decoded.png, so
-    that it never meets the original.
+    What is there, fits its codes and is no older is skipped; anything else in the way is a failure
+    unless `force`. Where `output` is `folder` itself, x.codes becomes x.decoded.png, so that it never
+    meets the original.
 
     Raises:
         FileError: there are no `.codes` files.
@@ -174,10 +250,13 @@ def decode_folder(
     beside = output.resolve() == folder.resolve()
     for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance):
         if is_ours:
-            name = codes.relative_to(folder)
-            image = output / (decoded_name(name) if beside else name.with_suffix(".png"))
             with _surviving(outcome):
-                _decode_to(codec, partial(read_codes_file, codes), codes, codes, image, force, outcome)
+                file = read_codes_file(codes)
+                name = codes.relative_to(folder)
+                named = (
+                    decoded_name(name, file.header) if beside else name.with_suffix(_ending(file.header))
+                )
+                _decode_to(codec, file, codes, codes, output / named, force, outcome)
     return outcome
 
 
@@ -200,35 +279,34 @@ def decode_tokens(
         if shard.takes(place):
             image = output / f"{name}.png"
             with _surviving(outcome):
-                read = partial(tokens.codes, place)
-                _decode_to(codec, read, tokens_file, tokens_file / name, image, force, outcome)
+                codes = tokens.codes(place)
+                _decode_to(codec, codes, tokens_file, tokens_file / name, image, force, outcome)
         advance(place + 1, len(tokens))
     return outcome
 
 
 def _decode_to(
     codec: Codec,
-    read: Callable[[], Codes | CodesFile],
+    codes: Codes | CodesFile,
     file: Path,
     source: Path,
-    image: Path,
+    output: Path,
     force: bool,
     outcome: Outcome,
 ) -> None:
-    """Decode one slice of `file`, unless its image is there; `source` names it in messages."""
-    codes = read()
+    """Decode codes of `file`, unless their output is there; `source` names them in messages."""
     codec.refuse_other_model(codes.header, str(source))
-    is_newer = image.is_file() and image.stat().st_mtime_ns >= file.stat().st_mtime_ns
-    if not force and is_newer and _fits(image, codes.header):
+    is_newer = output.is_file() and output.stat().st_mtime_ns >= file.stat().st_mtime_ns
+    if not force and is_newer and _fits(output, codes.header):
         outcome.skipped += 1
         return
-    refuse_overwrite(image, force)
-    make_folder(image.parent)
+    _refuse_in_the_way(output, force)
+    make_folder(output.parent)
     if isinstance(codes, CodesFile):
         codes = codec.codes_of(codes)
-    write_image(codec.decode_codes(codes, str(source)), image)
+    write_scan(codec.decode_codes(codes, str(source)), output)
     outcome.bytes_in += codes.file_bytes
-    outcome.bytes_out += image.stat().st_size
+    outcome.bytes_out += bytes_of(output)
     outcome.done += 1
 
 
@@ -263,25 +341,38 @@ def _shard_of(
         raise FileError(f"{folder}: no {kinds} in it")
 
 
-def _fits(image: Path, header: CodesHeader) -> bool:
-    """Whether an image is whole and of the size and type that the codes decode to."""
+def _fits(output: Path, header: CodesHeader) -> bool:
+    """Whether a decoded file is whole and of the shape and type that the codes decode to."""
     try:
-        plane = read_image(image).plane
+        if header.volume is None:
+            plane = read_image(output).plane
+            return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
+        found, expected = read_volume(output).geometry, header.volume.geometry
+        expected = expected.as_pair() if found.form.is_pair else expected.as_single()
     except OasisVQError:
         return False
-    return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
+    return found.content == expected.content
 
 
-def _is_valid(codes: Path, image: Path, codec: Codec, levels: int, coder: Coder) -> bool:
-    """Whether encoding the image anew would give what is there."""
-    if codes.stat().st_mtime_ns < image.stat().st_mtime_ns:
+def _is_valid(codes: Path, source: Path, codec: Codec, wish: Wish) -> bool:
+    """Whether encoding the source anew would give what is there."""
+    if codes.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in files_of(source)):
         return False
     try:
         header = read_codes_file(codes).header
-    except (CodesFileError, FileError):
+        is_sliced_so = header.volume is None or header.volume.slicing == slicing_of(
+            header.volume.geometry, wish.axis
+        )
+    except OasisVQError:
         return False
-    ours = codec.file.fingerprint_for(coder)
-    return header.coder is coder and header.fingerprint == ours and header.levels == levels
+    wants_labels = wish.content is Content.LABELS
+    if header.coder is Coder.LABELS:
+        return is_sliced_so and wish.content is not Content.SCAN and not wish.lossy
+    if (wants_labels or header.labels) and not wish.lossy:
+        return False
+    ours = codec.file.fingerprint_for(header.coder)
+    kept = header.coder, header.levels, header.fingerprint
+    return is_sliced_so and kept == (wish.coder, wish.levels, ours)
 
 
 def require_source(source: Path) -> bool:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import oasisvq
-from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, OasisVQError
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Codec
     from oasisvq.data.dataset import Dataset
+    from oasisvq.data.recipe import Recipe
     from oasisvq.evaluation.score import QualityScore, SplitScore
     from oasisvq.files import Shard
 
@@ -69,6 +70,14 @@ class CoderName(str, Enum):
 
     PRIOR = "prior"
     PACKED = "packed"
+
+
+class ContentName(str, Enum):
+    """What a scan shows, see `Content` in `codec/codec.py`."""
+
+    AUTO = "auto"
+    SCAN = "scan"
+    LABELS = "labels"
 
 
 ModelOption = Annotated[
@@ -203,30 +212,161 @@ def preprocess(
     raw: Annotated[
         Path,
         typer.Argument(
-            help="Folder with OASIS PNG slices: the one that holds keras_png_slices_train, "
-            "..._validate, ..., a parent of it, or one of them."
+            help="A folder with OASIS as it was downloaded (OASIS-1, 2 or 3, neurite-oasis, PNG or JPEG "
+            "slices), or any folder of images or volumes."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; not with --dry-run.")
+    ] = None,
     images: ImagesOption = Images.SCANS,
     size: Annotated[
-        int, typer.Option("--size", help="Pixels to a side; 80 for the classic set-up.")
+        int,
+        typer.Option("--size", help="Pixels to a side, of 1 mm at 256; 80 for the classic set-up."),
     ] = 256,
+    slices: Annotated[
+        str,
+        typer.Option(
+            "--slices",
+            metavar="N|FIRST:LAST|all",
+            help="Axial slices of a volume: so many, evenly over the part with brain; those from FIRST "
+            "to before LAST, in mm above the lowest; or every mm of the brain.",
+        ),
+    ] = "32",
+    percentiles: Annotated[
+        str,
+        typer.Option(
+            "--percentiles",
+            metavar="LOW:HIGH",
+            help="Of the foreground of a volume: what becomes black, and what white.",
+        ),
+    ] = "0.5:99.5",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="TRAIN/VALIDATION/TEST",
+            help="Shares of the subjects, where no splits are given. [default: 80/10/10]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another split.")] = 0,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help=f"One of {', '.join(each.key for each in LAYOUTS)}. [default: recognised]",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME",
+            help="Of several files of a session the one to take, such as sbj_111, T2w or seg35; "
+            "--dry-run lists them.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            "--subjects",
+            metavar="TABLE",
+            help="CSV or TSV with a file (or the beginning of its name) and its subject on each line, "
+            "where names do not tell whose scan it is.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Volumes at a time. [default: one a processor]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
 
-    The given splits are kept, and no person is in two of them. A prepared dataset opens in an
-    instant, and training decodes nothing.
+    The layout of the folder is recognised. Slices are axial, 1 mm a pixel, rows from left to right and
+    columns from back to front; a volume's grey levels have one scale. All scans of a person are in one
+    split, and given splits are kept. A bad file is left out and said. What was interrupted goes on
+    when it is run again.
     """
     from oasisvq.data.preprocess import preprocess as run
 
-    with progress_bar("reading slices") as advance:
-        dataset = run(raw, output, images=images, size=size, force=force, advance=advance)
-    for name, split in dataset.splits.items():
-        subjects = len({record.subject for record in split.records})
-        print(f"{name}: {len(split.records):,} slices of {counted(subjects, 'subject')}")
-    print_line(f"{output}: {dataset.layout}, {images.value}, {size}×{size}")
+    recipe = chosen_recipe(layout, variant, subjects, slices, percentiles, split, seed)
+    if dry_run:
+        print_plan(raw, images, recipe)
+        return
+    folder = output or usage_error("name the folder to write with --output, or pass --dry-run")
+    failures: list[OasisVQError] = []
+    try:
+        with progress_bar("reading files") as advance:
+            dataset = run(
+                raw,
+                folder,
+                images=images,
+                size=size,
+                recipe=recipe,
+                force=force,
+                jobs=jobs,
+                advance=advance,
+                tell=note,
+                failed=failures.append,
+            )
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on from here")
+        raise
+    for name, part in dataset.splits.items():
+        people = len({record.subject for record in part.records})
+        print(f"{name}: {len(part.records):,} slices of {counted(people, 'subject')}")
+    print_line(f"{folder}: {dataset.layout}, {images.value}, {size}×{size}")
+    if failures:
+        note(f"{len(failures):,} failed, and {folder} was written without them:")
+        for failure in failures:
+            note(f"  {failure}")
+        raise typer.Exit(1)
+
+
+def chosen_recipe(
+    layout: str | None,
+    variant: str | None,
+    subjects: Path | None,
+    slices: str,
+    percentiles: str,
+    split: str | None,
+    seed: int,
+) -> "Recipe":
+    """The options of `preprocess` as a recipe; a wrong one is a usage error."""
+    from oasisvq.data.recipe import Recipe, parse_percentiles, parse_slices, parse_split
+
+    try:
+        return Recipe(
+            layout,
+            variant,
+            str(subjects) if subjects else None,
+            parse_slices(slices),
+            parse_percentiles(percentiles),
+            parse_split(split) if split else None,
+            seed,
+        )
+    except DatasetError as error:
+        usage_error(str(error))
+
+
+def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
+    """Print what `preprocess` would take: layout, splits, and the first and last file of each."""
+    from oasisvq.data.preprocess import look
+
+    found = look(raw, images, recipe)
+    for line in (str(found), *found.remarks):
+        print_line(f"dataset {raw}: {line}")
+    for split in SPLITS:
+        members = [source for source in found.sources if source.split == split]
+        if members:
+            people = counted(len({source.subject for source in members}), "subject")
+            ends = " ... ".join(dict.fromkeys((members[0].name, members[-1].name)))
+            print_line(f"{split}: {counted(len(members), 'file')} of {people}: {ends}")
 
 
 @app.command()
@@ -405,13 +545,35 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 def encode(
     source: Annotated[
         Path,
-        typer.Argument(help="A grey image (PNG, JPEG, TIFF, WebP; 8 or 16 bits), or a folder of them."),
+        typer.Argument(
+            help="A grey image (PNG, JPEG, TIFF, WebP), a volume (NIfTI, Analyze), a DICOM file, or a "
+            "folder of them."
+        ),
     ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="File or, for a folder, folder. [default: scan.codes]"),
     ] = None,
     quality: QualityOption = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="AXIS",
+            help="Of a volume, what its slices follow: axial, coronal, sagittal, or the number of an "
+            "axis of the array, 0 to 2. [default: axial, by the affine]",
+        ),
+    ] = None,
+    kind: Annotated[
+        ContentName,
+        typer.Option(
+            "--kind",
+            help="Whether it shows a scan or labels, such as a segmentation; labels come back exactly.",
+        ),
+    ] = ContentName.AUTO,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Code labels by the model too; says their Dice.")
+    ] = False,
     coder: Annotated[
         CoderName | None,
         typer.Option(
@@ -425,32 +587,58 @@ def encode(
     shard: ShardOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Compress an image to a .codes file, or a folder of images to a folder of them.
+    """Compress an image or a volume to a .codes file, or a folder of them to a folder of .codes files.
 
-    Any size works. A 16-bit image comes back with 16 bits in its own range. A folder's tree is
-    kept; outputs that are there and whole are skipped, and a bad file does not stop the others.
+    Any size works. A volume comes back with its geometry, an image or volume in its own type and
+    range. A folder that holds one DICOM series is one volume: name a .codes file with -o. Of other
+    folders the tree is kept; outputs that are there and whole are skipped, and a bad file does not stop
+    the others.
     """
     from oasisvq import bulk
-    from oasisvq.codec.container import Coder
+    from oasisvq.codec.codec import Content, Wish
+    from oasisvq.codec.container import SUFFIX, Coder
     from oasisvq.files import refuse_overwrite
 
-    chosen = Coder[coder.name] if coder else None
-    if bulk.require_source(source):
-        folder = output or usage_error("name the folder to write with -o")
+    if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
+        usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
+    if lossy and kind is ContentName.SCAN:
+        usage_error("--lossy is for labels; leave out --kind scan")
+    wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
+    if bulk.require_source(source) and not (output and output.suffix == SUFFIX):
+        folder = output or usage_error(
+            "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
+        )
         part = chosen_shard(shard)
         codec = load_codec(model, device)
         with progress_bar("encoding") as advance:
-            outcome = bulk.encode_folder(codec, source, folder, quality, force, part, advance, chosen)
+            outcome = bulk.encode_folder(codec, source, folder, wish, force, part, advance)
         finish(outcome, "encoded", folder)
         return
     bulk.refuse_codes(source)
     codes = output or bulk.encoded_name(source)
     refuse_overwrite(codes, force)
     codec = load_codec(model, device)
-    size = bulk.encode_file(codec, source, codes, quality, force, chosen)
+    with progress_bar("encoding") as advance:
+        file = bulk.encode_file(codec, source, codes, wish, force, advance)
+    before = bulk.bytes_of(source)
+    held = f", {counted(file.header.slices, 'slice')}" if file.header.volume else ""
+    labels = f", {counted(len(file.header.labels), 'label')}" if file.header.labels else ""
+    how = ", kept exactly" if file.header.coder is Coder.LABELS else ""
     print_line(
-        f"{codes}: {size:,} bytes ({source.stat().st_size / size:.1f} times smaller than {source.name})"
+        f"{codes}: {file.file_bytes:,} bytes ({before / file.file_bytes:.1f} times smaller than "
+        f"{source.name}){held}{labels}{how}"
     )
+    if lossy and labels:
+        from oasisvq.codec.scans import read_scan
+        from oasisvq.evaluation.scan_score import dice_of
+
+        restored = codec.decode_codes(codec.codes_of(file), str(codes))
+        print_line(dice_line(dice_of(read_scan(source, axis), restored, file.header)))
+
+
+def dice_line(dice: dict[int, float]) -> str:
+    """Dice of each label, in one line."""
+    return "Dice: " + ", ".join(f"label {label} {value:.4f}" for label, value in dice.items())
 
 
 @app.command()
@@ -462,7 +650,10 @@ def decode(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="PNG or TIFF file or, for many, folder. [default: scan.decoded.png]"
+            "-o",
+            "--output",
+            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; for many, folder. "
+            "[default: scan.decoded.png or .nii.gz]",
         ),
     ] = None,
     model: ModelOption = None,
@@ -470,12 +661,11 @@ def decode(
     shard: ShardOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Restore the image of a .codes file, or all images of a folder or of an exported array file.
+    """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
 
     It needs the model that made the file, and refuses any other.
     """
     from oasisvq import bulk
-    from oasisvq.files import refuse_overwrite
     from oasisvq.tokens import TOKEN_SUFFIXES
 
     is_folder = bulk.require_source(source)
@@ -488,11 +678,11 @@ def decode(
             outcome = decode_many(codec, source, folder, force, part, advance)
         finish(outcome, "decoded", folder)
         return
-    image = output or bulk.decoded_name(source)
-    refuse_overwrite(image, force)
+    written = bulk.decode_target(source, output, force)
     codec = load_codec(model, device)
-    bulk.decode_file(codec, source, image, force)
-    print_line(f"{image}: restored, {image.stat().st_size:,} bytes")
+    with progress_bar("decoding") as advance:
+        bulk.decode_file(codec, source, written, force, advance)
+    print_line(f"{written}: restored, {bulk.bytes_of(written):,} bytes")
 
 
 def chosen_shard(text: str | None) -> "Shard":
@@ -537,9 +727,12 @@ def export(
 
 @app.command()
 def score(
-    data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")] = Path(
-        "data"
-    ),
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A prepared dataset, a raw OASIS folder, or a single image, volume or DICOM file."
+        ),
+    ] = Path("data"),
     split: Annotated[str, typer.Option("--split", help=" | ".join(SPLITS))] = "validation",
     quality: Annotated[
         list[int] | None,
@@ -600,6 +793,9 @@ def score(
     from oasisvq.codec.modelfile import RUN_FOLDER
 
     codec = load_codec(model, device)
+    if data.is_file():
+        print_scan_score(codec, data, quality or [], as_json)
+        return
     trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
     wanted = images or (Images(trained_on) if trained_on in set(Images) else Images.SCANS)
     side = size or (trained_size if type(trained_size) is int else 256)
@@ -616,6 +812,32 @@ def score(
             print_comparison(codec, dataset, split, against.split(","), every, reuse, as_json)
             return
         print_score(codec, dataset, split, quality or [], as_json)
+
+
+def print_scan_score(codec: "Codec", path: Path, qualities: list[int], as_json: bool) -> None:
+    """Score a codec on one image or volume and print the table or JSON."""
+    from oasisvq.codec.codec import Wish
+    from oasisvq.evaluation.scan_score import RANGE_QUANTILE, score_scan
+
+    wishes = [Wish(levels) for levels in qualities or [codec.config.default_levels]]
+    with progress_bar("scoring") as advance:
+        scores = score_scan(codec, path, wishes, advance)
+    if as_json:
+        print_json([each.as_dict() for each in scores])
+        return
+    print_line("quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  worst SSIM (slice)")
+    for each in scores:
+        name = str(each.levels) if each.levels else "exact"
+        print_line(
+            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {each.ssim:.4f}  "
+            f"{each.foreground_ssim:15.4f}  {each.psnr:7.2f}  {each.worst_ssim:.4f} ({each.worst_slice})"
+        )
+        if each.dice:
+            print_line(dice_line(each.dice))
+    print_line(
+        f"SSIM and PSNR on a range of {scores[0].data_range:g}: from the darkest value to the "
+        f"{RANGE_QUANTILE:.1%} quantile"
+    )
 
 
 def print_comparison(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oasisvq.codec import container
-from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES
+from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES, Coder, CodesHeader, VolumeHeader
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
@@ -36,20 +36,50 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _codes(content: bytes, path: Path) -> dict[str, Any]:
     header = container.read(content, str(path)).header
-    height, width = header.shape
-    return {
+    pixels = header.slices * header.shape[0] * header.shape[1]
+    facts: dict[str, Any] = {
         "kind": f".codes file, version {container.VERSION}",
-        "holds": header.kind.name.lower(),
-        "original": f"{height}×{width}, {header.sample_type.name.lower()}, "
-        f"grey levels {header.intensity[0]} to {header.intensity[1]}",
-        "indices": f"{header.levels} levels × {header.window.height} × {header.window.width} "
-        f"of {header.codebook_size} codes",
-        "window": f"from cell ({header.window.top}, {header.window.left}), "
-        f"{header.stride}×{header.stride} pixels a cell",
-        "coder": header.coder.name.lower(),
-        "model": header.fingerprint.hex(),
-        "bytes": len(content),
-        "bits_per_pixel": round(8 * len(content) / (height * width), 4),
+        "holds": f"{'labels' if header.labels else 'scan'}, {header.kind.name.lower()}",
+        "original": _original(header),
+    }
+    if header.volume:
+        facts |= _geometry(header.volume)
+    if header.labels:
+        facts["labels"] = list(header.labels)
+    if header.coder is Coder.LABELS:
+        facts["coder"] = "labels, kept exactly; no model needed"
+    else:
+        facts |= {
+            "indices": f"{header.levels} levels × {header.window.height} × {header.window.width} "
+            f"of {header.codebook_size} codes"
+            + (f", of {len(header.coded_slices)} slices" if header.volume else ""),
+            "window": f"from cell ({header.window.top}, {header.window.left}), "
+            f"{header.stride}×{header.stride} pixels a cell",
+            "coder": header.coder.name.lower(),
+            "model": header.fingerprint.hex(),
+        }
+    facts |= {"bytes": len(content), "bits_per_pixel": round(8 * len(content) / pixels, 4)}
+    return facts
+
+
+def _original(header: CodesHeader) -> str:
+    size = f"{header.shape[0]}×{header.shape[1]}, {header.sample_type.name.lower()}"
+    if header.volume:
+        size = f"{header.slices} slices of {size}"
+    if header.labels:
+        return size
+    low, high = header.intensity
+    return f"{size}, grey levels {low:g} to {high:g}"
+
+
+def _geometry(volume: VolumeHeader) -> dict[str, Any]:
+    """What a volume's header says."""
+    geometry = volume.geometry
+    zooms = " × ".join(f"{zoom:g}" for zoom in geometry.zooms)
+    sides = " × ".join(str(side) for side in geometry.shape)
+    return {
+        "format": f"{geometry.form.name.lower()}, {sides} voxels of {zooms} mm",
+        "affine": [[float(f"{value:.6g}") for value in row] for row in geometry.affine.tolist()],
     }
 
 

@@ -158,6 +158,19 @@ def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
         yield from walk(inner, wanted)
 
 
+def walk_folder(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """The wanted files of one folder by name, hidden ones and inner folders left out.
+
+    Raises:
+        FileError: it cannot be listed.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
+    yield from (folder / name for name in names if not name.startswith(".") and wanted(folder / name))
+
+
 @dataclass(frozen=True)
 class Shard:
     """One of `count` equal parts of a run's files: every file whose place is `index` modulo `count`."""

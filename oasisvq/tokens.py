@@ -192,12 +192,18 @@ class _Unpacker:
         self._model: ModelFile | None = None
 
     def __call__(self, file: CodesFile) -> Codes:
+        if file.header.coder is Coder.LABELS or file.header.volume:
+            held = "labels kept exactly" if file.header.coder is Coder.LABELS else "a volume"
+            raise CodesFileError(
+                f"{file.name}: holds {held}, and an array file holds the indices of images; read it "
+                "with oasisvq.read_codes"
+            )
         if file.header.coder is Coder.PACKED:
             return file.codes()
         if self._model is None:
             self._model = read_model(choose_model(self._path, Path.cwd()).path)
         refuse_other_model(self._model, file.header, file.name)
-        codes = file.codes(self._model.prior)
+        codes = file.codes(self._model.prior, self._model.codebooks)
         fingerprint = self._model.fingerprint
         header = replace(codes.header, coder=Coder.PACKED, fingerprint=fingerprint)
         return codes._replace(header=header)
@@ -257,7 +263,7 @@ def read_tokens(path: Path) -> Tokens:
     if (
         not 2 <= codebook_size <= container.MAX_CODEBOOK_SIZE
         or not 1 <= stride <= container.MAX_STRIDE
-        or (arrays["sample_types"] > max(SampleType)).any()
+        or (arrays["sample_types"] > SampleType.UINT16).any()
         or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
     ):
         raise CodesFileError(f"{path}: damaged: a number is out of range")

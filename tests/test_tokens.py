@@ -12,6 +12,7 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
+from oasisvq.codec.codec import Content
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import WHOLE, Shard, shard_of_environment
 from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
@@ -182,7 +183,7 @@ def test_one_huge_image_does_not_widen_the_array_for_all(codes_folder: Path, mod
     codec = oasisvq.load(model_file)
     plane = np.zeros((600, 900), np.uint8)
     plane[-9:, -9:] = 200
-    (codes_folder / "far.codes").write_bytes(codec.encode(plane, 1))
+    (codes_folder / "far.codes").write_bytes(codec.encode(plane, 1, content=Content.SCAN))
     with pytest.raises(CodesFileError, match="images of one kind"):
         gather(codes_folder)
 

@@ -4,21 +4,35 @@ Shapes: L levels, H×W image, h×w grid.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder, Codes, CodesFile, CodesHeader, Kind, SampleType
-from oasisvq.codec.entropy import encode_with_prior, pack
+from oasisvq.codec.container import (
+    MAX_LABELS,
+    Coder,
+    Codes,
+    CodesFile,
+    CodesHeader,
+    Kind,
+    SampleType,
+)
+from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.headers import header_of, placement_of, slice_ranges
+from oasisvq.codec.labels import encode_labels, looks_like_labels
 from oasisvq.codec.modelfile import ModelFile, choose_model, read_model, refuse_other_model
 from oasisvq.codec.networks import channels_last
-from oasisvq.codec.pixels import Window, centred_window, choose_window, from_pixels, to_pixels
+from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, draw
+from oasisvq.codec.recall import Recall
 from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.codec.weights import Model, build_model, file_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
@@ -27,6 +41,35 @@ from oasisvq.errors import CodesFileError, ImageError, ModelError
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
 RATE_WEIGHT_PER_LEVEL = 0.02
 LARGEST_RATE_WEIGHT = 0.1
+
+
+Advance = Callable[[int, int], None]
+
+
+class Content(str, Enum):
+    """What an image or volume shows; `AUTO` finds out."""
+
+    AUTO = "auto"
+    SCAN = "scan"
+    LABELS = "labels"
+
+
+class Wish(NamedTuple):
+    """How to encode.
+
+    Attributes:
+        levels: to keep; the model's default where None.
+        coder: of the indices; by the prior where the model has one, where None.
+        content: what the scan shows.
+        lossy: code labels by the model; else they are kept exactly.
+        axis: of a volume: that slices follow, see `scan_of_volume`.
+    """
+
+    levels: int | None = None
+    coder: Coder | None = None
+    content: Content = Content.AUTO
+    lossy: bool = False
+    axis: str | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -99,51 +142,122 @@ class Codec:
     # --- encode -------------------------------------------------------------------------------
 
     def encode(
-        self, array: NDArray[np.generic], levels: int | None = None, coder: Coder | None = None
+        self,
+        array: NDArray[np.generic],
+        levels: int | None = None,
+        coder: Coder | None = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+        content: Content = Content.AUTO,
+        lossy: bool = False,
     ) -> bytes:
-        """An (H, W) array of uint8 or uint16 to the bytes of a `.codes` file.
+        """An image or a volume to the bytes of a `.codes` file.
 
         Args:
-            array: grey levels, of any size.
+            array: (H, W) of uint8 or uint16, or a volume (X, Y, Z) of integers or floats.
             levels: how many levels to keep, 1 to the model's; its default where None.
             coder: how indices are coded; by the prior where the model has one, where None.
+            spacing: of a volume, millimetres to a voxel along each axis.
+            affine: of a volume, in place of `spacing`; see `as_scan`.
+            axis: of a volume: that slices follow; see `scan_of_volume`.
+            content: whether it is a scan or labels.
+            lossy: code labels by the model too; else they come back exactly.
 
         Raises:
             ImageError: the array is none of these.
             ModelError: `levels` is out of range, or the model has no prior and one is asked for.
         """
-        return self.encode_scan(as_scan(array), levels, coder)
+        wish = Wish(levels, coder, content, lossy)
+        return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
 
-    def encode_scan(self, scan: Scan, levels: int | None = None, coder: Coder | None = None) -> bytes:
-        """A scan to the bytes of a `.codes` file; see `encode`."""
-        levels, coder = self.check_levels(levels), self.check_coder(coder)
-        window = choose_window(scan.plane, self.config.window, self.config.stride)
+    def encode_scan(
+        self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
+    ) -> bytes:
+        """A scan to the bytes of a `.codes` file; `advance` is told (slices done, slices in all).
+
+        Raises:
+            ImageError: labels are wished for, and these are none.
+            ModelError: the wish does not fit the model.
+        """
+        wish = wish or Wish()
+        levels, coder = self.check_levels(wish.levels), self.check_coder(wish.coder)
+        labels = labels_in(scan.planes, wish.content)
+        if labels is None:
+            return self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
+        names = tuple(int(label) for label in labels)
+        ranks = np.searchsorted(labels, scan.planes).astype(np.uint16)
+        if wish.lossy:
+            return self._encode_planes(scan, ranks, (0, len(names) - 1), levels, coder, names, advance)
+        header = header_of(scan, Coder.LABELS, labels=names)
+        return container.write(header, encode_labels(ranks, len(names)))
+
+    def _encode_planes(
+        self,
+        scan: Scan,
+        planes: NDArray[np.generic],
+        intensity: tuple[float, float],
+        levels: int,
+        coder: Coder,
+        labels: tuple[int, ...],
+        advance: Advance,
+    ) -> bytes:
+        """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
         fingerprint = self.file.fingerprint_for(coder)
         assert fingerprint is not None
-        header = CodesHeader(
-            coder=coder,
-            kind=Kind.IMAGE,
-            sample_type=SampleType.UINT8 if scan.plane.dtype == np.uint8 else SampleType.UINT16,
-            shape=(scan.plane.shape[0], scan.plane.shape[1]),
+        header = header_of(
+            scan,
+            coder,
+            labels=labels,
             stride=self.config.stride,
-            window=window,
+            window=choose_window(planes, self.config.window, self.config.stride),
             levels=levels,
             codebook_size=self.config.codebook_size,
-            intensity=scan.intensity,
+            intensity=intensity,
             fingerprint=fingerprint,
+            ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
-        payload = b"" if not window.height else self._payload(scan, window, levels, coder)
-        return container.write(header, payload)
+        return container.write(header, self._payload(header, self._latents_of(planes, header, advance)))
 
-    def _payload(self, scan: Scan, window: Window, levels: int, coder: Coder) -> bytes:
-        pixels = to_pixels(scan.plane, scan.intensity, window, self.config.stride)
+    def _latents_of(
+        self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
+    ) -> Iterator[NDArray[np.float32]]:
+        """Latents (h, w, D) of one coded plane after the other."""
+        for place in header.coded_slices:
+            pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
+            yield self._encoded(pixels)
+            advance(place + 1, header.slices)
+
+    def _encoded(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels (H, W) -> latents (h, w, D)."""
         with torch.inference_mode(), _refusing_what_does_not_fit():
-            batch = torch.from_numpy(pixels)[None, None].to(self.device)  # (1, 1, H, W)
-            latents = self._model.encoder(batch)
-            if coder is Coder.PACKED:
-                indices = self._model.quantizer.quantize(latents, levels)[0].cpu().numpy()
-                return pack(indices, self.config.codebook_size)
-        return self._code_with_prior(latents[0].permute(1, 2, 0).cpu().numpy(), levels)
+            latents = self._model.encoder(torch.from_numpy(pixels)[None, None].to(self.device))
+        grid: NDArray[np.float32] = latents[0].permute(1, 2, 0).cpu().numpy()
+        return grid
+
+    def _payload(self, header: CodesHeader, latents: Iterable[NDArray[np.float32]]) -> bytes:
+        """Latents (h, w, D) of one slice after the other to a payload."""
+        if header.coder is Coder.PACKED:
+            grids = [self._nearest(each, header.levels) for each in latents]
+            return pack(np.array(grids, np.int64), header.codebook_size)
+        assert self.prior is not None
+        if not header.coded_slices:
+            return b""
+        encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
+        for each in latents:
+            encoder.put(self.prior.kind_of(each), self._chooser(each, header.levels))
+        return encoder.finish()
+
+    def _recall(self, header: CodesHeader) -> Recall | None:
+        return Recall(self._codebooks) if header.volume else None
+
+    def _nearest(self, latents: NDArray[np.float32], levels: int) -> NDArray[np.int64]:
+        """The indices (levels, h, w) of the nearest codes."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(latents).permute(2, 0, 1)[None].to(self.device)
+            indices: NDArray[np.int64] = self._model.quantizer.quantize(batch, levels)[0].cpu().numpy()
+        return indices
 
     def latents(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
         """Latents (h, w, D) of an (H, W) array, over the centred window of the model.
@@ -153,19 +267,16 @@ class Codec:
         """
         plane = as_scan(array).plane
         window = centred_window((plane.shape[0], plane.shape[1]), self.config.window, self.config.stride)
-        pixels = to_pixels(plane, as_scan(array).intensity, window, self.config.stride)
-        with torch.inference_mode(), _refusing_what_does_not_fit():
-            latents = self._model.encoder(torch.from_numpy(pixels)[None, None].to(self.device))
-        grid: NDArray[np.float32] = latents[0].permute(1, 2, 0).cpu().numpy()
-        return grid
+        return self._encoded(to_pixels(plane, as_scan(array).intensity, window, self.config.stride))
 
-    def _code_with_prior(self, latents: NDArray[np.float32], levels: int) -> bytes:
-        """Latents (h, w, D) to a payload.
+    def _chooser(
+        self, latents: NDArray[np.float32], levels: int
+    ) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
+        """Gives the indices of each pass over latents (h, w, D).
 
         Of each residual the code with the least |residual - code|² + weight · bits is taken: near, and
         cheap under the prior.
         """
-        assert self.prior is not None
         residual = latents.copy()
         energy = float(np.square(self._codebooks[levels - 1]).sum(1).mean())
         weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT) * energy
@@ -180,10 +291,7 @@ class Codec:
             indices: NDArray[np.uint16] = chosen.astype(np.uint16)
             return indices
 
-        shape = levels, residual.shape[0], residual.shape[1]
-        kind = self.prior.kind_of(latents)
-        payload, _ = encode_with_prior(self.prior, shape, kind, choose)
-        return payload
+        return choose
 
     # --- sample -------------------------------------------------------------------------------
 
@@ -235,33 +343,36 @@ class Codec:
 
     def write_codes(self, codes: Codes) -> bytes:
         """Codes that this model made to the bytes of a `.codes` file."""
-        header, indices = codes.header, codes.indices
+        header = codes.header
         self.refuse_other_model(header, "codes")
-        if header.coder is Coder.PACKED or not indices.size:
-            return container.write(header, pack(indices, header.codebook_size))
+        grids = codes.indices if header.volume else codes.indices[None]
+        grids = grids[header.coded_slices]
+        if header.coder is Coder.PACKED or not grids.size:
+            return container.write(header, pack(grids, header.codebook_size))
         assert self.prior is not None
-        latents = self._model.quantizer.dequantize(
-            torch.from_numpy(indices.astype(np.int64))[None].to(self.device)
-        )
-        kind = self.prior.kind_of(latents[0].permute(1, 2, 0).cpu().numpy())
+        encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
+        for grid in grids:
+            encoder.put(self.prior.kind_of(self._dequantized(grid)), partial(_given, grid))
+        return container.write(header, encoder.finish())
 
-        def given(step: Pass, _: Frequencies) -> NDArray[np.uint16]:
-            chosen: NDArray[np.uint16] = indices[step.level, step.rows, step.columns]
-            return chosen
-
-        height, width = header.window.height, header.window.width
-        shape = header.levels, height, width
-        return container.write(header, encode_with_prior(self.prior, shape, kind, given)[0])
+    def _dequantized(self, indices: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """Indices (levels, h, w) -> latents (h, w, D)."""
+        batch = torch.from_numpy(indices.astype(np.int64))[None].to(self.device)
+        latents = self._model.quantizer.dequantize(batch)
+        grid: NDArray[np.float32] = latents[0].permute(1, 2, 0).cpu().numpy()
+        return grid
 
     # --- decode -------------------------------------------------------------------------------
 
     def decode(self, content: bytes) -> NDArray[np.generic]:
-        """The bytes of a `.codes` file to an (H, W) array of the original's shape and type.
+        """The bytes of a `.codes` file to an array of the original's shape and type.
+
+        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had.
 
         Raises:
             CodesFileError: the bytes are damaged, or were made with another model.
         """
-        return self.decode_codes(self.codes_of(container.read(content, "codes")), "codes").plane
+        return self.decode_codes(self.codes_of(container.read(content, "codes")), "codes").voxels
 
     def codes_of(self, file: CodesFile) -> Codes:
         """Header and indices of a `.codes` file that this model made.
@@ -270,25 +381,41 @@ class Codec:
             CodesFileError: it is damaged, or another model made it.
         """
         self.refuse_other_model(file.header, file.name)
-        return file.codes(self.prior)
+        return file.codes(self.prior, self._codebooks)
 
-    def decode_codes(self, codes: Codes, name: str) -> Scan:
-        """Codes to a scan; `name` is what messages call the file."""
+    def decode_codes(self, codes: Codes, name: str, advance: Advance = lambda done, total: None) -> Scan:
+        """Codes to a scan.
+
+        Args:
+            codes: header and indices, or labels.
+            name: what messages call the file.
+            advance: told (slices done, slices in all).
+
+        Raises:
+            CodesFileError: they do not fit this model, or their geometry does not fit their shape.
+        """
         header = codes.header
         self.refuse_other_model(header, name)
+        placement = placement_of(header, name)
+        if codes.label_map is not None:
+            return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
-        pixels = self._pixels(codes.indices)
-        plane = from_pixels(
-            pixels,
-            header.intensity,
-            header.window,
-            header.stride,
-            header.shape,
-            header.sample_type.dtype,
-        )
-        return Scan(plane)
+        dtype = np.dtype(np.uint16) if header.labels else header.sample_type.dtype
+        grids = codes.indices if header.volume else codes.indices[None]
+        planes = np.empty((header.slices, *header.shape), dtype)
+        is_coded = set(header.coded_slices)
+        for place in range(header.slices):
+            window = header.window if place in is_coded else NOTHING
+            pixels = self._pixels(grids[place] if place in is_coded else grids[place][:, :0, :0])
+            planes[place] = from_pixels(
+                pixels, header.slice_range(place), window, header.stride, header.shape, dtype
+            )
+            advance(place + 1, header.slices)
+        if header.labels:
+            planes = np.array(header.labels).astype(header.sample_type.dtype)[planes]
+        return Scan(planes, placement)
 
     def refuse_other_model(self, header: CodesHeader, name: str) -> None:
         """Raise unless this model made the file.
@@ -333,3 +460,27 @@ class Codec:
                 "it one with `oasisvq train data/ --prior-only --model ...`"
             )
         return coder
+
+
+def labels_in(planes: NDArray[np.generic], content: Content) -> NDArray[np.generic] | None:
+    """The labels that planes hold, in order; None of a scan.
+
+    Raises:
+        ImageError: they are said to be labels, and are none.
+    """
+    if content is Content.SCAN or (content is Content.AUTO and not looks_like_labels(planes)):
+        return None
+    labels = np.unique(planes)
+    is_whole = labels.dtype.kind in "iu" or bool((labels == np.rint(labels)).all())
+    if not is_whole or len(labels) > MAX_LABELS or max(-int(labels[0]), int(labels[-1])) >= 2**31:
+        raise ImageError(
+            f"{len(labels):,} values from {labels[0]} to {labels[-1]}, expected labels: at most "
+            f"{MAX_LABELS:,} whole numbers below 2^31; leave out --kind labels"
+        )
+    return labels
+
+
+def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:
+    """The indices (levels, h, w) of a pass."""
+    chosen: NDArray[np.uint16] = indices[step.level, step.rows, step.columns]
+    return chosen

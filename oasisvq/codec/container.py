@@ -1,32 +1,56 @@
 """Payload <-> `.codes` bytes. This docstring is the specification of the format, version 1.
 
 All numbers are unsigned; *varint* is unsigned LEB128 in its shortest form (seven bits a byte,
-least significant group first, the top bit set on all bytes but the last), at most 5 bytes.
+least significant group first, the top bit set on all bytes but the last), at most 5 bytes;
+*float64* is little-endian IEEE 754.
 
 | field | size | meaning |
 |---|---|---|
 | magic | 4 | the bytes `OVQC` |
 | version | 1 | 1 |
-| coder | 1 | how the payload is coded: 0 packed, 1 by the prior (see `entropy.py`) |
-| kind | 1 | what is coded: 0 one image |
-| sample type | 1 | of the original: 0 uint8, 1 uint16 |
-| blocks | 1 | optional blocks, one bit each; none is defined yet, so 0 |
-| height, width | varint × 2 | of the original in pixels, 1 to 65,535, product at most 2^26 |
-| stride | varint | pixels to a side of one cell, 1 to 64 |
+| coder | 1 | of the payload: 0 packed, 1 by the prior (`entropy.py`), 2 labels (`labels.py`) |
+| kind | 1 | what is coded: 0 an image, 1 a volume |
+| sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
+| blocks | 1 | optional blocks, one bit each: 1 labels |
+| *kind 1:* slices | varint | 1 to 65,535 |
+| height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
+| *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
 | top, left, h, w | varint × 4 | the coded window in cells; h and w may be 0 together |
 | levels | varint | of the index grid, 1 to 64 |
 | K | varint | codebook size, 2 to 65,535 |
-| low, high | varint × 2 | grey levels that pixels 0 and 1 stand for, low <= high |
+| low, high | varint × 2; kind 1: float64 × 2 | darkest and brightest value, low <= high |
 | payload bytes | varint | length of the payload |
-| fingerprint | 8 | of the codec (coder 0), of codec and prior (coder 1): see `modelfile.py` |
-| payload | | the indices |
+| *coder 0, 1:* fingerprint | 8 | of the codec, with coder 1 of codec and prior (`modelfile.py`) |
+| *kind 1:* volume | | see below |
+| *block 1:* labels | | see below |
+| payload | | the indices, or the labels |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
-The window MUST lie in the grid of ceil(height / stride) × ceil(width / stride) cells. Pixels
-outside the window are `low`. Nothing MUST follow the CRC. A reader MUST refuse, with nothing
-decoded: another magic, a version it does not know, an unknown coder, kind, sample type or block,
-a number out of its range or not in its shortest form, another length, a wrong CRC, and, before
-pixels are made, a model with another fingerprint.
+Limits: 2^26 pixels a slice, 2^30 voxels a volume. Sample types of volumes: 2 int8, 3 int16, 4 uint32,
+5 int32, 6 float32, 7 float64, 8 int64, 9 uint64.
+
+A *volume* follows as: one byte for the format it came in (0 NIfTI-1, 1 NIfTI-1 pair, 2 NIfTI-2, 3
+NIfTI-2 pair, 4 Analyze); one byte for the slicing, 8 · order + flips, where order counts (slice, row,
+column) axes of the voxel array as 012 021 102 120 201 210, and bits 1, 2, 4 of flips say that
+slices, rows, columns run against the index; the header of that format (348 bytes, NIfTI-2: 540) as a
+bitmap of the bytes that are not 0, most significant bit first and filled with 0, and those bytes;
+and, for coder 0 and 1, two varints a slice: darkest and brightest value in 65,535ths of the way from
+low to high.
+
+Of an image, pixels 0 and 1 stand for low and high; of a slice of a volume, for the slice's own
+darkest and brightest value. A slice whose two values are equal has no indices; the others have
+levels × h × w each, one slice after the other. The window MUST lie in the grid of
+ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are `low`.
+
+*Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
+smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.
+With coder 2 they are coded as such; with coder 0 and 1
+pixels stand for the place of a label in their order, from low 0 to high count - 1.
+
+Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
+does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
+in its shortest form, another length, a wrong CRC, and, before pixels are made, a model with another
+fingerprint.
 
 For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 """
@@ -35,15 +59,20 @@ import struct
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.entropy import decode_with_prior, most_indices, packed_bytes, unpack
+from oasisvq.codec.entropy import GridDecoder, most_indices, packed_bytes, unpack
+from oasisvq.codec.geometry import SLICINGS, Form, Geometry, Slicing
+from oasisvq.codec.labels import decode_labels
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Prior
+from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError
 from oasisvq.files import read_bytes
 
@@ -53,43 +82,94 @@ SUFFIX = ".codes"
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 65_535
 MAX_PIXELS = 2**26
+MAX_SLICES = 65_535
+MAX_VOXELS = 2**30
 MAX_STRIDE = 64
 MAX_LEVELS = 64
 MAX_CODEBOOK_SIZE = 65_535
 MAX_INDICES = 2**28
+MAX_LABELS = 65_535
 MAX_FILE_BYTES = 2**30
+RANGE_UNITS = 65_535  # steps from the darkest to the brightest value of a volume
+NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at most 65,535
 _CRC_BYTES = 4
 _VARINT_BYTES = 5
+_LABELS_BLOCK = 1
 
 
 class Coder(IntEnum):
-    """How indices become a payload."""
+    """What a payload is, and how it was coded."""
 
     PACKED = 0
     PRIOR = 1
+    LABELS = 2
 
 
 class Kind(IntEnum):
     """What a file holds."""
 
     IMAGE = 0
+    VOLUME = 1
 
 
 class SampleType(IntEnum):
-    """Type of the original's grey levels."""
+    """Type of the original's values."""
 
     UINT8 = 0
     UINT16 = 1
+    INT8 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    FLOAT64 = 7
+    INT64 = 8
+    UINT64 = 9
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """The NumPy type."""
-        return np.dtype(np.uint8 if self is SampleType.UINT8 else np.uint16)
+        return np.dtype(self.name.lower())
+
+
+_OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What a `.codes` file of a volume says beside the rest.
+
+    Attributes:
+        slices: how many.
+        slicing: how they were cut.
+        form: the file format of the original.
+        content: the original's header.
+        ranges: darkest and brightest value of each slice, from 0 to `RANGE_UNITS`; none for labels.
+    """
+
+    slices: int
+    slicing: Slicing
+    form: Form
+    content: bytes
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The original's header, understood.
+
+        Raises:
+            ImageError: it is damaged.
+        """
+        return Geometry(self.form, self.content)
 
 
 @dataclass(frozen=True)
 class CodesHeader:
-    """What a `.codes` file says of itself, see the table above."""
+    """What a `.codes` file says of itself, see the table above.
+
+    What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
+    `LABELS`; `volume` is None for an image; `labels` are empty for a scan.
+    """
 
     coder: Coder
     kind: Kind
@@ -99,13 +179,44 @@ class CodesHeader:
     window: Window
     levels: int
     codebook_size: int
-    intensity: tuple[int, int]
+    intensity: tuple[float, float]
     fingerprint: bytes
+    volume: VolumeHeader | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Levels, height and width of the index grid of a slice."""
+        return self.levels, self.window.height, self.window.width
+
+    @property
+    def slices(self) -> int:
+        """Slices; 1 of an image."""
+        return self.volume.slices if self.volume else 1
+
+    @property
+    def coded_slices(self) -> list[int]:
+        """The slices that have indices."""
+        if self.coder is Coder.LABELS or not self.window.height:
+            return []
+        if self.volume is None:
+            return [0]
+        return [place for place, (low, high) in enumerate(self.volume.ranges) if low < high]
 
     @property
     def index_count(self) -> int:
         """Indices in the payload."""
-        return self.levels * self.window.height * self.window.width
+        return len(self.coded_slices) * self.levels * self.window.height * self.window.width
+
+    def slice_range(self, place: int) -> tuple[float, float]:
+        """What pixels 0 and 1 of a slice stand for."""
+        low, high = self.intensity
+        if self.volume is None:
+            return low, high
+        darkest, brightest = (
+            low + (high - low) * (each / RANGE_UNITS) for each in self.volume.ranges[place]
+        )
+        return darkest, brightest
 
 
 class Codes(NamedTuple):
@@ -113,13 +224,16 @@ class Codes(NamedTuple):
 
     Attributes:
         header: what the file says of itself.
-        indices: (levels, h, w) uint16, each in 0..K-1.
+        indices: (levels, h, w) uint16, each in 0..K-1; of a volume (slices, levels, h, w), with
+            `NO_INDEX` in slices that have none; of labels coded without loss none at all.
         file_bytes: size of the whole file.
+        label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
     """
 
     header: CodesHeader
     indices: NDArray[np.uint16]
     file_bytes: int
+    label_map: NDArray[np.generic] | None = None
 
 
 class CodesFile(NamedTuple):
@@ -137,32 +251,57 @@ class CodesFile(NamedTuple):
     file_bytes: int
     name: str
 
-    def codes(self, prior: Prior | None = None) -> Codes:
+    def codes(self, prior: Prior | None = None, codebooks: NDArray[np.float32] | None = None) -> Codes:
         """Decode the payload.
 
         Args:
             prior: of the model whose fingerprint the file names, which the caller has compared.
+            codebooks: (L, K, D) of that model; the prior needs them for volumes.
 
         Raises:
             CodesFileError: the payload is damaged, or it needs a prior and none is given.
         """
         header = self.header
-        shape = header.levels, header.window.height, header.window.width
         if header.coder is Coder.PRIOR and prior is None:
             raise CodesFileError(
                 f"{self.name}: coded with the prior of model {header.fingerprint.hex()[:8]}; name that "
                 "model with --model"
             )
         try:
+            if header.coder is Coder.LABELS:
+                return Codes(header, np.zeros((0, 0, 0), np.uint16), self.file_bytes, self._label_map())
             if prior is None or header.coder is Coder.PACKED:
                 flat = unpack(self.payload, header.codebook_size, header.index_count)
-                return Codes(header, flat.reshape(shape), self.file_bytes)
-            known = prior.config
-            if known.codebook_size != header.codebook_size or known.levels < header.levels:
-                raise CodesFileError("its grid does not fit the prior of the model that it names")
-            return Codes(header, decode_with_prior(self.payload, prior, shape), self.file_bytes)
+                grids = list(flat.reshape(len(header.coded_slices), *header.grid_shape))
+            else:
+                grids = self._grids(prior, codebooks)
         except CodesFileError as error:
             raise CodesFileError(f"{self.name}: damaged: {error}") from error
+        if header.volume is None:
+            indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
+            return Codes(header, indices, self.file_bytes)
+        indices = np.full((header.slices, *header.grid_shape), NO_INDEX, np.uint16)
+        for place, grid in zip(header.coded_slices, grids, strict=True):
+            indices[place] = grid
+        return Codes(header, indices, self.file_bytes)
+
+    def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
+        header, known = self.header, prior.config
+        if known.codebook_size != header.codebook_size or known.levels < header.levels:
+            raise CodesFileError("its grid does not fit the prior of the model that it names")
+        assert header.volume is None or codebooks is not None
+        recall = Recall(codebooks) if header.volume and codebooks is not None else None
+        decoder = GridDecoder(self.payload, prior, header.grid_shape, recall)
+        grids = [decoder.take() for _ in header.coded_slices]
+        decoder.finish()
+        return grids
+
+    def _label_map(self) -> NDArray[np.generic]:
+        header = self.header
+        ranks = decode_labels(self.payload, (header.slices, *header.shape), len(header.labels))
+        labels = np.array(header.labels, np.int64).astype(header.sample_type.dtype)
+        label_map: NDArray[np.generic] = labels[ranks]
+        return label_map if header.volume else label_map[0]
 
 
 def _varint(number: int) -> bytes:
@@ -212,26 +351,47 @@ class _Reader:
 
 def write(header: CodesHeader, payload: bytes) -> bytes:
     """Header and payload to the bytes of a file."""
-    assert len(header.fingerprint) == FINGERPRINT_BYTES
-    numbers = (
-        *header.shape,
-        header.stride,
-        *header.window,
-        header.levels,
-        header.codebook_size,
-        *header.intensity,
-        len(payload),
-    )
-    content = b"".join(
+    uses_model = header.coder is not Coder.LABELS
+    assert len(header.fingerprint) == FINGERPRINT_BYTES * uses_model
+    blocks = _LABELS_BLOCK if header.labels else 0
+    parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
+    numbers = [header.volume.slices] if header.volume else []
+    numbers += header.shape
+    if uses_model:
+        numbers += [header.stride, *header.window, header.levels, header.codebook_size]
+    parts += [_varint(number) for number in numbers]
+    if uses_model and header.volume:
+        parts.append(struct.pack("<2d", *header.intensity))
+    elif uses_model:
+        parts += [_varint(int(level)) for level in header.intensity]
+    parts += [_varint(len(payload)), header.fingerprint]
+    if header.volume:
+        parts.append(_volume_bytes(header.volume))
+    if header.labels:
+        parts.append(_labels_bytes(header.labels))
+    content = b"".join(parts) + payload
+    return content + struct.pack("<I", zlib.crc32(content))
+
+
+def _volume_bytes(volume: VolumeHeader) -> bytes:
+    content = np.frombuffer(volume.content, np.uint8)
+    assert len(content) == volume.form.header_bytes
+    present = content != 0
+    ranges = b"".join(_varint(side) for pair in volume.ranges for side in pair)
+    return b"".join(
         (
-            MAGIC,
-            bytes((VERSION, header.coder, header.kind, header.sample_type, 0)),
-            *(_varint(number) for number in numbers),
-            header.fingerprint,
-            payload,
+            bytes((volume.form, volume.slicing.number)),
+            np.packbits(present).tobytes(),
+            content[present].tobytes(),
+            ranges,
         )
     )
-    return content + struct.pack("<I", zlib.crc32(content))
+
+
+def _labels_bytes(labels: tuple[int, ...]) -> bytes:
+    first = 2 * labels[0] if labels[0] >= 0 else -2 * labels[0] - 1
+    steps = (after - before for before, after in pairwise(labels))
+    return b"".join(_varint(number) for number in (len(labels), first, *steps))
 
 
 def read(content: bytes, name: str) -> CodesFile:
@@ -251,17 +411,7 @@ def read(content: bytes, name: str) -> CodesFile:
             f"format version {version}, but this version of oasisvq reads version {VERSION}; "
             "update oasisvq, or get a whole copy if the file is damaged"
         )
-    coder, kind, sample_type, blocks = reader.take(4)
-    shape = reader.varint("height", 1, MAX_SIDE), reader.varint("width", 1, MAX_SIDE)
-    if shape[0] * shape[1] > MAX_PIXELS:
-        raise reader.fail(f"{shape[0]}×{shape[1]} pixels, more than the limit of {MAX_PIXELS:,}")
-    stride = reader.varint("stride", 1, MAX_STRIDE)
-    window = Window(*(reader.varint(f"window {field}", 0, MAX_SIDE) for field in Window._fields))
-    levels = reader.varint("levels", 1, MAX_LEVELS)
-    codebook_size = reader.varint("codebook size", 2, MAX_CODEBOOK_SIZE)
-    low, high = reader.varint("low", 0, 65_535), reader.varint("high", 0, 65_535)
-    payload_bytes = reader.varint("payload bytes", 0, MAX_FILE_BYTES)
-    fingerprint = reader.take(FINGERPRINT_BYTES)
+    header, payload_bytes = _read_header(reader)
     expected = reader.position + payload_bytes + _CRC_BYTES
     if len(content) < expected:
         raise reader.fail(
@@ -275,11 +425,40 @@ def read(content: bytes, name: str) -> CodesFile:
     (crc,) = struct.unpack("<I", content[-_CRC_BYTES:])
     if crc != zlib.crc32(content[:-_CRC_BYTES]):
         raise reader.fail("damaged: its CRC-32 does not fit its content; get a whole copy of the file")
-    if coder not in set(Coder) or kind not in set(Kind) or sample_type not in set(SampleType) or blocks:
+    _refuse_out_of_bounds(header, payload_bytes, reader)
+    payload = content[reader.position : reader.position + payload_bytes]
+    return CodesFile(header, payload, len(content), name)
+
+
+def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
+    """The fields before the payload, each within its own bounds, and the payload's length."""
+    coder, kind, sample_type, blocks = reader.take(4)
+    is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
+    if not is_known or blocks & ~_LABELS_BLOCK:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
-            "to this version of oasisvq; update oasisvq"
+            "to this version of oasisvq; update oasisvq, or get a whole copy if the file is damaged"
         )
+    is_volume, uses_model = kind == Kind.VOLUME, coder != Coder.LABELS
+    slices = reader.varint("slices", 1, MAX_SLICES) if is_volume else 1
+    shape = reader.varint("height", 1, MAX_SIDE), reader.varint("width", 1, MAX_SIDE)
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise reader.fail(f"{shape[0]}×{shape[1]} pixels, more than the limit of {MAX_PIXELS:,}")
+    if slices * shape[0] * shape[1] > MAX_VOXELS:
+        raise reader.fail(f"{slices} such slices, more than the limit of {MAX_VOXELS:,} voxels")
+    stride = levels = codebook_size = 0
+    window, intensity = Window(0, 0, 0, 0), (0.0, 0.0)
+    if uses_model:
+        stride = reader.varint("stride", 1, MAX_STRIDE)
+        window = Window(*(reader.varint(f"window {field}", 0, MAX_SIDE) for field in Window._fields))
+        levels = reader.varint("levels", 1, MAX_LEVELS)
+        codebook_size = reader.varint("codebook size", 2, MAX_CODEBOOK_SIZE)
+        if is_volume:
+            low, high = struct.unpack("<2d", reader.take(16))
+        else:
+            low, high = reader.varint("low", 0, 65_535), reader.varint("high", 0, 65_535)
+        intensity = low, high
+    payload_bytes = reader.varint("payload bytes", 0, MAX_FILE_BYTES)
     header = CodesHeader(
         Coder(coder),
         Kind(kind),
@@ -289,16 +468,80 @@ def read(content: bytes, name: str) -> CodesFile:
         window,
         levels,
         codebook_size,
-        (low, high),
-        fingerprint,
+        intensity,
+        reader.take(FINGERPRINT_BYTES * uses_model),
+        _read_volume(reader, slices, uses_model) if is_volume else None,
+        _read_labels(reader) if blocks & _LABELS_BLOCK else (),
     )
-    _refuse_out_of_bounds(header, payload_bytes, reader)
-    payload = content[reader.position : reader.position + payload_bytes]
-    return CodesFile(header, payload, len(content), name)
+    return header, payload_bytes
+
+
+def _read_volume(reader: _Reader, slices: int, has_ranges: bool) -> VolumeHeader:
+    form, slicing = reader.take(2)
+    if form not in set(Form) or slicing >= SLICINGS:
+        raise reader.fail(
+            f"volume format {form}, slicing {slicing}: not known to this version of oasisvq; update "
+            "oasisvq, or get a whole copy if the file is damaged"
+        )
+    length = Form(form).header_bytes
+    bitmap = np.frombuffer(reader.take(-(-length // 8)), np.uint8)
+    present = np.unpackbits(bitmap)
+    if present[length:].any():
+        raise reader.fail("damaged: the bitmap of its header is not filled with 0; get a whole copy")
+    content = np.zeros(length, np.uint8)
+    content[present[:length] == 1] = np.frombuffer(reader.take(int(present.sum())), np.uint8)
+    if np.count_nonzero(content) != present.sum():
+        raise reader.fail("damaged: a byte of its header is marked but 0; get a whole copy")
+    ranges = []
+    for _ in range(slices if has_ranges else 0):
+        low = reader.varint("darkest value of a slice", 0, RANGE_UNITS)
+        ranges.append((low, reader.varint("brightest value of a slice", low, RANGE_UNITS)))
+    return VolumeHeader(slices, Slicing.of_number(slicing), Form(form), content.tobytes(), tuple(ranges))
+
+
+def _read_labels(reader: _Reader) -> tuple[int, ...]:
+    count = reader.varint("number of labels", 1, MAX_LABELS)
+    first = reader.varint("label", 0, 2**32 - 1)
+    labels = [first // 2 if first % 2 == 0 else -(first + 1) // 2]
+    for _ in range(count - 1):
+        labels.append(labels[-1] + reader.varint("step of labels", 1, 2**32 - 1))
+    return tuple(labels)
 
 
 def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Reader) -> None:
     """Bounds that need several fields, before anything is allocated."""
+    if header.kind is Kind.IMAGE and header.sample_type not in _OF_IMAGES:
+        raise reader.fail(f"damaged: an image of {header.sample_type.name.lower()}")
+    dtype = header.sample_type.dtype
+    if header.labels and dtype.kind in "iu":
+        smallest, largest = _limits(dtype)
+        if header.labels[0] < smallest or header.labels[-1] > largest:
+            raise reader.fail(f"damaged: labels beyond {dtype}")
+    if header.coder is Coder.LABELS:
+        if not header.labels:
+            raise reader.fail("damaged: a file of labels that names none")
+        return
+    _refuse_grid(header, payload_bytes, reader)
+    low, high = header.intensity
+    smallest, largest = (0, 2**16 - 1) if header.labels else _limits(dtype)
+    if not smallest <= low <= high <= largest:  # nor is it true of what is no number
+        raise reader.fail(
+            f"damaged: grey levels {header.intensity}, expected {smallest} to {largest} in order"
+        )
+    if header.labels and (low, high) != (0, len(header.labels) - 1):
+        raise reader.fail("damaged: a range of pixels that does not fit its labels")
+
+
+def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
+    """The smallest and the largest value of a type."""
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype.name).max)
+        return -largest, largest
+    bounds = np.iinfo(dtype.name)
+    return int(bounds.min), int(bounds.max)
+
+
+def _refuse_grid(header: CodesHeader, payload_bytes: int, reader: _Reader) -> None:
     window, grid = header.window, tuple(cells(side, header.stride) for side in header.shape)
     if window.top + window.height > grid[0] or window.left + window.width > grid[1]:
         raise reader.fail(
@@ -306,11 +549,9 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         )
     if (window.height == 0) != (window.width == 0):
         raise reader.fail(f"damaged: a window of {window.height}×{window.width} cells")
-    largest = 2 ** (8 * header.sample_type.dtype.itemsize) - 1
-    if not header.intensity[0] <= header.intensity[1] <= largest:
-        raise reader.fail(f"damaged: grey levels {header.intensity}, expected 0 to {largest} in order")
-    if header.index_count > MAX_INDICES:
-        raise reader.fail(f"{header.index_count:,} indices, more than the limit of {MAX_INDICES:,}")
+    indices = header.slices * header.levels * window.height * window.width
+    if indices > MAX_INDICES:
+        raise reader.fail(f"{indices:,} indices, more than the limit of {MAX_INDICES:,}")
     if header.coder is Coder.PACKED:
         expected = packed_bytes(header.index_count, header.codebook_size)
         if payload_bytes != expected:

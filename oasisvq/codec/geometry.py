@@ -123,6 +123,7 @@ class Geometry:
             ImageError: they are no header of this format.
         """
         from nibabel.spatialimages import HeaderDataError
+        from nibabel.wrapstruct import WrapStructError
 
         self.form = form
         try:
@@ -139,7 +140,7 @@ class Geometry:
             self.content: bytes = header.binaryblock
             self.shape = tuple(int(side) for side in header.get_data_shape())
             self.dtype = np.dtype(header.get_data_dtype())
-        except (HeaderDataError, ValueError, KeyError, TypeError, OverflowError, IndexError) as error:
+        except (HeaderDataError, WrapStructError, ValueError, LookupError, TypeError) as error:
             raise ImageError(f"a damaged header: {error}") from error
 
     @classmethod

@@ -47,6 +47,7 @@ MAX_CHANNELS = 4096
 MAX_BLOCKS = 64
 MAX_CODE_DIM = 1024
 PRIOR_PREFIX = "prior."
+CODEBOOKS = "quantizer.codebooks"
 RUN_FOLDER = Path("oasisvq-run")  # where `train` leaves its model unless told otherwise
 MODEL_VARIABLE = "OASISVQ_MODEL"
 BUNDLED_MODEL = Path(__file__).parent.parent / "pretrained" / MODEL_FILE
@@ -216,7 +217,23 @@ class ModelFile:
 
     def fingerprint_for(self, coder: Coder) -> bytes | None:
         """What names this model in files of a coder; None where it cannot make or read them."""
+        if coder is Coder.LABELS:  # which needs no model
+            return b""
         return self.fingerprint if coder is Coder.PACKED else self.prior_fingerprint
+
+    @property
+    def codebooks(self) -> NDArray[np.float32]:
+        """(L, K, D) code vectors.
+
+        Raises:
+            ModelError: the file holds none that fit its config.
+        """
+        config = self.config
+        codebooks = self.arrays.get(CODEBOOKS)
+        shape = config.levels, config.codebook_size, config.code_dim
+        if codebooks is None or codebooks.shape != shape:
+            raise ModelError(f"damaged model: no codebooks of {shape}")
+        return codebooks.astype(np.float32)
 
 
 class ModelHeader(NamedTuple):
@@ -379,10 +396,10 @@ def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
 
 
 def read_codes(path: Path, model: Path | None = None) -> Codes:
-    """Read a `.codes` file: header and indices, without torch.
+    """Read a `.codes` file: header and indices, or labels, without torch.
 
-    A packed file needs no model. One coded with a prior needs that of the model that made it: the
-    named one, or the one that `choose_model` finds.
+    A packed file and one of labels need no model. One coded with a prior needs that of the model that
+    made it: the named one, or the one that `choose_model` finds.
 
     Raises:
         FileError: missing or unreadable.
@@ -390,8 +407,8 @@ def read_codes(path: Path, model: Path | None = None) -> Codes:
         ModelError: no whole model.
     """
     codes_file = read_codes_file(path)
-    if codes_file.header.coder is Coder.PACKED:
+    if codes_file.header.coder is not Coder.PRIOR:
         return codes_file.codes()
     file = read_model(choose_model(model, Path.cwd()).path)
     refuse_other_model(file, codes_file.header, str(path))
-    return codes_file.codes(file.prior)
+    return codes_file.codes(file.prior, file.codebooks)

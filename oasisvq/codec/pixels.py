@@ -22,6 +22,9 @@ class Window(NamedTuple):
     width: int
 
 
+NOTHING = Window(0, 0, 0, 0)
+
+
 class Box(NamedTuple):
     """A rectangle of pixels, `bottom` and `right` excluded."""
 
@@ -36,12 +39,14 @@ def cells(pixels: int, stride: int) -> int:
     return -(-pixels // stride)
 
 
-def content_box(plane: NDArray[np.generic]) -> Box:
-    """The smallest box that holds every value above the smallest one, of an (H, W) array.
+def content_box(planes: NDArray[np.generic]) -> Box:
+    """The smallest box that holds every value above the smallest one, in any plane of (..., H, W).
 
-    A constant plane gives an empty box at its first pixel.
+    A constant array gives an empty box at its first pixel.
     """
-    bright = plane > plane.min()
+    low, bright = planes.min(), np.zeros(planes.shape[-2:], np.bool_)
+    for plane in planes[None] if planes.ndim == 2 else planes:
+        bright |= plane > low
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
     if not len(rows):
         return Box(0, 0, 0, 0)
@@ -74,16 +79,16 @@ def _holds(window: Window, box: Box, stride: int) -> bool:
     )
 
 
-def choose_window(plane: NDArray[np.generic], preferred: tuple[int, int], stride: int) -> Window:
-    """The window to code of an (H, W) image.
+def choose_window(planes: NDArray[np.generic], preferred: tuple[int, int], stride: int) -> Window:
+    """The window to code of an image (H, W), or of all slices of a volume (slices, H, W).
 
     The centred window of the `preferred` size (pixels) where it holds all content, so that slices
     of one kind have one grid; else the cells that the content touches; none of a constant image.
     """
-    box = content_box(plane)
+    box = content_box(planes)
     if box.bottom == 0:
-        return Window(0, 0, 0, 0)
-    window = centred_window((plane.shape[0], plane.shape[1]), preferred, stride)
+        return NOTHING
+    window = centred_window((planes.shape[-2], planes.shape[-1]), preferred, stride)
     if _holds(window, box, stride):
         return window
     top, left = box.top // stride, box.left // stride
@@ -132,15 +137,17 @@ def from_pixels(
     shape: tuple[int, int],
     dtype: np.dtype[np.generic],
 ) -> NDArray[np.generic]:
-    """The inverse of `to_pixels`: scale back, round to grey levels, lay on the darkest level.
+    """The inverse of `to_pixels`: scale back, round what is whole, lay on the darkest value.
 
     Returns:
-        An array of `shape` and the integer type `dtype`.
+        An array of `shape` and the integer or float type `dtype`.
     """
     low, high = intensity
-    plane = np.full(shape, low, dtype=dtype)
+    is_whole = dtype.kind in "iu"
+    plane = np.full(shape, round(low) if is_whole else low, dtype=dtype)
     top, left = window.top * stride, window.left * stride
     inside = plane[top : top + window.height * stride, left : left + window.width * stride]
-    levels = np.rint(np.clip(pixels.astype(np.float64), 0, 1) * (high - low) + low)
-    inside[...] = levels[: inside.shape[0], : inside.shape[1]]
+    values = np.clip(pixels.astype(np.float64), 0, 1) * (high - low) + low
+    values = values[: inside.shape[0], : inside.shape[1]]
+    inside[...] = np.rint(values) if is_whole else values
     return plane

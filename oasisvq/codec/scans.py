@@ -1,16 +1,21 @@
-"""Image file <-> scan: a plane of grey levels, 8 or 16 bits. Never imports torch."""
+"""Image or volume file <-> scan: planes of values, and how they lie in a volume. Never imports torch."""
 
 import io
+import math
 import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from oasisvq.codec.container import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE
+from oasisvq.codec.container import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS, SampleType
+from oasisvq.codec.geometry import Geometry, Slicing, slicing_by
+from oasisvq.codec.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
+from oasisvq.codec.volumes import Volume, partner, read_volume, volume_suffix, write_volume
 from oasisvq.errors import ImageError
 from oasisvq.files import atomic_writer, read_bytes
 
@@ -21,35 +26,213 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What an image file holds.
+class Placement(NamedTuple):
+    """How the planes of a scan lie in a volume.
 
     Attributes:
-        plane: (H, W) grey levels, uint8 or uint16.
+        geometry: of the volume.
+        slicing: how the planes were cut out of it.
     """
 
-    plane: NDArray[np.generic]
+    geometry: Geometry
+    slicing: Slicing
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What an image or volume file holds.
+
+    Attributes:
+        planes: (slices, H, W) values as they are stored: grey levels of an image, of uint8 or uint16;
+            voxels of a volume before its slope and intercept.
+        placement: of a volume; None for an image, which has one plane.
+    """
+
+    planes: NDArray[np.generic]
+    placement: Placement | None = None
 
     @property
-    def intensity(self) -> tuple[int, int]:
-        """The darkest and the brightest grey level."""
-        return int(self.plane.min()), int(self.plane.max())
+    def plane(self) -> NDArray[np.generic]:
+        """(H, W), the only plane."""
+        assert len(self.planes) == 1
+        plane: NDArray[np.generic] = self.planes[0]
+        return plane
+
+    @property
+    def intensity(self) -> tuple[float, float]:
+        """The darkest and the brightest value."""
+        low, high = self.planes.min(), self.planes.max()
+        return (float(low), float(high)) if self.placement else (int(low), int(high))
+
+    @property
+    def voxels(self) -> NDArray[np.generic]:
+        """The voxels of a volume in the order of its file; the plane of an image."""
+        return self.placement.slicing.voxels(self.planes) if self.placement else self.plane
 
 
-def as_scan(array: NDArray[np.generic]) -> Scan:
-    """An array as a scan.
+def as_scan(
+    array: NDArray[np.generic],
+    spacing: tuple[float, float, float] | None = None,
+    affine: NDArray[np.float64] | None = None,
+    axis: str | None = None,
+) -> Scan:
+    """An array as a scan: an image, or a volume.
+
+    Args:
+        array: (H, W) of uint8 or uint16; or (X, Y, Z) of integers or floats of up to 64 bits.
+        spacing: of a volume: millimetres to a voxel along each axis; 1 where None. Its axes then grow
+            to right, front and top.
+        affine: of a volume, in place of `spacing`: (4, 4), voxel indices to millimetres to the right,
+            front and top.
+        axis: see `scan_of_volume`.
 
     Raises:
-        ImageError: not a non-empty (H, W) array of uint8 or uint16 within the limits.
+        ImageError: not such an array, or beyond the limits.
     """
+    if array.ndim == 3 and array.size:
+        if affine is None:
+            affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
+        volume = Volume(array, Geometry.of_array(array, np.asarray(affine, np.float64)))
+        return scan_of_volume(volume, axis)
     if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16) or not array.size:
         raise ImageError(
             f"an array of shape {array.shape} and type {array.dtype}; expected (H, W) of uint8 or "
-            "uint16, not empty"
+            "uint16, or a volume (X, Y, Z), not empty"
         )
+    if spacing is not None or affine is not None or axis is not None:
+        raise ImageError("an image (H, W) has no spacing, affine or axis; expected a volume (X, Y, Z)")
     refuse_large(array.shape[1], array.shape[0], "array")
-    return Scan(array)
+    return Scan(array[None])
+
+
+def scan_of_volume(volume: Volume, axis: str | None = None) -> Scan:
+    """Cut a volume into planes.
+
+    Args:
+        volume: of any real type that `.codes` files hold.
+        axis: that slices follow: `axial`, `coronal`, `sagittal`, or the number of the array's axis;
+            axial where None.
+
+    Raises:
+        ImageError: its affine does not say which axis is which and `axis` is no number, a voxel is no
+            number, all voxels are equal, or a slice is beyond the limits.
+    """
+    voxels, geometry = volume
+    names = {kind.dtype: kind for kind in SampleType}
+    if voxels.dtype not in names:
+        raise ImageError(f"voxels of {voxels.dtype}, expected integers or floats of up to 64 bits")
+    slicing = slicing_of(geometry, axis)
+    planes = slicing.planes(voxels)
+    refuse_large(planes.shape[2], planes.shape[1], "a slice")
+    if planes.size > MAX_VOXELS:
+        raise ImageError(f"{planes.size:,} voxels, more than the limit of {MAX_VOXELS:,}; cut it first")
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        wrong = int((~np.isfinite(voxels)).sum())
+        raise ImageError(f"{wrong:,} voxels are no numbers (NaN or infinite); replace them first")
+    low, high = voxels.min(), voxels.max()
+    if low == high:
+        raise ImageError(f"every voxel is {low}; expected a scan")
+    if not math.isfinite(float(high) - float(low)):
+        raise ImageError(f"values from {low} to {high}, too far apart; scale them first")
+    if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu" and max(-int(low), int(high)) > 2**53:
+        raise ImageError(f"values from {low} to {high}, expected at most 2^53; convert it first")
+    return Scan(planes, Placement(geometry, slicing))
+
+
+def slicing_of(geometry: Geometry, axis: str | None) -> Slicing:
+    """How a volume is cut where `axis` is asked for; see `scan_of_volume`.
+
+    Raises:
+        ImageError: the affine does not say which axis is which, and `axis` is no number.
+    """
+    try:
+        codes = geometry.axis_codes
+    except ImageError:
+        if axis is None or not axis.isdigit():
+            raise
+        codes = "RAS"
+    return slicing_by(codes, axis or "axial")
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file is named like a volume."""
+    return volume_suffix(path) is not None
+
+
+def read_scan(path: Path, axis: str | None = None) -> Scan:
+    """Read an image, a volume, a DICOM file or a folder that is one DICOM series.
+
+    Args:
+        path: what it is, its name and content say.
+        axis: of a volume, see `scan_of_volume`.
+
+    Raises:
+        FileError: missing or unreadable.
+        ImageError: none of these, damaged, or not what can be encoded; names the file.
+    """
+    from oasisvq.codec.dicom import is_dicom, read_dicom
+
+    if is_volume(path):
+        volume = read_volume(path)
+    elif path.is_dir() or (path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path)):
+        volume = read_dicom(path)
+    elif axis is not None:
+        raise ImageError(f"{path}: an image has one slice, so --axis has no meaning; leave it out")
+    else:
+        return read_image(path)
+    try:
+        return scan_of_volume(volume, axis)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, with its partner where it is one of a pair."""
+    suffix = volume_suffix(path)
+    return [path, partner(path)] if suffix and not suffix.startswith(".nii") else [path]
+
+
+def require_writable(path: Path) -> None:
+    """Raise unless decoded scans can be written under this name.
+
+    Raises:
+        ImageError: the name ends otherwise.
+    """
+    if volume_suffix(path) not in WRITABLE_VOLUMES and path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ImageError(
+            f"{path}: decoded images are written as {', '.join(WRITABLE_SUFFIXES)}, volumes as "
+            f"{', '.join(WRITABLE_VOLUMES)}; rename the output"
+        )
+
+
+def write_scan(scan: Scan, path: Path) -> None:
+    """Write a scan: an image as PNG or TIFF, a volume as NIfTI or Analyze; whole or not at all.
+
+    A volume of one slice may become an image, if an image can hold its values.
+
+    Raises:
+        FileError: it cannot be written.
+        ImageError: the name's ending is that of something else.
+    """
+    if scan.placement is None and not is_volume(path):
+        write_image(scan, path)
+    elif scan.placement is None:
+        raise ImageError(f"{path}: the codes hold an image, not a volume; name a .png")
+    elif is_volume(path):
+        write_volume(Volume(scan.voxels, scan.placement.geometry), path)
+    else:
+        write_image(_as_image(scan, path), path)
+
+
+def _as_image(scan: Scan, path: Path) -> Scan:
+    require_writable_suffix(path)
+    low, high = int(scan.planes.min()), int(scan.planes.max())
+    if len(scan.planes) != 1 or scan.planes.dtype.kind not in "iu" or low < 0 or high > 65_535:
+        raise ImageError(
+            f"{path}: an image cannot hold {len(scan.planes)} slices of {scan.planes.dtype} from {low} "
+            f"to {high}; name a .nii.gz"
+        )
+    return Scan(scan.planes.astype(np.uint8 if scan.planes.dtype == np.uint8 else np.uint16))
 
 
 def refuse_large(width: int, height: int, where: str) -> None:
@@ -82,7 +265,7 @@ def read_image(path: Path) -> Scan:
                 image.verify()  # checksums, which decoding does not look at
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 refuse_large(image.width, image.height, str(path))
-                return Scan(_grey_levels(image, path))
+                return Scan(_grey_levels(image, path)[None])
     except UnidentifiedImageError:
         raise ImageError(
             f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
@@ -135,7 +318,7 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
 
 
 def write_image(scan: Scan, path: Path) -> None:
-    """Write a scan as PNG or TIFF, without loss, whole or not at all; the inverse of `read_image`.
+    """Write the scan of an image as PNG or TIFF, without loss; the inverse of `read_image`.
 
     Raises:
         FileError: it cannot be written.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.pixels import Box
 from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe, recipe_from_dict
 from oasisvq.errors import DatasetError
 from oasisvq.files import read_bytes
 
@@ -30,9 +31,21 @@ class SliceRecord:
 
     subject: str
     source: str  # path below the raw folder
-    source_bytes: int
-    source_shape: tuple[int, int]  # height, width
-    slice_number: int
+    source_bytes: int  # of a pair both files
+    source_shape: tuple[int, int]  # height, width; of a slice of a volume at 1 mm
+    slice_number: int  # of a volume: millimetres above its lowest slice
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeRecord:
+    """How one volume, or one stack of 16-bit images, was brought to grey levels."""
+
+    source: str  # path below the raw folder; of a stack its first image
+    session: str
+    variant: str
+    axis_codes: str  # where the axes of its array grow to; empty for images
+    voxel_size: tuple[float, ...]  # millimetres; empty for images
+    intensity: tuple[float, float] | None  # values that became 0 and 255; None for labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +59,29 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """An open prepared dataset."""
+    """An open prepared dataset.
+
+    Attributes:
+        folder: where it is.
+        layout: of the raw folder.
+        raw: the raw folder it was made from.
+        images: what its slices hold.
+        size: pixels to a side.
+        splits: by name.
+        recipe: what else was chosen when it was prepared.
+        volumes: how each volume was brought to grey levels.
+        labels: of label volumes, each label and the grey level that stands for it.
+    """
 
     folder: Path
     layout: str
-    raw: str  # the raw folder it was made from
+    raw: str
     images: Images
     size: int
     splits: dict[str, Split]
+    recipe: Recipe = DEFAULT_RECIPE
+    volumes: tuple[VolumeRecord, ...] = ()
+    labels: tuple[tuple[int, int], ...] = ()
 
     def array(self, split: str) -> NDArray[np.uint8]:
         """The memory-mapped (slices, size, size) array of a split.
@@ -140,6 +168,9 @@ def manifest_bytes(dataset: Dataset) -> bytes:
             "raw": dataset.raw,
             "images": dataset.images.value,
             "size": dataset.size,
+            "recipe": dataset.recipe.as_dict(),
+            "labels": [list(pair) for pair in dataset.labels],
+            "volumes": [dataclasses.asdict(volume) for volume in dataset.volumes],
             "splits": {
                 name: {
                     "sha256": split.sha256,
@@ -182,6 +213,10 @@ def open_dataset(folder: Path) -> Dataset:
             Images(fields["images"]),
             int(fields["size"]),
             splits,
+            # manifests of before there were volumes have none of these
+            recipe_from_dict(fields["recipe"]) if "recipe" in fields else DEFAULT_RECIPE,
+            tuple(_volume(entry) for entry in fields.get("volumes", [])),
+            tuple((int(label), int(level)) for label, level in fields.get("labels", [])),
         )
     except (
         ValueError,
@@ -201,6 +236,21 @@ def open_dataset(folder: Path) -> Dataset:
         {name: {record.subject for record in split.records} for name, split in splits.items()}, path
     )
     return dataset
+
+
+def _volume(entry: dict[str, Any]) -> VolumeRecord:
+    intensity = entry["intensity"]
+    if intensity is not None:
+        low, high = intensity
+        intensity = float(low), float(high)
+    return VolumeRecord(
+        str(entry["source"]),
+        str(entry["session"]),
+        str(entry["variant"]),
+        str(entry["axis_codes"]),
+        tuple(float(step) for step in entry["voxel_size"]),
+        intensity,
+    )
 
 
 def _split(entry: dict[str, Any]) -> Split:

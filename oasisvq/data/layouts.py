@@ -1,106 +1,273 @@
-"""Which OASIS layout a folder has, and which subject and split each file belongs to.
+"""The layouts that OASIS has on a user's disk: one table, and what a path says in each of them.
+
+A layout is a list of variants: files of one kind, known by how their paths end. Everything here
+looks at names alone; `sources.py` looks at folders.
 
 The subject is the key of every split: all slices of a person are in one split.
 """
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import NamedTuple
 
 from oasisvq.errors import DatasetError
-from oasisvq.files import walk
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validate", "validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 class Images(str, Enum):
-    """Which images of a dataset: the scans, or their tissue labels."""
+    """Which images of a dataset: scans of the head, of the brain alone, or tissue labels."""
 
     SCANS = "scans"
+    SKULL_STRIPPED = "skull-stripped"
     SEGMENTATIONS = "segmentations"
-
-
-class SliceFile(NamedTuple):
-    """One slice image on disk."""
-
-    path: Path
-    split: str
-    subject: str
-    slice_number: int
-
-
-_SPLIT_FOLDER = re.compile(r"keras_png_slices_(seg_)?(train|validate|test)")
-_SLICE_NAME = re.compile(r"(case|seg)_(\d{3,4})_slice_(\d{1,4})(\.nii)?\.png")
-_SPLIT_OF_FOLDER = {"train": "train", "validate": "validation", "test": "test"}
 
 
 _SUBJECTS = (
     (re.compile(r"(?:case|seg)_(\d{3,4})_slice_"), "OAS1_"),
-    (re.compile(r"(?<![A-Za-z0-9])(OAS[12]_\d{4}|OAS3\d{4})(?!\d)"), ""),
+    (re.compile(r"(?<![A-Za-z0-9])(OAS[12]_\d{4}|OAS3\d{4}|OASIS_\d{4})(?!\d)"), ""),
+    (re.compile(r"(?<![A-Za-z0-9])(sub-[A-Za-z0-9]+)"), ""),
 )
 
 
-def subject_of(name: str) -> str | None:
-    """The OASIS subject that a file's name or path names, or None: OAS1_0001, OAS2_0001, OAS30001."""
-    for pattern, prefix in _SUBJECTS:
-        match = pattern.search(name)
-        if match:
-            return f"{prefix}{int(match[1]):04d}" if prefix else match[1]
+def subject_of(path: str) -> str | None:
+    """The subject that a path names, its file first: OAS1_0001, OAS2_0001, OAS30001, sub-7; or None."""
+    for part in reversed(path.split("/")):
+        for pattern, prefix in _SUBJECTS:
+            match = pattern.search(part)
+            if match:
+                return f"{prefix}{int(match[1]):04d}" if prefix else match[1]
     return None
 
 
-def split_folders(root: Path) -> list[Path]:
-    """The `keras_png_slices_*` folders of a PNG-slices download, however it is pointed at.
+@dataclass(frozen=True)
+class Variant:
+    """Files of one kind in a layout.
 
-    `root` may be the folder that holds them, any parent up to two levels above, or one of them.
+    Attributes:
+        name: what messages and `--variant` call it.
+        images: what the files count as.
+        pattern: what their paths end with; groups name the split, the session and the slice.
+        axis_codes: where the axes of its Analyze files grow to, whatever their headers say.
+        space: of one session, variants of one space lie over each other voxel by voxel.
+        by_default: whether it is taken unasked.
     """
-    if _SPLIT_FOLDER.fullmatch(root.resolve().name):
-        return [root]
-    for pattern in ("*", "*/*", "*/*/*"):
-        found = sorted(
-            path for path in root.glob(pattern) if path.is_dir() and _SPLIT_FOLDER.fullmatch(path.name)
+
+    name: str
+    images: tuple[Images, ...]
+    pattern: re.Pattern[str]
+    axis_codes: str | None = None
+    space: str = ""
+    by_default: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way that images lie in folders.
+
+    Attributes:
+        key: what `--layout` calls it.
+        name: what messages call it.
+        example: a path, for messages.
+        variants: the first that a session has is taken.
+        marker: paths that show this layout even where none of its images are there.
+        one_a_session: whether one file stands for a session; else every file is taken.
+        whole: whether it was published as slices with their splits, and is used whole or not at all.
+    """
+
+    key: str
+    name: str
+    example: str
+    variants: tuple[Variant, ...]
+    marker: re.Pattern[str] | None = None
+    one_a_session: bool = True
+    whole: bool = False
+
+    def variant_of(self, path: str) -> tuple[Variant, re.Match[str]] | None:
+        """The variant that a path is of, and what it says; None for other files."""
+        for variant in self.variants:
+            match = variant.pattern.search(path)
+            if match:
+                return variant, match
+        return None
+
+    def shows_in(self, paths: Iterable[str]) -> bool:
+        """Whether there is something of this layout; folders end with a slash."""
+        marker = self.marker
+        return any(
+            (marker is not None and marker.search(path)) or self.variant_of(path) for path in paths
         )
-        if found:
-            return found
-    return []
 
 
-def find_slices(root: Path, images: Images) -> list[SliceFile]:
-    """All slices of the UQ PNG layout below `root`, by split, subject and slice number.
+_VOLUME = r"\.(?:hdr|img|nii)(?:\.gz)?$"
+_IMAGE = r"\.(?:png|jpe?g|tiff?|webp)$"
+_SCANS = (Images.SCANS,)
+_STRIPPED = (Images.SKULL_STRIPPED,)
+_EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # there are no scans with a skull beside them
+_LABELS = (Images.SEGMENTATIONS,)
+_OASIS1 = r"OAS1_\d{4}_(?P<session>MR\d+)"
+_OASIS2 = r"OAS2_\d{4}_(?P<session>MR\d+)"
+_OASIS3 = r"OAS3\d{4}_(?:MR_|sess?-)(?P<session>d\d+).*_"
+_NEURITE = r"OASIS_OAS1_\d{4}_(?P<session>MR\d+)/"
+_TASK = r"OASIS_\d{4}(?:_0000)?"
+_LABEL_WORD = (
+    r"(?<![a-z])(?:f?seg\d*|aseg|seg(?:mentation)?s?|label(?:map)?s?|masks?|tissues?|parc)(?![a-z])"
+)
+_STRIPPED_WORD = r"(?<![a-z])(?:ss|brain|bet|(?:skull[-_]?)?stripped|masked)(?![a-z])"
+
+
+def _variant(
+    name: str,
+    images: tuple[Images, ...],
+    pattern: str,
+    axis_codes: str | None = None,
+    space: str = "",
+    by_default: bool = True,
+) -> Variant:
+    return Variant(name, images, re.compile(pattern), axis_codes, space, by_default)
+
+
+def _png_slices(middle: str, prefix: str) -> str:
+    return (
+        rf"(?:^|/)keras_png_slices_{middle}(?P<split>train|validate|test)/(?:.*/)?"
+        rf"{prefix}_\d{{3,4}}_slice_(?P<slice>\d{{1,4}})(?:\.nii)?\.png$"
+    )
+
+
+PNG_SLICES = Layout(
+    "png-slices",
+    "UQ PNG slices",
+    "keras_png_slices_train/case_001_slice_0.nii.png",
+    (
+        _variant("case", _SCANS, _png_slices("", "case")),
+        _variant("seg", _LABELS, _png_slices("seg_", "seg")),
+    ),
+    marker=re.compile(r"(?:^|/)keras_png_slices_(?P<seg>seg_)?(?:train|validate|test)/"),
+    one_a_session=False,
+    whole=True,
+)
+# Analyze headers of OASIS-1 say nothing true about orientation: as scanned its volumes are stored
+# ASL, in the space of the atlas LAS.
+OASIS1 = Layout(
+    "oasis1",
+    "OASIS-1",
+    "OAS1_0001_MR1/PROCESSED/MPRAGE/T88_111/OAS1_0001_MR1_mpr_n4_anon_111_t88_gfc.hdr",
+    (
+        _variant("t88_gfc", _SCANS, rf"{_OASIS1}_[^/]*_t88_gfc{_VOLUME}", "LAS", "T88"),
+        _variant("sbj_111", _SCANS, rf"{_OASIS1}_[^/]*_sbj_111{_VOLUME}", "ASL"),
+        _variant("mpr", _SCANS, rf"{_OASIS1}_mpr-\d+_anon{_VOLUME}", "ASL"),
+        _variant("t88_masked_gfc", _STRIPPED, rf"{_OASIS1}_[^/]*_t88_masked_gfc{_VOLUME}", "LAS", "T88"),
+        _variant("fseg", _LABELS, rf"{_OASIS1}_[^/]*_fseg{_VOLUME}", "LAS", "T88"),
+    ),
+)
+OASIS2 = Layout(
+    "oasis2",
+    "OASIS-2",
+    "OAS2_0001_MR1/RAW/mpr-1.nifti.hdr",
+    (_variant("mpr", _SCANS, rf"{_OASIS2}[/_](?:RAW/)?mpr-\d+(?:\.nifti)?{_VOLUME}", "ASL"),),
+)
+OASIS3 = Layout(
+    "oasis3",
+    "OASIS-3",
+    "OAS30001_MR_d0129/anat1/sub-OAS30001_ses-d0129_T1w.nii.gz",
+    (
+        _variant("T1w", _SCANS, rf"{_OASIS3}T1w{_VOLUME}"),
+        _variant("T2w", _SCANS, rf"{_OASIS3}T2w{_VOLUME}", by_default=False),
+        _variant("FLAIR", _SCANS, rf"{_OASIS3}FLAIR{_VOLUME}", by_default=False),
+    ),
+)
+NEURITE = Layout(
+    "neurite",
+    "neurite-oasis",
+    "OASIS_OAS1_0001_MR1/orig.nii.gz",
+    (
+        _variant("orig", _SCANS, rf"{_NEURITE}orig{_VOLUME}", space="native"),
+        _variant("aligned_orig", _SCANS, rf"{_NEURITE}aligned_orig{_VOLUME}", space="aligned"),
+        _variant("norm", _STRIPPED, rf"{_NEURITE}norm{_VOLUME}", space="native"),
+        _variant("aligned_norm", _STRIPPED, rf"{_NEURITE}aligned_norm{_VOLUME}", space="aligned"),
+        _variant("seg4", _LABELS, rf"{_NEURITE}seg4{_VOLUME}", space="native"),
+        _variant("aligned_seg4", _LABELS, rf"{_NEURITE}aligned_seg4{_VOLUME}", space="aligned"),
+        _variant("seg35", _LABELS, rf"{_NEURITE}seg35{_VOLUME}", space="native"),
+        _variant("aligned_seg35", _LABELS, rf"{_NEURITE}aligned_seg35{_VOLUME}", space="aligned"),
+    ),
+)
+TASK = Layout(
+    "task",
+    "neurite-oasis as imagesTr and labelsTr",
+    "imagesTr/OASIS_0001_0000.nii.gz",
+    (
+        _variant("imagesTr", _EITHER, rf"(?:^|/)imagesTr/{_TASK}{_VOLUME}", space="Tr"),
+        _variant("labelsTr", _LABELS, rf"(?:^|/)labelsTr/{_TASK}{_VOLUME}", space="Tr"),
+        _variant("imagesTs", _EITHER, rf"(?:^|/)imagesTs/{_TASK}{_VOLUME}", None, "Ts", False),
+        _variant("labelsTs", _LABELS, rf"(?:^|/)labelsTs/{_TASK}{_VOLUME}", None, "Ts", False),
+    ),
+)
+KAGGLE = Layout(
+    "kaggle",
+    "Kaggle imagesoasis",
+    "Data/Non Demented/OAS1_0001_MR1_mpr-1_100.jpg",
+    (_variant("jpeg", _SCANS, r"OAS1_\d{4}_(?P<session>MR\d+_mpr-\d+)_(?P<slice>\d+)\.(?:jpe?g|png)$"),),
+    one_a_session=False,
+)
+ANYTHING = Layout(
+    "anything",
+    "images or volumes",
+    "OAS1_0001/scan.nii.gz",
+    (
+        _variant("label volumes", _LABELS, rf"(?i){_LABEL_WORD}.*{_VOLUME}"),
+        _variant("skull-stripped volumes", _EITHER, rf"(?i){_STRIPPED_WORD}[^/]*{_VOLUME}"),
+        _variant("volumes", _SCANS, rf"(?i){_VOLUME}"),
+        _variant("label images", _LABELS, rf"(?i){_LABEL_WORD}.*{_IMAGE}"),
+        _variant("images", _SCANS, rf"(?i){_IMAGE}"),
+    ),
+    one_a_session=False,
+)
+LAYOUTS = (PNG_SLICES, OASIS1, OASIS2, OASIS3, NEURITE, TASK, KAGGLE, ANYTHING)
+
+
+def layout_named(key: str) -> Layout:
+    """The layout with this key.
 
     Raises:
-        DatasetError: `root` is missing, of no known layout, or holds no such images.
+        DatasetError: there is none.
     """
-    if not root.is_dir():
-        found = "is a file, no folder" if root.exists() else "no such folder"
-        raise DatasetError(f"{root}: {found}; expected a folder with OASIS images")
-    folders = split_folders(root)
-    if not folders:
-        raise DatasetError(
-            f"{root}: no known OASIS layout; expected folders named keras_png_slices_train, "
-            "keras_png_slices_validate, ... (or keras_png_slices_seg_...) in it"
-        )
-    wants_seg = images is Images.SEGMENTATIONS
-    slices = []
-    for folder in folders:
-        match = _SPLIT_FOLDER.fullmatch(folder.name) or _SPLIT_FOLDER.fullmatch(folder.resolve().name)
-        assert match is not None
-        if bool(match[1]) != wants_seg:
-            continue
-        for path in walk(folder, lambda p: p.suffix == ".png"):
-            name = _SLICE_NAME.fullmatch(path.name)
-            if name is None or (name[1] == "seg") != wants_seg:
-                raise DatasetError(
-                    f"{path}: not a slice of this layout; expected a name like "
-                    f"{'seg' if wants_seg else 'case'}_001_slice_0.nii.png"
-                )
-            subject = subject_of(path.name)
-            assert subject is not None
-            slices.append(SliceFile(path, _SPLIT_OF_FOLDER[match[2]], subject, int(name[3])))
-    if not slices:
-        raise DatasetError(
-            f"{root}: no {images.value} in it (found {', '.join(f.name for f in folders)}); "
-            f"expected PNG slices, or choose the other kind with --images"
-        )
-    return sorted(slices, key=lambda s: (SPLITS.index(s.split), s.subject, s.slice_number))
+    for layout in LAYOUTS:
+        if layout.key == key:
+            return layout
+    known = ", ".join(layout.key for layout in LAYOUTS)
+    raise DatasetError(f"no layout '{key}'; expected one of {known}")
+
+
+def recognise(paths: list[str]) -> Layout | None:
+    """The first layout of the table that shows in these paths."""
+    return next((layout for layout in LAYOUTS if layout.shows_in(paths)), None)
+
+
+def given_split(path: str) -> str | None:
+    """The split that a folder's name gives a path: train, validation (val, ...) or test."""
+    for part in path.split("/")[:-1]:
+        if part.lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[part.lower()]
+    return None
+
+
+_SLICE_OF_NAME = re.compile(r"(.+?)[-_. ]*(?:slice|slc|z)[-_]?(\d+)\D*$", re.IGNORECASE)
+_LAST_NUMBER = re.compile(r"(\d+)\D*$")
+
+
+def slice_of(stem: str) -> tuple[str, int]:
+    """What a free name says of a slice: `mary_slice_07` gives (`mary`, 7), `mary_07` (`mary_07`, 7).
+
+    The number of a name without one is 0.
+    """
+    match = _SLICE_OF_NAME.match(stem)
+    if match:
+        return match[1], int(match[2])
+    number = _LAST_NUMBER.search(stem)
+    return stem, int(number[1]) if number else 0

@@ -1,49 +1,60 @@
-"""A raw OASIS folder -> a prepared dataset."""
+"""A raw OASIS folder -> a prepared dataset.
 
+Find the files to take (`sources.py`), cut each volume into slices (`slices.py`), several at a time
+and kept until the end (`parts.py`), and lay them one after another into one array a split.
+"""
+
+import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from oasisvq.codec.pixels import Box, content_box, union
-from oasisvq.codec.scans import read_image
 from oasisvq.data.dataset import (
     MANIFEST,
     Dataset,
     SliceRecord,
     Split,
+    VolumeRecord,
     is_prepared,
     manifest_bytes,
     open_dataset,
     refuse_shared_subjects,
 )
-from oasisvq.data.layouts import SPLITS, Images, SliceFile, find_slices
-from oasisvq.errors import DatasetError, FileError
+from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.data.parts import Maker, Part, bytes_of, make_parts, read_cut, sensible_jobs
+from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
+from oasisvq.data.slices import Cut, fit_plane
+from oasisvq.data.sources import Found, Source, find_sources
+from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder
 
-LAYOUT = "UQ PNG slices"
+__all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "preprocess"]
+
 MIN_SIZE, MAX_SIZE = 16, 4096
+Advance = Callable[[int, int], None]  # told (files done, files in all)
+Tell = Callable[[str], None]  # told one line for a person
 
 
-def fit_plane(plane: NDArray[np.uint8], size: int, images: Images) -> NDArray[np.uint8]:
-    """Bring an (H, W) plane to (size, size): pad with 0 around the middle, shrink what is larger.
+def look(raw: Path, images: Images = Images.SCANS, recipe: Recipe | None = None) -> Found:
+    """What `preprocess` would take from a raw folder; nothing is opened.
 
-    Scans are averaged over the area of each new pixel; segmentations keep the nearest label.
+    Raises:
+        DatasetError, FileError: see `find_sources`; or a person is in two splits.
     """
-    height, width = plane.shape
-    side = max(height, width, size)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = np.pad(plane, ((top, side - height - top), (left, side - width - left)))
-    if side == size:
-        return square
-    method = Image.Resampling.BOX if images is Images.SCANS else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(square).resize((size, size), method))
+    found = find_sources(raw, images, recipe)
+    subjects = {name: {s.subject for s in found.sources if s.split == name} for name in SPLITS}
+    refuse_shared_subjects(subjects, raw)
+    return found
 
 
 def preprocess(
@@ -52,44 +63,69 @@ def preprocess(
     *,
     images: Images = Images.SCANS,
     size: int = 256,
+    recipe: Recipe | None = None,
     force: bool = False,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    jobs: int | None = 1,
+    advance: Advance = lambda done, total: None,
+    tell: Tell = lambda message: None,
+    failed: Callable[[OasisVQError], None] | None = None,
 ) -> Dataset:
     """Write the prepared dataset of a raw folder; `output` appears when it is whole.
 
+    What an interrupted run had done lies in a hidden folder beside `output`, and the same call goes
+    on from there.
+
     Args:
-        raw: a folder in a known layout.
+        raw: a folder in a known layout, or any folder of images or volumes.
         output: the folder to make; an existing prepared dataset is replaced only with `force`.
-        images: scans or segmentations.
+        images: which images to take.
         size: pixels to a side.
+        recipe: what else can be chosen.
         force: replace an existing prepared dataset.
-        advance: told (slices done, slices in all).
+        jobs: processes to cut volumes in; None: as many as are worth it. With more than one, the
+            calling program must be importable, as Python's multiprocessing asks for.
+        advance: told (files done, files in all).
+        tell: told what was found, and what to know about it.
+        failed: told each file that cannot be used; without it the first one raises.
 
     Raises:
-        DatasetError: no known layout, no images, or a subject in two splits.
-        ImageError: a slice cannot be read, or is no 8-bit image.
+        DatasetError: no known layout, no images, no good one, or a subject in two splits.
+        ImageError: without `failed`, a file is damaged or unusable.
         FileError: `output` is in the way or cannot be written.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise DatasetError(f"size {size}, expected {MIN_SIZE} to {MAX_SIZE} pixels")
-    slices = find_slices(raw, images)
-    refuse_shared_subjects(
-        {split: {s.subject for s in slices if s.split == split} for split in SPLITS}, raw
-    )
+    recipe = recipe or DEFAULT_RECIPE
+    found = look(raw, images, recipe)
+    for line in what_was_found(raw, found):
+        tell(line)
     _refuse_replacing(output, force)
     make_folder(output.parent)
+    maker = Maker(images, size, recipe, found.layout.whole)
+    work = output.parent / f".{output.name}.parts"
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".oasisvq-", dir=output.parent))
+        work.mkdir(exist_ok=True)
+        parts = [maker.part(sources, work) for sources in _units(found.sources)]
+        errors = _make_missing(maker, parts, jobs, advance, tell, stop=failed is None)
+        assembly = _Assembly(parts, images, size)
+        _report(raw, assembly, errors, tell, failed)
+        layout, source = found.layout.name, str(raw.resolve())
+        _write(assembly, Dataset(output, layout, source, images, size, {}, recipe))
     except OSError as error:
-        raise FileError(f"{output}: cannot be written: {error.strerror}") from error
-    try:
-        _write(raw, temporary, slices, images, size, advance)
-        _replace_folder(temporary, output)
-    except OSError as error:
-        raise FileError(f"{output}: cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+        raise FileError(f"{output}: cannot be written: {error.strerror or error}") from error
+    except OasisVQError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
     return open_dataset(output)
+
+
+def what_was_found(raw: Path, found: Found) -> list[str]:
+    """What to say before the work; nothing of a finished set of slices that is taken as it is."""
+    if found.layout.whole and not found.left_out:
+        return []
+    return [f"dataset {raw}: {line}" for line in (str(found), *found.remarks)]
 
 
 def _refuse_replacing(output: Path, force: bool) -> None:
@@ -108,55 +144,175 @@ def _refuse_replacing(output: Path, force: bool) -> None:
         raise FileError(f"{output}: exists and is no prepared dataset; name another output")
 
 
-def _write(
+def _units(sources: list[Source]) -> list[tuple[Source, ...]]:
+    """Sources that are cut together: a volume alone, the images of a session in one folder."""
+
+    def unit(source: Source) -> tuple[str, ...]:
+        alone = source.name if source.slice_number is None else ""
+        folder = Path(source.name).parent.as_posix()
+        return source.split, source.subject, source.session, folder, alone
+
+    return [tuple(members) for _, members in groupby(sorted(sources, key=unit), key=unit)]
+
+
+def _make_missing(
+    maker: Maker, parts: list[Part], jobs: int | None, advance: Advance, tell: Tell, stop: bool
+) -> list[OasisVQError]:
+    """Make the parts that are not there yet; gives back why some could not be made.
+
+    Raises:
+        OasisVQError: the first such reason, if a bad file is to `stop` the run.
+    """
+    wanted = {part.path for part in parts}
+    for path in parts[0].path.parent.iterdir():
+        if path not in wanted:
+            path.unlink()  # out of date, or half written
+    missing = [part for part in parts if read_cut(part.path, with_planes=False) is None]
+    total = sum(len(part.sources) for part in parts)
+    done = total - sum(len(part.sources) for part in missing)
+    if done:
+        tell(f"dataset: goes on, {done:,} of {total:,} files were done before")
+        advance(done, total)
+    if jobs is None:
+        jobs = sensible_jobs(source for part in missing for source in part.sources)
+    errors = []
+    with closing(make_parts(maker, missing, min(jobs, len(missing)))) as made:
+        for part, error in made:
+            if error is not None and (stop or maker.whole):
+                raise error
+            if error is not None:
+                errors.append(error)
+            done += len(part.sources)
+            advance(done, total)
+    return errors
+
+
+class _Assembly:
+    """The parts that were made, with what is known of their slices; slices are read when written."""
+
+    def __init__(self, parts: list[Part], images: Images, size: int) -> None:
+        self.size = size
+        known = ((part, read_cut(part.path, with_planes=False)) for part in parts)
+        self.cuts = [(part, cut) for part, cut in known if cut is not None]
+        labels = sorted({label for _, cut in self.cuts for label in cut.labels})
+        self.labels = spread(labels) if images is Images.SEGMENTATIONS else ()
+        self._grey_levels = np.arange(256, dtype=np.uint8)
+        for label, level in self.labels:
+            self._grey_levels[label] = level
+
+    def of_split(self, split: str) -> list[tuple[Part, Cut]]:
+        """The parts of a split, in order."""
+        return [(part, cut) for part, cut in self.cuts if part.sources[0].split == split]
+
+    def planes(self, part: Part) -> NDArray[np.uint8]:
+        """The slices of a part as they are stored, (N, size, size)."""
+        cut = read_cut(part.path, with_planes=True)
+        if cut is None:
+            raise FileError(f"{part.path}: cannot be read any more; run again")
+        return self._grey_levels[cut.planes] if self.labels else cut.planes
+
+
+def spread(labels: list[int]) -> tuple[tuple[int, int], ...]:
+    """Labels and the grey levels that stand for them: evenly from 0 to 255, as in the PNG slices."""
+    steps = max(1, len(labels) - 1)
+    return tuple((label, round(rank * 255 / steps)) for rank, label in enumerate(labels))
+
+
+def _report(
     raw: Path,
-    folder: Path,
-    slices: list[SliceFile],
-    images: Images,
-    size: int,
-    advance: Callable[[int, int], None],
+    assembly: _Assembly,
+    errors: list[OasisVQError],
+    tell: Tell,
+    failed: Callable[[OasisVQError], None] | None,
 ) -> None:
-    splits: dict[str, Split] = {}
-    done = 0
-    for split in SPLITS:
-        members = [s for s in slices if s.split == split]
-        if not members:
-            continue
-        records: list[SliceRecord] = []
-        content: Box | None = None
-        digest = hashlib.sha256()
-        with (folder / f"{split}.npy").open("wb") as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(members), size, size)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for member in members:
-                scan = read_image(member.path)
-                if scan.plane.dtype != np.uint8:
-                    raise DatasetError(f"{member.path}: a 16-bit slice, expected 8 bits in this layout")
-                plane = fit_plane(scan.plane.astype(np.uint8), size, images)
-                box = content_box(plane) if plane.min() == 0 else Box(0, 0, size, size)
-                if box.bottom > box.top:
-                    content = union(content, box) if content else box
-                stream.write(plane.tobytes())
-                digest.update(plane.tobytes())
-                records.append(
-                    SliceRecord(
-                        member.subject,
-                        member.path.relative_to(raw).as_posix(),
-                        member.path.stat().st_size,
-                        (scan.plane.shape[0], scan.plane.shape[1]),
-                        member.slice_number,
-                    )
-                )
-                done += 1
-                advance(done, len(slices))
-            stream.flush()
-            os.fsync(stream.fileno())
-        splits[split] = Split(tuple(records), digest.hexdigest(), content or Box(0, 0, size, size))
-    dataset = Dataset(folder, LAYOUT, str(raw.resolve()), images, size, splits)
-    with (folder / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
-        stream.write(manifest_bytes(dataset))
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Say which files are left out and what is uncertain about the others.
+
+    Raises:
+        OasisVQError: no file is good, or any is bad and nobody is told.
+    """
+    errors = errors + [ImageError(text) for _, cut in assembly.cuts for text in cut.errors]
+    if errors and not assembly.cuts and len(errors) > 1:
+        raise DatasetError(f"{raw}: none of its {len(errors):,} files can be used; first, {errors[0]}")
+    if errors and not (assembly.cuts and failed):
+        raise errors[0]
+    for error in errors:
+        if failed:
+            failed(error)
+    guessed = [part.sources[0].name for part, cut in assembly.cuts if cut.is_guessed]
+    if guessed:
+        some = ", ".join(guessed[:3]) + (", ..." if len(guessed) > 3 else "")
+        tell(
+            f"dataset {raw}: {len(guessed):,} of qform and sform code 0: which side is left "
+            f"is a guess by convention: {some}"
+        )
+
+
+def _write(assembly: _Assembly, dataset: Dataset) -> None:
+    """Write the arrays and the manifest into a new folder, and put it in the dataset's place."""
+    temporary = Path(tempfile.mkdtemp(prefix=".oasisvq-", dir=dataset.folder.parent))
+    try:
+        splits, volumes = {}, []
+        for name in SPLITS:
+            members = assembly.of_split(name)
+            if members:
+                with (temporary / f"{name}.npy").open("wb") as stream:
+                    splits[name] = _write_split(assembly, members, stream)
+                volumes += [record for each in members if (record := _volume_record(*each))]
+        content = manifest_bytes(
+            dataclasses.replace(dataset, splits=splits, volumes=tuple(volumes), labels=assembly.labels)
+        )
+        with (temporary / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
+            stream.write(content)
+            _force_to_disk(stream)
+        _replace_folder(temporary, dataset.folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], stream: BinaryIO) -> Split:
+    """Write the array of a split; each part is deleted when it is in, so the disk holds slices once."""
+    size, count = assembly.size, sum(len(cut.numbers) for _, cut in members)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    records: list[SliceRecord] = []
+    content: Box | None = None
+    digest = hashlib.sha256()
+    for part, cut in members:
+        planes = assembly.planes(part)
+        stream.write(planes.data)
+        digest.update(planes.data)
+        for plane in planes:
+            box = content_box(plane) if plane.min() == 0 else Box(0, 0, size, size)
+            if box.bottom > box.top:
+                content = union(content, box) if content else box
+        records += _slice_records(part, cut)
+        part.path.unlink()
+    _force_to_disk(stream)
+    return Split(tuple(records), digest.hexdigest(), content or Box(0, 0, size, size))
+
+
+def _slice_records(part: Part, cut: Cut) -> list[SliceRecord]:
+    sources = [part.sources[place] for place in cut.places]
+    sizes = {source.path: bytes_of(source.path) for source in sources}
+    return [
+        SliceRecord(source.subject, source.name, sizes[source.path], shape, number)
+        for source, shape, number in zip(sources, cut.shapes, cut.numbers, strict=True)
+    ]
+
+
+def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
+    """What the manifest says of a volume or a stack of 16-bit images; None for one of 8 bits."""
+    source = part.sources[0]
+    if not cut.axis_codes and cut.intensity is None:
+        return None
+    return VolumeRecord(
+        source.name, source.session, source.variant.name, cut.axis_codes, cut.voxel_size, cut.intensity
+    )
+
+
+def _force_to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _replace_folder(new: Path, final: Path) -> None:
@@ -176,17 +332,15 @@ def is_prepared_from(folder: Path, raw: Path, images: Images, size: int) -> bool
     if not is_prepared(folder):
         return False
     dataset = open_dataset(folder)
-    if (dataset.raw, dataset.images, dataset.size) != (str(raw.resolve()), images, size):
+    wanted = str(raw.resolve()), images, size, DEFAULT_RECIPE
+    if (dataset.raw, dataset.images, dataset.size, dataset.recipe) != wanted:
         return False
     known = {
-        (name, record.source, record.source_bytes)
+        (name, record.subject, record.source, record.source_bytes)
         for name, split in dataset.splits.items()
         for record in split.records
     }
-    found = {
-        (s.split, s.path.relative_to(raw).as_posix(), s.path.stat().st_size)
-        for s in find_slices(raw, images)
-    }
+    found = {(s.split, s.subject, s.name, bytes_of(s.path)) for s in find_sources(raw, images).sources}
     return known == found
 
 
@@ -196,17 +350,20 @@ def open_or_prepare(
     *,
     images: Images,
     size: int,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance = lambda done, total: None,
+    tell: Tell = lambda message: None,
 ) -> Dataset:
     """Open `data` if it is a prepared dataset; else prepare it, as a raw folder, into `cache`.
 
     What `cache` holds is used again if it was made from the same files with the same settings.
 
     Raises:
-        DatasetError, ImageError, FileError: see `preprocess`.
+        DatasetError, ImageError, FileError: see `preprocess`; the first bad file raises.
     """
     if is_prepared(data):
         return open_dataset(data)
     if is_prepared_from(cache, data, images, size):
         return open_dataset(cache)
-    return preprocess(data, cache, images=images, size=size, force=True, advance=advance)
+    return preprocess(
+        data, cache, images=images, size=size, force=True, jobs=None, advance=advance, tell=tell
+    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 from scipy.interpolate import PchipInterpolator
 
-from oasisvq.codec.codec import Codec
+from oasisvq.codec.codec import Codec, Content
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation.metrics import similarity
@@ -238,7 +238,7 @@ def compare(
     for done, memory_mapped in enumerate(planes, start=1):
         plane = np.asarray(memory_mapped)
         for levels, curve in ours.items():
-            curve.add(plane, partial(codec.encode, levels=levels), codec.decode)
+            curve.add(plane, partial(codec.encode, levels=levels, content=Content.SCAN), codec.decode)
         for name in chosen:
             peer = PEERS[name]
             for settings, curve in zip(peer.settings, theirs[name], strict=True):

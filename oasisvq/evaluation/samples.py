@@ -99,7 +99,7 @@ def write_files(
         if ending == SUFFIX:
             write_atomically(name, codec.write_codes(codes))
         else:
-            write_image(Scan(to_plane(codec, codes)), name)
+            write_image(Scan(to_plane(codec, codes)[None]), name)
     return len(names)
 
 
@@ -122,12 +122,12 @@ def write_picture(
     dataset = None if neighbours is None else open_dataset(neighbours)
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
     if dataset is None:
-        write_image(Scan(contact_sheet(planes)), output)
+        write_image(Scan(contact_sheet(planes)[None]), output)
         return []
     found = nearest_slices(planes, dataset)
     pairs = zip(planes, found, strict=True)
     pictures = [np.concatenate([plane, near.plane], axis=1) for plane, near in pairs]
-    write_image(Scan(contact_sheet(pictures)), output)
+    write_image(Scan(contact_sheet(pictures)[None]), output)
     return found
 
 

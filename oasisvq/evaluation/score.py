@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec.codec import Codec
+from oasisvq.codec.codec import Codec, Content
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.layouts import Images
 from oasisvq.evaluation.metrics import Overlap, Similarity, overlap, similarity, snap
@@ -164,7 +164,7 @@ def score_split(
         original = np.asarray(plane)
         as_png += png_bytes(original)
         for levels, collector in collectors.items():
-            content = codec.encode(original, levels)
+            content = codec.encode(original, levels, content=Content.SCAN)
             restored = codec.decode(content)
             collector.add(record, original, restored, len(content))
         black.add(record, original, np.zeros_like(original), 0)

@@ -87,7 +87,7 @@ def test_a_model_that_loses_nothing_gives_the_original_back(
         plane.flat[0], plane.flat[-1] = 0, 255
     content = codec.encode(plane)
     np.testing.assert_array_equal(codec.decode(content), plane)
-    header, (first, second), _ = container.read(content, "x").codes()
+    header, (first, second), *_ = container.read(content, "x").codes()
     assert not first.any()
     if plane.size > 1:
         top, left, height, width = header.window

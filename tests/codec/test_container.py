@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from prior_driver import drawn_prior
 
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, SampleType
+from oasisvq.codec.container import (
+    NO_INDEX,
+    Coder,
+    Codes,
+    CodesHeader,
+    Kind,
+    SampleType,
+    VolumeHeader,
+)
 from oasisvq.codec.entropy import encode_with_prior, pack
+from oasisvq.codec.geometry import SLICINGS, Form, Slicing
+from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import read_codes
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Frequencies, Pass
@@ -277,11 +287,12 @@ def test_another_version_is_refused_whatever_follows(version: int) -> None:
         ({"high": 256}, "grey levels"),
         ({"high": 65_536, "sample_type": 1}, "high is 65536"),
         ({"low": 65_536, "high": 65_536, "sample_type": 1}, "low is 65536"),
-        ({"coder": 2}, "coder 2"),
+        ({"coder": 3}, "coder 3"),
         ({"coder": 1}, "coded with the prior of model 01234567; name that model with --model"),
-        ({"kind": 1}, "kind 1"),
-        ({"sample_type": 2}, "sample type 2"),
-        ({"blocks": 1}, "blocks 1"),
+        ({"kind": 2}, "kind 2"),
+        ({"sample_type": 2}, "an image of int8"),
+        ({"sample_type": 10}, "sample type 10"),
+        ({"blocks": 2}, "blocks 2"),
         ({"blocks": 128}, "blocks 128"),
         ({"payload_bytes": 7}, "follow the end"),
         ({"payload_bytes": 9}, "truncated or damaged"),
@@ -373,6 +384,107 @@ def test_zeros_behind_a_prior_coded_payload_are_refused_though_the_crc_is_right(
     payload = container.read(prior_coded(), "scan.codes").payload
     with pytest.raises(CodesFileError, match=r"^scan\.codes: damaged: .*does not end where"):
         container.read(forge(payload + b"\0", coder=1), "scan.codes").codes(drawn_prior())
+
+
+def volume_codes(rng: np.random.Generator) -> tuple[CodesHeader, NDArray[np.int64]]:
+    """The header of a drawn volume, and indices of its coded slices."""
+    slices = int(rng.integers(1, 9))
+    ranges = tuple((low, high) for low, high in np.sort(rng.integers(0, 65_536, (slices, 2))).tolist())
+    ranges = (*ranges[:-1], (7, 7))
+    content = np.where(rng.random(348) < 0.3, rng.integers(0, 256, 348), 0).astype(np.uint8)
+    slicing = Slicing.of_number(int(rng.integers(SLICINGS)))
+    volume = VolumeHeader(slices, slicing, Form(int(rng.integers(2))), content.tobytes(), ranges)
+    header = replace(
+        HEADER,
+        kind=Kind.VOLUME,
+        sample_type=SampleType(int(rng.integers(10))),
+        intensity=(0.0, float(rng.integers(1, 100))),
+        volume=volume,
+    )
+    shape = len(header.coded_slices), *header.grid_shape
+    return header, rng.integers(0, header.codebook_size, shape)
+
+
+def test_inverse_for_volumes(rng: np.random.Generator) -> None:
+    for _ in range(100):
+        header, indices = volume_codes(rng)
+        codes = read(write(header, indices), "x.codes")
+        assert codes.header == header
+        assert codes.indices.shape == (header.slices, *header.grid_shape)
+        np.testing.assert_array_equal(codes.indices[header.coded_slices], indices)
+        assert (codes.indices[-1] == NO_INDEX).all()
+
+
+def label_file(rng: np.random.Generator, labels: tuple[int, ...]) -> tuple[bytes, NDArray[np.int64]]:
+    ranks = rng.integers(0, len(labels), (3, 7, 5)).astype(np.uint16)
+    volume, _ = volume_codes(rng)
+    assert volume.volume is not None
+    header = CodesHeader(
+        Coder.LABELS,
+        Kind.VOLUME,
+        SampleType.INT32,
+        (7, 5),
+        0,
+        Window(0, 0, 0, 0),
+        0,
+        0,
+        (0, 0),
+        b"",
+        replace(volume.volume, slices=3, ranges=()),
+        labels,
+    )
+    return container.write(header, encode_labels(ranks, len(labels))), np.array(labels)[ranks]
+
+
+@pytest.mark.parametrize("labels", [(3,), (0, 1), (-5, 0, 7), (0, 85, 170, 255), (-(2**31), 2**31 - 1)])
+def test_inverse_for_labels(labels: tuple[int, ...], rng: np.random.Generator) -> None:
+    content, expected = label_file(rng, labels)
+    codes = container.read(content, "x.codes").codes()
+    assert codes.header.labels == labels
+    assert codes.label_map is not None
+    assert codes.label_map.dtype == np.int32
+    np.testing.assert_array_equal(codes.label_map, expected)
+
+
+def test_every_damage_to_a_volume_or_to_labels_is_an_error(rng: np.random.Generator) -> None:
+    header, indices = volume_codes(rng)
+    for content in (write(header, indices), label_file(rng, (-5, 0, 7))[0]):
+        container.read(content, "scan.codes").codes()
+        damaged = [content[:length] for length in range(len(content))]
+        damaged += [content + b"\0", content + content]
+        for place in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[place // 8] ^= 1 << place % 8
+            damaged.append(bytes(flipped))
+        for other in damaged:
+            with pytest.raises(CodesFileError, match=r"^scan\.codes: "):
+                container.read(other, "scan.codes").codes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"intensity": (5.0, 4.0)}, "expected .* in order"),
+        ({"intensity": (float("nan"), 4.0)}, "expected .* in order"),
+        ({"intensity": (0.0, float("inf"))}, "expected .* in order"),
+        ({"intensity": (0.0, 256.0)}, "expected 0 to 255 in order"),
+        ({"labels": (0, 1, 300)}, "labels beyond uint8"),
+        ({"labels": (0, 9)}, "a range of pixels that does not fit its labels"),
+        ({"shape": (8192, 8192), "window": Window(0, 0, 0, 0), "slices": 17}, "17 such slices"),
+    ],
+)
+def test_a_volume_out_of_range_is_refused_though_the_crc_is_right(
+    changes: dict[str, object], message: str, rng: np.random.Generator
+) -> None:
+    header, _ = volume_codes(rng)
+    assert header.volume is not None
+    slices = changes.pop("slices", 1)
+    assert isinstance(slices, int)
+    volume = replace(header.volume, slices=slices, ranges=((0, 0),) * slices)
+    header = replace(header, sample_type=SampleType.UINT8, volume=volume)
+    header = replace(header, **changes)  # type: ignore[arg-type]
+    with pytest.raises(CodesFileError, match=f"^scan.codes: .*{message}"):
+        container.read(container.write(header, b""), "scan.codes")
 
 
 def test_an_empty_window_and_a_single_grey_level_are_no_errors() -> None:

@@ -9,8 +9,9 @@ from PIL import Image
 
 from oasisvq.codec.pixels import content_box, union
 from oasisvq.data.dataset import Dataset, open_dataset
-from oasisvq.data.layouts import Images, find_slices
+from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import fit_plane, is_prepared_from, open_or_prepare, preprocess
+from oasisvq.data.sources import find_sources
 from oasisvq.errors import DatasetError, FileError, ImageError
 
 
@@ -98,7 +99,7 @@ def test_progress_is_told(raw_folder: Path, tmp_path: Path) -> None:
         size=16,
         advance=lambda done, total: told.append((done, total)),
     )
-    assert told == [(done, 20) for done in range(1, 21)]
+    assert told == [(done, 20) for done in range(4, 21, 4)]  # the slices of a subject at a time
 
 
 def test_segmentations_of_another_size_keep_their_labels(tmp_path: Path) -> None:
@@ -181,20 +182,33 @@ def test_a_failure_midway_leaves_nothing(raw_folder: Path, tmp_path: Path) -> No
     told: list[int] = []
     with pytest.raises(ImageError, match=last_slice(raw_folder).name):
         preprocess(raw_folder, tmp_path / "prepared", size=32, advance=lambda done, _: told.append(done))
-    assert told[-1] == 19  # all but the last were written by then
+    assert told[-1] == 16  # all but the last subject were done by then
     assert snapshot(tmp_path) == before
 
 
-def test_an_interruption_leaves_nothing(raw_folder: Path, tmp_path: Path) -> None:
-    before = snapshot(tmp_path)
+def test_an_interrupted_run_goes_on_where_it_was(raw_folder: Path, tmp_path: Path) -> None:
+    straight = preprocess(raw_folder, tmp_path / "straight" / "prepared", size=32)
 
     def interrupt(done: int, total: int) -> None:
-        if done == 7:
+        if done == 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         preprocess(raw_folder, tmp_path / "prepared", size=32, advance=interrupt)
-    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "prepared").exists()
+    told: list[int] = []
+    said: list[str] = []
+    preprocess(
+        raw_folder,
+        tmp_path / "prepared",
+        size=32,
+        advance=lambda done, _: told.append(done),
+        tell=said.append,
+    )
+    assert told == [12, 16, 20]
+    assert said == ["dataset: goes on, 12 of 20 files were done before"]
+    assert snapshot(tmp_path / "prepared") == snapshot(straight.folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "prepared", "straight"]
 
 
 def test_a_failure_midway_leaves_the_old_dataset(raw_folder: Path, tmp_path: Path) -> None:
@@ -326,7 +340,7 @@ def test_a_changed_raw_folder_is_noticed(raw_folder: Path, tmp_path: Path, chang
     change(raw_folder)
     assert not is_prepared_from(cache, raw_folder, Images.SCANS, 64)
     dataset = open_or_prepare(raw_folder, cache, images=Images.SCANS, size=64)
-    found = [s for s in find_slices(raw_folder, Images.SCANS) if s.split == "train"]
+    found = [s for s in find_sources(raw_folder, Images.SCANS).sources if s.split == "train"]
     assert sources(dataset, "train") == [s.path.relative_to(raw_folder).as_posix() for s in found]
     np.testing.assert_array_equal(
         dataset.array("train")[0], np.asarray(Image.open(first_slice(raw_folder)))

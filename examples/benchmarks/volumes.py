@@ -1,0 +1,56 @@
+"""Volumes as one file against the files of their slices, and how long they take.
+
+python examples/benchmarks/volumes.py scan.nii.gz ...
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import oasisvq
+from oasisvq.codec import container
+from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.scans import Scan, read_scan
+
+
+def slice_bytes(codec: Codec, scan: Scan, wish: Wish) -> int:
+    """Bytes of the files that the slices have as images, each stretched to its own 16-bit range."""
+    total = 0
+    for plane in scan.planes:
+        low, high = float(plane.min()), float(plane.max())
+        grey = np.rint((plane - low) * (65_535 / max(high - low, 1e-9))).astype(np.uint16)
+        total += len(codec.encode_scan(Scan(grey[None]), wish))
+    return total
+
+
+def main() -> None:
+    """Print one row a volume."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("volumes", type=Path, nargs="+")
+    parser.add_argument("-q", "--quality", type=int)
+    arguments = parser.parse_args()
+    codec = oasisvq.load()
+    wish = Wish(arguments.quality, content=Content.SCAN)
+    print(f"{torch.get_num_threads()} threads, quality {codec.check_levels(wish.levels)}")
+    print("volume                slices  original     bytes  as slices  smaller  encode s  decode s")
+    for path in arguments.volumes:
+        scan = read_scan(path)
+        started = time.perf_counter()
+        content = codec.encode_scan(scan, wish)
+        encoded = time.perf_counter()
+        file = container.read(content, str(path))
+        codec.decode_codes(codec.codes_of(file), str(path))
+        decoded = time.perf_counter()
+        single = slice_bytes(codec, scan, wish)
+        print(
+            f"{path.name:<20} {len(scan.planes):7} {path.stat().st_size:9,} {len(content):9,} "
+            f"{single:10,} {1 - len(content) / single:8.1%} {encoded - started:9.1f} "
+            f"{decoded - encoded:9.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Scan <-> the header of its file: shape, type, range and geometry. Never imports torch."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
+from oasisvq.codec.pixels import NOTHING, Window
+from oasisvq.codec.scans import Placement, Scan
+from oasisvq.errors import CodesFileError, ImageError
+
+
+def header_of(
+    scan: Scan,
+    coder: Coder,
+    *,
+    labels: tuple[int, ...] = (),
+    stride: int = 0,
+    window: Window = NOTHING,
+    levels: int = 0,
+    codebook_size: int = 0,
+    intensity: tuple[float, float] = (0, 0),
+    fingerprint: bytes = b"",
+    ranges: tuple[tuple[int, int], ...] = (),
+) -> CodesHeader:
+    """The header of a scan's file; what only a model needs is left out for labels."""
+    placed, slices = scan.placement, len(scan.planes)
+    volume = None
+    if placed is not None:
+        geometry = placed.geometry
+        volume = VolumeHeader(slices, placed.slicing, geometry.form, geometry.content, ranges)
+    return CodesHeader(
+        coder=coder,
+        kind=Kind.IMAGE if placed is None else Kind.VOLUME,
+        sample_type=SampleType[scan.planes.dtype.name.upper()],
+        shape=(scan.planes.shape[1], scan.planes.shape[2]),
+        stride=stride,
+        window=window,
+        levels=levels,
+        codebook_size=codebook_size,
+        intensity=intensity,
+        fingerprint=fingerprint,
+        volume=volume,
+        labels=labels,
+    )
+
+
+def slice_ranges(
+    planes: NDArray[np.generic], intensity: tuple[float, float]
+) -> tuple[tuple[int, int], ...]:
+    """Darkest and brightest value of each plane, outwards to `RANGE_UNITS`; equal if it is constant."""
+    low, high = intensity
+    step = (high - low) / RANGE_UNITS
+    ranges = []
+    for plane in planes:
+        darkest, brightest = ((float(end) - low) / step for end in (plane.min(), plane.max()))
+        if darkest == brightest:
+            ranges.append((round(darkest), round(darkest)))
+        else:
+            ranges.append((math.floor(darkest), min(math.ceil(brightest), RANGE_UNITS)))
+    return tuple(ranges)
+
+
+def placement_of(header: CodesHeader, name: str) -> Placement | None:
+    """How the planes of a volume lie.
+
+    Raises:
+        CodesFileError: its geometry does not fit its shape.
+    """
+    volume = header.volume
+    if volume is None:
+        return None
+    shape = header.slices, *header.shape
+    try:
+        geometry = volume.geometry
+    except ImageError as error:
+        raise CodesFileError(f"{name}: damaged: {error}") from error
+    stored = (*geometry.shape, 1)[:3] if len(geometry.shape) >= 2 else ()
+    expected = tuple(shape[volume.slicing.axes.index(axis)] for axis in range(3))
+    extra = geometry.shape[3:]
+    if stored != expected or any(side != 1 for side in extra):
+        raise CodesFileError(
+            f"{name}: damaged: a header of {geometry.shape} voxels, expected {expected}"
+        )
+    if geometry.dtype.newbyteorder("=") != header.sample_type.dtype:
+        raise CodesFileError(
+            f"{name}: damaged: a header of {geometry.dtype}, expected {header.sample_type.name}"
+        )
+    return Placement(geometry, volume.slicing)

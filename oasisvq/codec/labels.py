@@ -1,0 +1,461 @@
+"""Labels <-> payload, without loss: tissue maps and other segmentations. Never imports torch.
+
+Shapes: S slices (an image is one), H×W image, n voxels asked about at once, m inputs.
+
+A map of L labels is coded as ranks 0..L-1 into the sorted list of them; where L is 1, the payload is
+empty. All of it is yes-or-no questions, written as in `entropy` by the range coder: "yes" takes s + 1
+of 2^24 shares, "no" the others, where `_tables` gives s for a logit. Logits are integers, one step
+multiplies the odds by 257/256, and those beyond ±3072 count as ±3072. Divisions round down.
+
+**The box.** First, and one past the last, slice, row and column that hold a rank other than 0 (zeros
+where none does): six numbers, each in as many bits as its side takes, most significant first, all
+bits of an axis asked at logit 0. Only the box is coded further; outside of it all ranks are 0.
+
+**The order.** In the box, the voxels of slice z, row y and column x with equal x + 3y + 7z form a
+wavefront. Wavefronts follow each other, and voxels in one are in the order of z, then y. So all the
+neighbours listed in `_IMAGE` (in `_VOLUME` where S > 1) are known before a wavefront begins. Each
+step asks its question of all its voxels, then learns from the answers, then the next step begins.
+
+1. Voxels whose neighbours are all alike: "is it that rank?", by counts with that rank for context,
+   which begin at 1 no and 500 yes. A no leads to step 3.
+2. Other voxels, in up to four turns: "is it the candidate?", which is the rank of the first of the
+   first four neighbours that was not denied yet. A no leads to the next turn, or, once the ranks of
+   all four are denied, to step 3. The logit is a weighted sum of inputs / 2^16. Inputs are 256 for
+   each neighbour equal to the candidate, 0 for each other; the logit of counts, whose context is the
+   ranks of the first 4 neighbours (10 where S > 1), the candidate and the turn, from 0; and 128.
+   Weights are those of one of 16 sets: 1 if the second neighbour is equal to the candidate, plus 2
+   if the third is, plus 4 if the fourth is, plus 8 from the second turn on. They begin at 2^12 times
+   the int8 of `_Design.start`, set by set in the order of the inputs, written as by `b85encode` of
+   Python. With e = ((yes: 2^24 - 2, no: 0) - s) / 2^8 and g the sum of e times input over
+   the c voxels that used a set, each of its weights grows by (g * 64 / max(c, 64) + 2^16) / 2^17 and
+   is then kept within ±2^20.
+3. Voxels that were neither, those from step 1 first, then those from each turn: the bits of the
+   rank, as many as L-1 takes, most significant first, each asked of all these voxels before the next,
+   "is it 1?". By counts, whose context is a 1 followed by the bits so far, and the ranks of the
+   first two neighbours. Not asked where one answer would leave no rank that is below L and is not
+   that of one of the first four neighbours.
+
+**Counts.** The logit of a context is log(yes) - log(no), by the logarithm of `_tables`. Counts begin
+at 0 unless said otherwise, each answer adds 1, and then both counts of a context are halved until
+their sum is at most 255 (65,535 in step 1). In steps 2 and 3 a context of numbers a, b, c .. is the
+upper 18 bits of aM + bM² + cM³ .. modulo 2^32, where M = 0x9E3779B1.
+"""
+
+import base64
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.entropy import RangeDecoder, RangeEncoder
+from oasisvq.errors import CodesFileError
+
+Ranks = NDArray[np.uint16]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Box = list[tuple[int, int]]  # first and past the last, by axis
+
+_SHARES_OF_BOTH = 2**24 - 2
+_UNIT = 256  # odds grow by 1/256 with each step of a logit
+_STEPS = 3072  # further from 0, a logit says no more
+_EQUAL, _CONSTANT = 256, 128  # inputs of the mixing: 1 and 1/2 in natural logarithms
+_WEIGHT_SHIFT = 16
+_LARGEST_WEIGHT = 2**20
+_RATE_SHIFT = 17
+_ENOUGH = 64  # so many voxels move weights at full rate; more, as their mean does
+_SETS = 16
+_EVERY_SET = np.arange(_SETS, dtype=np.int64)[:, None]
+_SET_BITS = np.array([1, 2, 4], np.int64)
+_HASH_BITS = 18
+_CANDIDATES = 4
+
+Neighbours = tuple[tuple[int, int, int], ...]  # each by slice, row and column from the voxel
+_IMAGE: Neighbours = (
+    *((0, 0, -1), (0, -1, 0), (0, -1, 1), (0, -1, -1), (0, 0, -2), (0, -2, 0), (0, -1, 2)),
+    *((0, -2, 1), (0, -2, -1), (0, -1, -2), (0, -2, -2), (0, -2, 2), (0, 0, -3), (0, -3, 0)),
+    *((0, -1, -3), (0, -3, -1), (0, -3, 1), (0, -2, 3), (0, -2, -3)),
+)
+_VOLUME: Neighbours = (
+    *((0, 0, -1), (0, -1, 0), (-1, 0, 0), (0, -1, 1), (0, -1, -1), (-1, 0, 1), (-1, 1, 0)),
+    *((-1, 0, -1), (-1, -1, 0), (-1, 1, 1), (-1, 1, -1), (-1, -1, 1), (-1, -1, -1), (-1, 0, 2)),
+    *((-1, 2, 0), (-2, 0, 0), *_IMAGE[4:]),
+)
+_LAGS = (7, 3, 1)  # of slices, rows, columns: the least for which every neighbour comes before
+_MARGINS = ((2, 0), (3, 2), (3, 3))  # how far neighbours reach beyond the box
+_MULTIPLIERS = np.array([pow(0x9E3779B1, power, 2**32) for power in range(1, 13)], np.uint32)
+
+
+class _Design(NamedTuple):
+    """What differs between images and volumes.
+
+    The start is what the weights came to on the training segmentations of OASIS (1,600 slices; 80
+    stacks of 32), coded here one after the other without starting anew, as their mean over the
+    later half. Other maps gain by it too: only which neighbours are equal enters, not their labels.
+    """
+
+    neighbours: Neighbours
+    in_context: int
+    start: str
+
+
+_FOR_IMAGES = _Design(
+    _IMAGE,
+    4,
+    "4*&oF_4pj|1@rFi0|NXC0RQ|22M7oN0RR00>;eG*@&pG11Nr~~3IrAa76AJ066^x*`uYI;`v~>{{ssvP3kv}903ZhU`2Fz!{"
+    "sH<2`~e051^@sC_2>xy^9}O&{rm{{2m%BI0}~Sf6ZYN)^alO`^ZEJy2loa81PKWM2?+!42JiF+`TG9=1pN2{0R#mQ5D*ab0U"
+    "!7O`Tgkq0Q~^~`2_|D0000000000000000000000008000*N00962^alX{{Q>|11^55~2nzrJ5&!`95CQ%H0rmp<1N{E{0}l"
+    "lN4-WtV^#la_0`~p~^$Gs_{Q?pM0000Q`S1n!{s092_w@St^#lG94FD4W6Z-uE?Fjn+`S|+z|M39(4+#JO1qA{D1OfvC0|Np"
+    "A0|NpB0|^2E2?+`P1PlQL`Stq&{s8{_{r?aF",
+)
+_FOR_VOLUMES = _Design(
+    _VOLUME,
+    10,
+    "1ONa47zYIe2m|~4@&E_t_U#J$`uF(u0RH~{1p)yK0tE#C02K!V1O)yQ{q6z@=l1LY`U3y~^Zon)1o{L63IYWH1ppcc1`!4Y{"
+    "P*(-0r2+f2mbr}_V@k#0Q&|2{|f^O3JL%U4GIPZ1OV&_`w8y&>H_}(`~UI!`~C#_1OW*J4*&oU3I+}R1qS!+`uqp+`|}F)`1"
+    "btz{r>#{`v3q32nq@S3I_-W1PlTM^6vx!<?sRy{{a90@%#V(00R313Iz@T4h{(l2?hZJ1^e^>{P_Ft2=4du`}+O={sQ>{00#"
+    "#P3kwSb2MYrQ1^@X20t4&#015#9{QdU&{{H>|`2-3E0000000000000000000000000000000000000008000dD00#^T0{sj"
+    "H1p5dL{Qdm_^9B6=`~3a<0r&v^5C#AM8UPRl1qK8I`S1Ju{Pz3$2>|{80Q~#<{QUm@{u2!V3JL%R3JU}S4gdKE0}1{B{s8#}"
+    "00I60|NjE{{{RaG0000E0t5*J1Ox^B0|E&E0sII4{{aF10{sI1{Qm+K2LK2F2p0$r4g3oV^Y;r6^8oq+0{{O0{RR2}`~Lj_7"
+    "6bqQ3kv}Q1qcWJ3<ClG0sH{~1Oov90saC30s#U30uBWL4h{|v{|5&C00sd1`Umm>{Q(030s;O6`U3s@{R0vQ",
+)
+
+_MOST_LABELS = {2: 64, 3: 256}  # by dimensions
+_LEAST_FLATNESS = 0.65
+
+
+def encode_labels(ranks: NDArray[np.unsignedinteger[Any]], count: int) -> bytes:
+    """Ranks (S, H, W), each in 0..count-1 with count from 1 to 65,535, to a payload."""
+    assert 1 <= count <= 65_535
+    assert not ranks.size or ranks.max() < count
+    writer = _Writer()
+    if count > 1 and ranks.size:
+        _walk(ranks.astype(np.uint16, order="C"), count, writer)
+    return writer.encoder.finish()
+
+
+def decode_labels(payload: bytes, shape: tuple[int, int, int], count: int) -> Ranks:
+    """The inverse of `encode_labels`: an array of that shape (S, H, W).
+
+    Raises:
+        CodesFileError: the payload is not what these ranks are coded to.
+    """
+    reader = _Reader(payload)
+    ranks = np.zeros(shape, np.uint16)
+    if count > 1 and ranks.size:
+        ranks = _walk(ranks, count, reader)
+    if reader.encoder.finish() != payload:
+        raise CodesFileError("the payload does not end where its labels end")
+    return ranks
+
+
+def looks_like_labels(array: NDArray[Any]) -> bool:
+    """Whether an image (H, W) or volume (S, H, W) is a map of labels rather than a scan.
+
+    Labels are whole numbers, from 2 to 64 of them in an image and to 256 in a volume, and mostly a
+    voxel has the label of the one beside it: 65 % of the pairs in a row that are not both of the
+    most frequent value are equal. In OASIS, tissue maps have 82 % and more, scans at most 10 %, and
+    scans cut down to 16 grey levels at most 60 %.
+    """
+    slices = array if array.ndim == 3 else array[None]
+    numbers: dict[Any, int] = {}
+    for plane in slices:  # one at a time, for memory
+        values, counts = np.unique(plane, return_counts=True)
+        if len(values) > _MOST_LABELS[array.ndim] or not np.isfinite(values).all():
+            return False
+        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
+            if value != int(value):
+                return False
+            numbers[value] = numbers.get(value, 0) + number
+        if len(numbers) > _MOST_LABELS[array.ndim]:
+            return False
+    if len(numbers) < 2:
+        return False
+    ground = max(numbers, key=lambda value: numbers[value])
+    pairs = flat = 0
+    for plane in slices:
+        left, right = plane[:, :-1], plane[:, 1:]
+        equal = left == right
+        counted = ~(equal & (left == ground))
+        pairs += int(np.count_nonzero(counted))
+        flat += int(np.count_nonzero(counted & equal))
+    return flat >= _LEAST_FLATNESS * pairs > 0
+
+
+class _Coder(Protocol):
+    """Gets answers: a writer is told them and gives them back, a reader finds them in the payload."""
+
+    def ask(self, answers: Booleans, logits: Integers) -> Booleans: ...
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.encoder = RangeEncoder()
+
+    def ask(self, answers: Booleans, logits: Integers) -> Booleans:
+        self.encoder.put(answers.astype(np.uint8), _frequencies(logits))
+        return answers
+
+
+class _Reader:
+    """Encodes again what it decodes, to tell whether the payload is the encoder's."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.encoder, self._decoder = RangeEncoder(), RangeDecoder(payload)
+
+    def ask(self, answers: Booleans, logits: Integers) -> Booleans:
+        frequencies = _frequencies(logits)
+        try:
+            taken = self._decoder.take(frequencies)
+        except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
+            raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
+        self.encoder.put(taken, frequencies)
+        found: Booleans = taken != 0
+        return found
+
+
+def _tables() -> tuple[Integers, Integers]:
+    """Shares of yes for logits -3072..3072, and the logarithm of each count.
+
+    In whole numbers throughout: no machine's `exp` or `log` decides a bit.
+
+    Odds are in 2^32ths: o(0) = 2^32, o(i + 1) = o(i) + o(i) / 256. The shares are (2^24 - 2) o(i) /
+    (o(i) + 2^32) for logit i, and for -i what this leaves of 2^24 - 2. The logarithm of a count c is
+    the last i up to 3072 with o(i) <= (5c + 2) 2^31: that of (c + 0.4) / 0.4.
+    """
+    odds = [2**32]
+    for _ in range(_STEPS):
+        odds.append(odds[-1] + odds[-1] // _UNIT)
+    likely = [_SHARES_OF_BOTH * each // (each + 2**32) for each in odds]
+    unlikely = [_SHARES_OF_BOTH - each for each in likely[:0:-1]]
+    thresholds = (5 * np.arange(2**16, dtype=np.int64) + 2) << 31
+    logarithms = np.searchsorted(np.array(odds, np.int64), thresholds, side="right") - 1
+    return np.array(unlikely + likely, np.int64), logarithms.astype(np.int64)
+
+
+_SHARES, _LOGARITHMS = _tables()
+
+
+def _shares(logits: Integers) -> Integers:
+    shares: Integers = _SHARES.take(logits + _STEPS, mode="clip")
+    return shares
+
+
+def _frequencies(logits: Integers) -> Integers:
+    """Of no and yes: (n, 2)."""
+    frequencies = np.empty((len(logits), 2), np.int64)
+    frequencies[:, 1] = _shares(logits)
+    np.subtract(_SHARES_OF_BOTH, frequencies[:, 1], out=frequencies[:, 0])
+    return frequencies
+
+
+def _hashed(numbers: NDArray[np.uint32]) -> Integers:
+    """Contexts of several numbers each: (n, numbers) -> (n,)."""
+    products = numbers * _MULTIPLIERS[: numbers.shape[1]]
+    hashes: NDArray[np.uint32] = products.sum(axis=1, dtype=np.uint32) >> np.uint32(32 - _HASH_BITS)
+    return hashes.astype(np.int64)
+
+
+class _Counts:
+    """How often no and yes were the answers in each context."""
+
+    def __init__(self, contexts: int, most: int = 255, start: tuple[int, int] = (0, 0)) -> None:
+        self._counts = np.zeros((contexts, 2), np.int64)
+        if any(start):  # else the pages that no context touches are never allocated
+            self._counts[:] = start
+        self._most = most
+
+    def logits(self, contexts: Integers) -> Integers:
+        logarithms = _LOGARITHMS[self._counts[contexts]]
+        logits: Integers = logarithms[:, 1] - logarithms[:, 0]
+        return logits
+
+    def learn(self, contexts: Integers, answers: Booleans) -> None:
+        np.add.at(self._counts.reshape(-1), 2 * contexts + answers, 1)
+        full = contexts
+        while (full := full[self._counts[full].sum(axis=1) > self._most]).size:
+            self._counts[full] >>= 1  # once for a context, however often it is in `full`
+
+    def ask(self, coder: _Coder, contexts: Integers, answers: Booleans) -> Booleans:
+        answers = coder.ask(answers, self.logits(contexts))
+        self.learn(contexts, answers)
+        return answers
+
+
+class _Mixing:
+    """Answers by a weighted sum of what each neighbour and the counts say."""
+
+    def __init__(self, start: str) -> None:
+        table = np.frombuffer(base64.b85decode(start), np.int8).reshape(_SETS, -1)
+        self._weights = table.astype(np.int64) << 12
+        self._counts = _Counts(2**_HASH_BITS)
+
+    def ask(
+        self, coder: _Coder, equal: Booleans, sets: Integers, contexts: Integers, answers: Booleans
+    ) -> Booleans:
+        inputs = np.empty((len(equal), equal.shape[1] + 2), np.int64)
+        np.multiply(equal, _EQUAL, out=inputs[:, :-2])
+        inputs[:, -2] = self._counts.logits(contexts)
+        inputs[:, -1] = _CONSTANT
+        logits = np.einsum("nm,nm->n", self._weights[sets], inputs) >> _WEIGHT_SHIFT
+        answers = coder.ask(answers, logits)
+        self._counts.learn(contexts, answers)
+
+        errors = (answers * _SHARES_OF_BOTH - _shares(logits)) >> 8
+        members = (sets == _EVERY_SET).astype(np.float64)  # (sets, n)
+        # float64 holds these sums of whole numbers exactly, in whichever order they are made
+        gradients = (members @ (errors[:, None] * inputs).astype(np.float64)).astype(np.int64)
+        users = np.maximum(members.sum(axis=1), _ENOUGH).astype(np.int64)[:, None]
+        self._weights += (gradients * _ENOUGH // users + 2 ** (_RATE_SHIFT - 1)) >> _RATE_SHIFT
+        np.minimum(self._weights, _LARGEST_WEIGHT, out=self._weights)
+        np.maximum(self._weights, -_LARGEST_WEIGHT, out=self._weights)
+        return answers
+
+
+class _Voxels(NamedTuple):
+    """Voxels of a wavefront, and the ranks (n, neighbours) around each."""
+
+    at: Integers
+    around: Ranks
+
+    def only(self, chosen: Booleans) -> "_Voxels":
+        return _Voxels(self.at[chosen], self.around[chosen])
+
+
+class _Walk:
+    """The three steps, over the ranks as far as they are known. A writer knows them all."""
+
+    def __init__(self, known: Ranks, design: _Design, count: int, coder: _Coder) -> None:
+        self._known, self._coder, self._count = known, coder, count
+        self._mixing, self._in_context = _Mixing(design.start), design.in_context
+        self._uniform = _Counts(count, 2**16 - 1, (1, 500))
+        self._bits = _Counts(2**_HASH_BITS)
+
+    def uniform(self, voxels: _Voxels) -> _Voxels:
+        """Step 1; returns those that are left to step 3."""
+        ranks = voxels.around[:, 0]
+        is_it = self._known[voxels.at] == ranks
+        is_it = self._uniform.ask(self._coder, ranks.astype(np.int64), is_it)
+        self._known[voxels.at[is_it]] = ranks[is_it]
+        return voxels.only(~is_it)
+
+    def mixed(self, voxels: _Voxels) -> list[_Voxels]:
+        """Step 2; returns those that are left to step 3, by turn."""
+        left = []
+        open_ = np.ones((len(voxels.at), _CANDIDATES), np.bool_)  # not denied yet
+        turn = 0
+        while voxels.at.size:
+            candidates = voxels.around[np.arange(len(open_)), open_.argmax(axis=1)]
+            is_it = self._mixed_turn(voxels, candidates, turn)
+            if is_it.all():
+                break
+            missed = ~is_it
+            open_ = (open_ & (voxels.around[:, :_CANDIDATES] != candidates[:, None]))[missed]
+            voxels = voxels.only(missed)
+            has_candidate = open_.any(axis=1)
+            left.append(voxels.only(~has_candidate))
+            voxels, open_ = voxels.only(has_candidate), open_[has_candidate]
+            turn += 1
+        return left
+
+    def _mixed_turn(self, voxels: _Voxels, candidates: Ranks, turn: int) -> Booleans:
+        equal = voxels.around == candidates[:, None]
+        sets = equal[:, 1:4] @ _SET_BITS + 8 * (turn > 0)
+        numbers = np.empty((len(equal), self._in_context + 2), np.uint32)
+        numbers[:, :-2] = voxels.around[:, : self._in_context]
+        numbers[:, -2], numbers[:, -1] = candidates, turn
+        is_it = self._known[voxels.at] == candidates
+        is_it = self._mixing.ask(self._coder, equal, sets, _hashed(numbers), is_it)
+        self._known[voxels.at[is_it]] = candidates[is_it]
+        return is_it
+
+    def others(self, voxels: _Voxels) -> None:
+        """Step 3."""
+        known = self._known[voxels.at].astype(np.int64)
+        denied = np.sort(voxels.around[:, :_CANDIDATES].astype(np.int64), axis=1)
+        denied[:, 1:][denied[:, 1:] == denied[:, :-1]] = -1  # so that each counts once
+        ranks = np.zeros(len(known), np.int64)  # the least with the bits so far
+        width = (self._count - 1).bit_length()
+        for place in range(width - 1, -1, -1):
+            half = 1 << place
+            zero = (denied >= ranks[:, None]) & (denied < ranks[:, None] + half)
+            one = (denied >= ranks[:, None] + half) & (denied < ranks[:, None] + 2 * half)
+            can_be_zero = zero.sum(axis=1) < np.minimum(half, self._count - ranks)
+            can_be_one = one.sum(axis=1) < np.minimum(half, self._count - ranks - half)
+            if not (can_be_zero | can_be_one).all():
+                raise CodesFileError("the payload denies a voxel every label")
+            is_one = ~can_be_zero
+            asked = can_be_zero & can_be_one
+            if asked.any():
+                numbers = np.empty((np.count_nonzero(asked), 3), np.uint32)
+                numbers[:, 0] = (ranks[asked] + 2**width) >> (place + 1)  # a 1 and the bits so far
+                numbers[:, 1:] = voxels.around[asked, :2]
+                answers = (known[asked] & half) != 0
+                is_one[asked] = self._bits.ask(self._coder, _hashed(numbers), answers)
+            ranks += is_one * half
+        self._known[voxels.at] = ranks
+
+
+def _walk(ranks: Ranks, count: int, coder: _Coder) -> Ranks:
+    """Code ranks (S, H, W): a writer is given them, a reader zeros. Returns the ranks."""
+    box = _code_box(_box(ranks), ranks.shape, coder)
+    inside = tuple(slice(first, past) for first, past in box)
+    known = np.pad(ranks[inside], _MARGINS)
+    design = _FOR_VOLUMES if len(ranks) > 1 else _FOR_IMAGES
+    strides = np.array([known[0].size, known.shape[2], 1], np.int64)
+    reach = np.array(design.neighbours, np.int64) @ strides
+    flat = known.reshape(-1)
+    walk = _Walk(flat, design, count, coder)
+    for at in _wavefronts(ranks[inside].shape, strides):
+        voxels = _Voxels(at, flat[at[:, None] + reach])
+        is_uniform = (voxels.around == voxels.around[:, :1]).all(axis=1)
+        left = []
+        if is_uniform.any():
+            left.append(walk.uniform(voxels.only(is_uniform)))
+        if not is_uniform.all():
+            left += walk.mixed(voxels.only(~is_uniform))
+        if any(each.at.size for each in left):
+            walk.others(_Voxels(*(np.concatenate(arrays) for arrays in zip(*left, strict=True))))
+    coded = np.zeros_like(ranks)
+    (above, _), (before, after), (left_of, right_of) = _MARGINS
+    coded[inside] = known[above:, before:-after, left_of:-right_of]
+    if _box(coded) != box:
+        raise CodesFileError("the payload's box is larger than what it holds")
+    return coded
+
+
+def _wavefronts(shape: tuple[int, ...], strides: Integers) -> Iterator[Integers]:
+    """Where the voxels of each wavefront of a box lie in the padded array, laid flat."""
+    slices, rows, columns = shape
+    if 0 in shape:
+        return
+    z, y = np.arange(slices, dtype=np.int64)[:, None], np.arange(rows, dtype=np.int64)
+    lag = _LAGS[0] * z + _LAGS[1] * y
+    (above, _), (before, _), (beside, _) = _MARGINS
+    start = (z + above) * strides[0] + (y + before) * strides[1] + beside - lag
+    for front in range(int(lag[-1, -1]) + columns):
+        at = start[(lag <= front) & (front < lag + columns)] + front
+        if at.size:
+            yield at
+
+
+def _box(ranks: Ranks) -> Box:
+    """Of the ranks that are not 0; of nothing, zeros."""
+    ends = []
+    for axis in range(3):
+        filled = np.flatnonzero(ranks.any(axis=tuple({0, 1, 2} - {axis})))
+        ends.append((int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0))
+    return ends
+
+
+def _code_box(box: Box, shape: tuple[int, ...], coder: _Coder) -> Box:
+    coded = []
+    for ends, side in zip(box, shape, strict=True):
+        width = side.bit_length()
+        bits = np.array([end >> place & 1 for end in ends for place in range(width - 1, -1, -1)])
+        bits = coder.ask(bits != 0, np.zeros(2 * width, np.int64)).reshape(2, width)
+        first, past = (int("".join("01"[bit] for bit in row.tolist()), 2) for row in bits)
+        if not first <= past <= side:
+            raise CodesFileError(f"the payload's box goes from {first} to {past}, of a side of {side}")
+        coded.append((first, past))
+    return coded

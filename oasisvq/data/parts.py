@@ -1,0 +1,216 @@
+"""Slices of one volume on their way to the dataset: made in parallel, kept in a file, found again.
+
+A part is the outcome of one volume, or of one stack of images, in a work folder beside the output. Its
+name depends on the files' names, sizes and dates and on every setting, so a run that was interrupted
+finds what it had done, and nothing that is out of date.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.volumes import partner, volume_suffix
+from oasisvq.data.layouts import Images
+from oasisvq.data.recipe import Recipe
+from oasisvq.data.slices import Cut, cut_stack, cut_volume
+from oasisvq.data.sources import Source
+from oasisvq.errors import DatasetError, OasisVQError
+
+VERSION = 1  # of how slices are cut; another one makes parts of before useless
+_BYTES_PER_JOB = 2**25  # of sources that are worth another process
+_AHEAD = 3  # parts asked for at a time, for each process
+
+
+@dataclass(frozen=True)
+class Part:
+    """One unit of work: a volume, or the images of one session.
+
+    Attributes:
+        sources: one volume, or the images in order.
+        path: the file for its slices.
+    """
+
+    sources: tuple[Source, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How parts are made; it travels to the processes that make them."""
+
+    images: Images
+    size: int
+    recipe: Recipe
+    whole: bool
+
+    def part(self, sources: tuple[Source, ...], folder: Path) -> Part:
+        """The part of these sources in a work folder."""
+        told = [
+            VERSION,
+            self.images.value,
+            self.size,
+            str(self.recipe.slices),
+            self.recipe.percentiles,
+            [
+                (
+                    s.name,
+                    s.slice_number,
+                    s.variant.axis_codes,
+                    _states(s.path),
+                    s.guide and _states(s.guide),
+                )
+                for s in sources
+            ],
+        ]
+        name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+        return Part(sources, folder / f"{name}.npz")
+
+    def cut(self, sources: tuple[Source, ...]) -> Cut:
+        """The slices of a volume or stack.
+
+        Raises:
+            OasisVQError: it cannot be read, or is unusable.
+        """
+        first = sources[0]
+        if first.slice_number is None:
+            return cut_volume(
+                first.path, self.images, self.size, self.recipe, first.variant.axis_codes, first.guide
+            )
+        paths = [source.path for source in sources]
+        numbers = [source.slice_number or 0 for source in sources]
+        return cut_stack(paths, numbers, self.images, self.size, self.recipe, self.whole)
+
+    def make(self, part: Part) -> OasisVQError | None:
+        """Make one part and write it; gives back why it could not be made."""
+        try:
+            cut = self.cut(part.sources)
+        except OasisVQError as error:
+            return error
+        write_cut(cut, part.path)
+        return None
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a volume or image: both of a pair, as far as they are there."""
+    suffix = volume_suffix(path)
+    is_pair = suffix is not None and suffix.startswith((".hdr", ".img"))
+    return [each for each in ([path, partner(path)] if is_pair else [path]) if each.is_file()]
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes of a volume or image, of a pair those of both files."""
+    return sum(each.stat().st_size for each in files_of(path))
+
+
+def _states(path: Path) -> list[tuple[int, int]]:
+    states = [each.stat() for each in files_of(path)]
+    return [(state.st_size, state.st_mtime_ns) for state in states]
+
+
+def write_cut(cut: Cut, path: Path) -> None:
+    """Write slices to a part file, whole or not at all.
+
+    It is not forced to the disk: what a power cut leaves fails its checksum and is made again.
+    """
+    facts = json.dumps(cut._replace(planes=None)._asdict()).encode()  # type: ignore[arg-type]
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with temporary.open("wb") as stream:
+        np.savez(stream, facts=np.frombuffer(facts, np.uint8), planes=cut.planes)
+    temporary.replace(path)
+
+
+def read_cut(path: Path, with_planes: bool) -> Cut | None:
+    """The slices of a part file, or only what is known of them; None where it is missing or damaged."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as part:
+            facts = json.loads(part["facts"].tobytes())
+            planes: NDArray[np.uint8] = part["planes"] if with_planes else np.empty((0, 0, 0), np.uint8)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    low_high = facts["intensity"]
+    return Cut(
+        planes,
+        facts["numbers"],
+        [(height, width) for height, width in facts["shapes"]],
+        facts["places"],
+        low_high and (low_high[0], low_high[1]),
+        tuple(facts["labels"]),
+        facts["axis_codes"],
+        tuple(facts["voxel_size"]),
+        facts["is_guessed"],
+        tuple(facts["errors"]),
+    )
+
+
+def sensible_jobs(sources: Iterable[Source]) -> int:
+    """Processes for this work: one a processor, but none for a few megabytes."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    work = sum(bytes_of(source.path) for source in sources)
+    return max(1, min(processors or 1, work // _BYTES_PER_JOB))
+
+
+def make_parts(
+    maker: Maker, parts: list[Part], jobs: int
+) -> Generator[tuple[Part, OasisVQError | None], None, None]:
+    """Make parts in some processes; each part comes with why it could not be made, as it is done.
+
+    Raises:
+        DatasetError: a process was ended from outside.
+        OSError: a part cannot be written.
+    """
+    if jobs <= 1:
+        yield from ((part, maker.make(part)) for part in parts)
+        return
+    # spawned, not forked: threads and their locks do not survive a fork
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _follow_the_parent)
+    try:
+        yield from _in_order_of_end(pool, maker.make, parts, jobs * _AHEAD)
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a process that cuts volumes was ended from outside, perhaps for want of memory; run again "
+            f"with fewer than --jobs {jobs}"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order_of_end(
+    pool: ProcessPoolExecutor,
+    make: Callable[[Part], OasisVQError | None],
+    parts: list[Part],
+    ahead: int,
+) -> Iterator[tuple[Part, OasisVQError | None]]:
+    running: dict[Future[OasisVQError | None], Part] = {}
+    for part in parts:
+        running[pool.submit(make, part)] = part
+        if len(running) >= ahead:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+
+
+def _follow_the_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end_with_it, daemon=True).start()

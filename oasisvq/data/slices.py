@@ -1,0 +1,405 @@
+"""A volume, or a stack of images -> axial slices of grey levels.
+
+Shapes: N slices, H×W slice: rows left–right, columns back–front, slices from below, 1 mm a pixel.
+
+A volume gets one scale of intensities: percentiles of its foreground become black and white, so that
+grey levels of its slices compare. The foreground begins well below the middle between air and head,
+since fluid in the head is dark too: on the PNG slices at 20 of 255, what `score` calls foreground.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from oasisvq.codec.geometry import Form, Geometry, slicing_by
+from oasisvq.codec.scans import read_image
+from oasisvq.codec.volumes import read_volume
+from oasisvq.data.layouts import Images
+from oasisvq.data.recipe import Recipe, Slices
+from oasisvq.errors import DatasetError, ImageError, OasisVQError
+
+FIELD = 256  # millimetres to a side of a slice of --size 256, as in the PNG slices
+BRAIN_SHARE = 0.25  # of the largest slice's foreground; above the first such slice is little but scalp
+BRAIN_HEIGHT = 125  # millimetres from there down to where a head has only neck and jaw
+MAX_VALUE = 1e30
+MAX_SPAN = 2048  # millimetres to a side of a volume
+FOREGROUND_SHARE = 1 / 3  # of the way from black to the middle between air and head
+_SAME = 0.01  # millimetres by which a voxel may differ from 1 mm and stay as it is
+
+
+class Axial(NamedTuple):
+    """A volume as axial slices, still in its own voxels.
+
+    Attributes:
+        planes: (N, H, W) values as they are meant: scaled, and never NaN or infinite.
+        spacing: millimetres from slice to slice, row to row and column to column.
+        axis_codes: where the array's axes grow to.
+        voxel_size: millimetres along the array's axes.
+        is_guessed: whether the header leaves open which side is left.
+    """
+
+    planes: NDArray[Any]
+    spacing: tuple[float, float, float]
+    axis_codes: str
+    voxel_size: tuple[float, float, float]
+    is_guessed: bool
+
+
+class Cut(NamedTuple):
+    """Slices of one volume or stack.
+
+    Attributes:
+        planes: (N, size, size) uint8; of a label volume the labels.
+        numbers: of each slice: millimetres above the lowest, or the number in an image's name.
+        shapes: of each slice before it was brought to size.
+        places: of a stack, which of its files each slice is of.
+        intensity: the values that became black and white; None where none were changed.
+        labels: all labels of a label volume; empty otherwise.
+        axis_codes: where the volume's axes grow to; empty for images.
+        voxel_size: of the volume, millimetres; empty for images.
+        is_guessed: whether the volume's header leaves open which side is left.
+        errors: what could not be read of a stack.
+    """
+
+    planes: NDArray[np.uint8]
+    numbers: list[int]
+    shapes: list[tuple[int, int]]
+    places: list[int]
+    intensity: tuple[float, float] | None = None
+    labels: tuple[int, ...] = ()
+    axis_codes: str = ""
+    voxel_size: tuple[float, ...] = ()
+    is_guessed: bool = False
+    errors: tuple[str, ...] = ()
+
+
+def cut_volume(
+    path: Path,
+    images: Images,
+    size: int,
+    recipe: Recipe,
+    axis_codes: str | None = None,
+    guide: Path | None = None,
+) -> Cut:
+    """Cut a volume into slices.
+
+    Args:
+        path: the volume; of a pair either file.
+        images: what it holds.
+        size: pixels to a side of a slice.
+        recipe: which slices, and which percentiles become black and white.
+        axis_codes: where its axes grow to if it is Analyze; None: what the header says.
+        guide: a volume that lies over it and shows where the brain is.
+
+    Raises:
+        FileError: it, or its guide, is missing or unreadable.
+        ImageError: damaged, of no finite numbers, constant, or, as labels, not of 0 to 255.
+    """
+    axial = read_axial(path, axis_codes)
+    is_labels = images is Images.SEGMENTATIONS
+    labels = labels_of(axial.planes, path) if is_labels else ()
+    level = 0.0 if is_labels else foreground_level(axial.planes)
+    brain = axial.planes > level
+    if guide is not None:
+        other = read_axial(guide, axis_codes)
+        if other.planes.shape == axial.planes.shape:
+            brain = other.planes > other.planes.min()
+    numbers = slice_numbers(brain, axial.spacing[0], recipe.slices, path)
+    del brain
+    rows, columns = (
+        np.arange(_millimetres(side, step))
+        for side, step in zip(axial.planes.shape[1:], axial.spacing[1:], strict=True)
+    )
+    at = (np.array(numbers), rows, columns)
+    intensity = None
+    if is_labels:
+        planes = np.rint(nearest(axial.planes, axial.spacing, at)).astype(np.uint8)
+    else:
+        intensity = intensity_of(axial.planes, level, recipe.percentiles)
+        planes = np.rint(255 * linear(axial.planes, axial.spacing, at, intensity)).astype(np.uint8)
+    fitted = np.stack([fit_plane(fit_plane(p, max(size, FIELD), images), size, images) for p in planes])
+    shapes = [(len(rows), len(columns))] * len(numbers)
+    return Cut(
+        fitted,
+        numbers,
+        shapes,
+        [0] * len(numbers),
+        intensity,
+        labels,
+        axial.axis_codes,
+        axial.voxel_size,
+        axial.is_guessed,
+    )
+
+
+def read_axial(path: Path, axis_codes: str | None = None) -> Axial:
+    """Read a volume as axial slices.
+
+    Raises:
+        FileError, ImageError: see `cut_volume`.
+    """
+    volume = read_volume(path)
+    geometry = volume.geometry
+    is_corrected = axis_codes is not None and geometry.form is Form.ANALYZE
+    try:
+        codes = axis_codes if is_corrected and axis_codes else geometry.axis_codes
+    except ImageError as error:
+        raise ImageError(f"{path}: its affine does not say which axis is which; repair it") from error
+    slicing = slicing_by(codes, "axial")
+    values = _values(volume.voxels, geometry, path)
+    first, second, third = (geometry.zooms[axis] for axis in slicing.axes)
+    spacing = tuple(1.0 if abs(step - 1) < _SAME else step for step in (first, second, third))
+    planes = slicing.planes(values)
+    for side, step in zip(planes.shape, spacing, strict=True):
+        if not (np.isfinite(step) and step > 0 and 1 <= round(side * step) <= MAX_SPAN):
+            raise ImageError(
+                f"{path}: {side} voxels of {step:g} mm, expected 1 to {MAX_SPAN} mm to a side; "
+                "repair its header"
+            )
+    is_guessed = not is_corrected and geometry.codes == (0, 0)
+    return Axial(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
+
+
+def _values(voxels: NDArray[np.generic], geometry: Geometry, path: Path) -> NDArray[Any]:
+    """Stored voxels as the values they stand for.
+
+    Raises:
+        ImageError: some are NaN or infinite, or all are the same.
+    """
+    slope, intercept = geometry.scaling
+    values: NDArray[Any] = voxels
+    if (slope, intercept) != (1.0, 0.0):
+        values = voxels.astype(np.float32 if voxels.dtype.itemsize < 4 else np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            values *= slope
+            values += intercept
+    if values.dtype.kind == "f":
+        wrong = values.size - int(np.count_nonzero(np.abs(values) <= MAX_VALUE))
+        if wrong:
+            raise ImageError(
+                f"{path}: {wrong:,} of {values.size:,} voxels are NaN, infinite or beyond "
+                f"{MAX_VALUE:g}; expected intensities"
+            )
+    if values.min() == values.max():
+        raise ImageError(f"{path}: every voxel is {values.flat[0]:g}, expected an image")
+    return values
+
+
+def _millimetres(side: int, step: float) -> int:
+    return max(1, round(side * step))
+
+
+def labels_of(planes: NDArray[Any], path: Path) -> tuple[int, ...]:
+    """The labels of a label volume, rising.
+
+    Raises:
+        ImageError: other values than 0 to 255.
+    """
+    low, high = planes.min(), planes.max()
+    is_broken = planes.dtype.kind == "f" and bool((np.abs(planes - np.rint(planes)) > 1e-3).any())
+    if low < 0 or high > 255 or is_broken:
+        raise ImageError(
+            f"{path}: values from {low:g} to {high:g}, expected whole labels from 0 to 255; "
+            "number the labels anew, or pass --images scans"
+        )
+    return tuple(np.flatnonzero(np.bincount(np.rint(planes).astype(np.uint8).ravel())).tolist())
+
+
+def foreground_level(planes: NDArray[Any]) -> float:
+    """The value above which a voxel is head or brain, and no air."""
+    sample = planes[::2, ::2, ::2] if planes.size > 2**20 else planes
+    low, high = (float(end) for end in np.percentile(sample, (0.1, 99.9)))
+    if not low < high:
+        return float(planes.min())
+    counts, edges = np.histogram(sample.clip(low, high), 256, (low, high))
+    return _level_of(counts, (edges[1:] + edges[:-1]) / 2)
+
+
+def _level_of(counts: NDArray[np.integer[Any]], centres: NDArray[Any]) -> float:
+    """A third of the way to the middle between air and head, which Otsu's method tells apart."""
+    from skimage.filters import threshold_otsu
+
+    is_air = centres <= threshold_otsu(hist=(counts, centres))
+    air, head = (np.average(centres[part], weights=counts[part]) for part in (is_air, ~is_air))
+    return float(centres[0] + FOREGROUND_SHARE * ((air + head) / 2 - centres[0]))
+
+
+def intensity_of(
+    values: NDArray[Any], level: float, percentiles: tuple[float, float]
+) -> tuple[float, float]:
+    """The values that become black and white: percentiles of what is brighter than `level`."""
+    low, high = (float(end) for end in np.percentile(values[values > level], percentiles))
+    return (low, high) if low < high else (level, high)
+
+
+def slice_numbers(brain: NDArray[np.bool_], spacing: float, slices: Slices, path: Path) -> list[int]:
+    """Which slices to take, in millimetres above the lowest one.
+
+    The part with brain reaches from the first broad slice of `brain` (N, H, W) below its top down to
+    the last one, at most `BRAIN_HEIGHT`: below a head lies its neck.
+
+    Raises:
+        ImageError: the range that was asked for lies outside of the volume.
+    """
+    height = _millimetres(len(brain), spacing)
+    if slices.span:
+        first, last = slices.span[0], min(slices.span[1], height)
+        if first >= last:
+            raise ImageError(
+                f"{path}: {height} mm high, with none of the slices {slices}; choose others"
+            )
+        return list(range(first, last))
+    areas = np.count_nonzero(brain, axis=(1, 2))
+    solid = np.flatnonzero(areas >= max(1, BRAIN_SHARE * areas.max()))
+    top = min(height, round((solid[-1] + 1) * spacing))
+    bottom = max(round(solid[0] * spacing), top - BRAIN_HEIGHT, 0)
+    top = max(top, bottom + 1)
+    count = min(slices.number or top - bottom, top - bottom)
+    centres = bottom + (np.arange(count) + 0.5) * (top - bottom) / count
+    return [int(centre) for centre in centres]
+
+
+def _positions(at: NDArray[Any], step: float) -> NDArray[np.float64]:
+    """Where millimetres lie among voxels: both are counted from the edge, and meant in the middle."""
+    return (at + 0.5) / step - 0.5
+
+
+def nearest(
+    planes: NDArray[Any], spacing: tuple[float, float, float], at: tuple[NDArray[Any], ...]
+) -> NDArray[Any]:
+    """Values of the nearest voxels at millimetres along each of the three axes."""
+    for axis, (places, step) in enumerate(zip(at, spacing, strict=True)):
+        chosen = np.rint(_positions(places, step)).astype(int).clip(0, planes.shape[axis] - 1)
+        planes = planes.take(chosen, axis=axis)
+    return planes
+
+
+def linear(
+    planes: NDArray[Any],
+    spacing: tuple[float, float, float],
+    at: tuple[NDArray[Any], ...],
+    intensity: tuple[float, float],
+) -> NDArray[np.float32]:
+    """Trilinear values at millimetres along each of the three axes; `intensity` becomes 0 and 1.
+
+    Voxels smaller than a millimetre are averaged over it, with the same triangle.
+    """
+    operators = []
+    for places, step, side in zip(at, spacing, planes.shape, strict=True):
+        distance = np.abs(_positions(places, step)[:, None] - np.arange(side))
+        weights = np.maximum(0, 1 - distance / max(1, 1 / step))
+        operators.append((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    used = operators[0].any(axis=0)
+    low, high = intensity
+    shares = np.stack([_shares(plane, low, high) for plane in planes[used]])
+    # slices, then rows, then columns: each a product with a few weights per place
+    taken = np.tensordot(operators[0][:, used], shares, axes=1)
+    resampled: NDArray[np.float32] = np.clip(operators[1] @ taken @ operators[2].T, 0, 1)
+    return resampled
+
+
+def _shares(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    """`low` and what is darker to 0, `high` and what is brighter to 1."""
+    return ((plane.astype(np.float64).clip(low, high) - low) / (high - low)).astype(np.float32)
+
+
+def cut_stack(
+    paths: list[Path], numbers: list[int], images: Images, size: int, recipe: Recipe, whole: bool
+) -> Cut:
+    """Bring the images of one subject's slices to size; a bad one is left out and said.
+
+    Grey levels of 8 bits stay as they are. Those of 16 bits are scaled as a volume's are: by the
+    percentiles of the foreground of all slices of the stack.
+
+    Args:
+        paths: the images.
+        numbers: of the slices.
+        images: what they hold.
+        size: pixels to a side.
+        recipe: which percentiles become black and white.
+        whole: whether any bad image, or one of 16 bits, is an error.
+
+    Raises:
+        OasisVQError: there is no good image, or `whole` and a bad one.
+    """
+    errors: list[OasisVQError] = []
+    planes, shapes, places = [], [], []
+    intensity, depth = None, None
+    for place, path in enumerate(paths):
+        try:
+            plane = read_image(path).plane
+            is_deep = plane.dtype != np.uint8
+            if is_deep:
+                _refuse_deep(path, images, whole)
+            if depth not in (None, plane.dtype):
+                raise ImageError(f"{path}: {plane.dtype} beside slices of {depth}; convert it first")
+            depth = plane.dtype
+            if is_deep:
+                intensity = intensity or _intensity_of_stack(paths, recipe.percentiles)
+                plane = np.rint(255 * _shares(plane, *intensity))
+        except OasisVQError as error:
+            if whole:
+                raise
+            errors.append(error)
+            continue
+        planes.append(fit_plane(plane.astype(np.uint8), size, images))
+        shapes.append((plane.shape[0], plane.shape[1]))
+        places.append(place)
+    if not planes:
+        raise errors[0]
+    told = [numbers[place] for place in places]
+    problems = tuple(str(error) for error in errors)
+    return Cut(np.stack(planes), told, shapes, places, intensity, errors=problems)
+
+
+def _refuse_deep(path: Path, images: Images, whole: bool) -> None:
+    if whole:
+        raise DatasetError(f"{path}: a 16-bit slice, expected 8 bits in this layout")
+    if images is Images.SEGMENTATIONS:
+        raise ImageError(f"{path}: labels of 16 bits, expected 8; number them anew from 0 to 255")
+
+
+def _intensity_of_stack(paths: list[Path], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The grey levels of 16-bit slices that become black and white, from their common histogram."""
+    counts = np.zeros(2**16, np.int64)
+    for path in paths:
+        try:
+            plane = read_image(path).plane
+        except OasisVQError:
+            continue  # said where it is read for good
+        if plane.dtype == np.uint16:
+            counts += np.bincount(plane.ravel(), minlength=2**16)
+    low, high = _of_histogram(counts, (0.1, 99.9))
+    inside = np.arange(int(low), int(high) + 1)
+    level = _level_of(counts[inside], inside) if low < high else low
+    above = counts.copy()
+    above[: int(level) + 1] = 0
+    if not above.any():
+        return low, low + 1
+    black, white = _of_histogram(above, percentiles)
+    return (black, white) if black < white else (level, white)
+
+
+def _of_histogram(counts: NDArray[np.int64], percentiles: tuple[float, float]) -> tuple[float, float]:
+    shares = np.cumsum(counts) / counts.sum()
+    low, high = (int(np.searchsorted(shares, percentile / 100)) for percentile in percentiles)
+    return float(min(low, len(counts) - 1)), float(min(high, len(counts) - 1))
+
+
+def fit_plane(plane: NDArray[np.uint8], size: int, images: Images) -> NDArray[np.uint8]:
+    """Bring an (H, W) plane to (size, size): pad with 0 around the middle, shrink what is larger.
+
+    Scans are averaged over the area of each new pixel; segmentations keep the nearest label.
+    """
+    height, width = plane.shape
+    side = max(height, width, size)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.pad(plane, ((top, side - height - top), (left, side - width - left)))
+    if side == size:
+        return square
+    is_labels = images is Images.SEGMENTATIONS
+    method = Image.Resampling.NEAREST if is_labels else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(square).resize((size, size), method))

@@ -1,0 +1,72 @@
+"""A table that names the subjects of files whose own names do not: CSV or TSV, one line a file.
+
+    file,subject
+    1018,OAS1_0379
+    1038,OAS1_0379
+
+The file is a whole name, a path below the raw folder, or the beginning of either: `1018` stands for
+`1018_SS.nii.gz`, and `101` does not. A heading may name the columns, in any order.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+from oasisvq.errors import DatasetError
+from oasisvq.files import read_bytes
+
+MAX_TABLE_BYTES = 2**26
+_FILE_HEADINGS = ("file", "filename", "name", "path", "prefix", "scan")
+_SUBJECT_HEADINGS = ("subject", "subject_id", "participant_id", "participant", "person")
+
+
+class SubjectTable:
+    """Subjects by the names of files."""
+
+    def __init__(self, path: Path, subjects: dict[str, str]) -> None:
+        self.path = path
+        self._subjects = subjects
+
+    def subject(self, name: str) -> str | None:
+        """The subject of a file by its path below the raw folder; None where the table has none."""
+        for told in (Path(name).name, name):
+            for end in range(len(told), 0, -1):
+                ends_word = end == len(told) or not (told[end - 1].isalnum() and told[end].isalnum())
+                if ends_word and told[:end] in self._subjects:
+                    return self._subjects[told[:end]]
+        return None
+
+
+def read_subjects(path: Path) -> SubjectTable:
+    """Read a table of subjects.
+
+    Raises:
+        FileError: missing or unreadable.
+        DatasetError: no text, no two columns, or two subjects for one file.
+    """
+    try:
+        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: no UTF-8 text; expected a table of file and subject") from error
+    first = text.partition("\n")[0]
+    separator = next((each for each in "\t;," if each in first), ",")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+    except csv.Error as error:
+        raise DatasetError(f"{path}: no table of file and subject ({error})") from error
+    file, subject = 0, 1
+    heading = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if any(cell in _SUBJECT_HEADINGS for cell in heading):
+        subject = next(n for n, cell in enumerate(heading) if cell in _SUBJECT_HEADINGS)
+        file = next((n for n, cell in enumerate(heading) if cell in _FILE_HEADINGS), 1 - min(subject, 1))
+        rows = rows[1:]
+    subjects: dict[str, str] = {}
+    for row in rows:
+        if len(row) <= max(file, subject) or not row[file].strip() or not row[subject].strip():
+            raise DatasetError(f"{path}: the line {row} has no two columns; expected file and subject")
+        key, person = row[file].strip(), row[subject].strip()
+        if subjects.setdefault(key, person) != person:
+            raise DatasetError(f"{path}: gives {key} the subjects {subjects[key]} and {person}")
+    if not subjects:
+        raise DatasetError(f"{path}: an empty table; expected lines of file and subject")
+    return SubjectTable(path, subjects)

@@ -1,0 +1,229 @@
+"""Labels <-> payload."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_phantom
+from numpy.typing import NDArray
+from PIL import Image
+
+from oasisvq.codec.labels import decode_labels, encode_labels, looks_like_labels
+from oasisvq.errors import CodesFileError
+
+
+def draw_labels(
+    rng: np.random.Generator, shape: tuple[int, int, int], count: int, seeds: int = 30
+) -> NDArray[np.uint16]:
+    """A ball of cells, each voxel with the label of the nearest of a few points, on a ground of 0."""
+    places = np.stack(np.indices(shape), axis=-1) + 0.5
+    middle = np.array(shape) / 2
+    nearest = np.full(shape, np.inf)
+    ranks = np.zeros(shape, np.uint16)
+    for label in rng.integers(0, count, seeds):
+        distance = ((places - rng.uniform(0, shape)) ** 2).sum(axis=-1)
+        ranks[distance < nearest] = label
+        nearest = np.minimum(nearest, distance)
+    ranks[(((places - middle) / middle) ** 2).sum(axis=-1) > 1] = 0
+    return ranks
+
+
+def assert_inverse(ranks: NDArray[np.uint16], count: int) -> bytes:
+    payload = encode_labels(ranks, count)
+    restored = decode_labels(payload, ranks.shape, count)
+    assert restored.dtype == np.uint16
+    np.testing.assert_array_equal(restored, ranks)
+    return payload
+
+
+SHAPES = [
+    (1, 1, 1),
+    (1, 1, 9),
+    (1, 9, 1),
+    (1, 7, 11),
+    (2, 1, 1),
+    (9, 1, 1),
+    (3, 4, 5),
+    (2, 9, 1),
+    (5, 1, 6),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 300, 65_535])
+def test_inverse_on_random_ranks(
+    shape: tuple[int, int, int], count: int, rng: np.random.Generator
+) -> None:
+    assert_inverse(rng.integers(0, count, shape).astype(np.uint16), count)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inverse_where_all_ranks_are_the_same(shape: tuple[int, int, int]) -> None:
+    for rank in (0, 1, 4):
+        assert_inverse(np.full(shape, rank, np.uint16), 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 61, 47), (1, 40, 64), (7, 23, 19)])
+@pytest.mark.parametrize("count", [2, 3, 4, 40, 300])
+def test_inverse_on_cells(shape: tuple[int, int, int], count: int, rng: np.random.Generator) -> None:
+    ranks = draw_labels(rng, shape, count)
+    assert len(assert_inverse(ranks, count)) < math.log2(count) * ranks.size / 8 / 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_any_unsigned_type_and_memory_order(dtype: type, rng: np.random.Generator) -> None:
+    ranks = draw_labels(rng, (4, 12, 10), 9)
+    payload = encode_labels(ranks, 9)
+    assert encode_labels(np.asfortranarray(ranks).astype(dtype, order="K"), 9) == payload
+    assert encode_labels(ranks[::-1, :, ::-1][::-1, :, ::-1].astype(dtype), 9) == payload
+
+
+def test_the_ranks_given_are_left_as_they_are(rng: np.random.Generator) -> None:
+    ranks = draw_labels(rng, (3, 12, 10), 9)
+    ranks.flags.writeable = False
+    encode_labels(ranks, 9)
+
+
+def test_one_label_takes_no_bytes() -> None:
+    ranks = np.zeros((3, 4, 5), np.uint16)
+    assert encode_labels(ranks, 1) == b""
+    np.testing.assert_array_equal(decode_labels(b"", (3, 4, 5), 1), ranks)
+    with pytest.raises(CodesFileError, match="does not end"):
+        decode_labels(b"\0", (3, 4, 5), 1)
+
+
+def test_isolated_voxels_and_every_label_once() -> None:
+    ranks = np.zeros((1, 30, 30), np.uint16)
+    ranks[0, ::3, ::4] = np.arange(1, 81).reshape(10, 8)
+    assert_inverse(ranks, 81)
+    assert_inverse(np.arange(400, dtype=np.uint16).reshape(1, 20, 20), 400)
+    assert_inverse((np.indices((20, 20)).sum(axis=0) % 2)[None].astype(np.uint16), 2)
+
+
+def test_golden_bytes() -> None:
+    """Other bytes for the same labels would be another format."""
+    y, x = np.indices((40, 50))
+    image = ((x - 25) ** 2 + (y - 20) ** 2 < 300).astype(np.uint16)
+    image += (x - 20) ** 2 + 2 * (y - 18) ** 2 < 90
+    image[(3 * x + 5 * y) % 97 == 0] = 6
+    z, y, x = np.indices((9, 20, 24))
+    volume = ((x - 12) ** 2 + (y - 10) ** 2 + 4 * (z - 4) ** 2 < 80).astype(np.uint16)
+    volume[(x * y * z) % 101 == 7] = 150
+    payloads = [encode_labels(image[None], 7), encode_labels(volume, 151)]
+    digests = [hashlib.sha256(payload).hexdigest()[:16] for payload in payloads]
+    assert [len(payload) for payload in payloads] == [68, 136]
+    assert digests == ["3e4b7651e1dd4c1a", "4bd1871fb2a2c318"]
+
+
+@pytest.mark.parametrize(("shape", "count"), [((1, 9, 8), 4), ((2, 5, 6), 2), ((1, 6, 6), 300)])
+def test_damage_is_found_or_makes_the_payload_of_other_labels(
+    shape: tuple[int, int, int], count: int, rng: np.random.Generator
+) -> None:
+    """No code without redundancy can do more: telling such payloads apart is for the container's CRC."""
+    ranks = draw_labels(rng, shape, count, seeds=6)
+    payload = encode_labels(ranks, count)
+    damaged = [payload[:length] for length in range(len(payload))]
+    for place in range(8 * len(payload)):
+        flipped = bytearray(payload)
+        flipped[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(flipped))
+    damaged += [rng.bytes(length) for length in range(1, 20)]
+    damaged += [b"\xff" * length for length in (1, 4, 8, 40)]
+    refused = 0
+    for content in damaged:
+        try:
+            restored = decode_labels(content, shape, count)
+        except CodesFileError:
+            refused += 1
+            continue
+        assert (restored != ranks).any()
+        assert restored.max() < count
+        assert encode_labels(restored, count) == content
+    assert refused > 0.8 * len(damaged)
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\1", b"\x80", b"\xff", bytes(3), bytes(8), bytes(400)])
+def test_bytes_behind_a_payload_are_refused(end: bytes, rng: np.random.Generator) -> None:
+    payload = encode_labels(draw_labels(rng, (1, 14, 12), 4), 4)
+    with pytest.raises(CodesFileError, match="does not end where its labels end"):
+        decode_labels(payload + end, (1, 14, 12), 4)
+
+
+@pytest.mark.parametrize(
+    "other", [((1, 12, 14), 4), ((1, 14, 12), 5), ((1, 13, 12), 4), ((2, 14, 6), 4)]
+)
+def test_another_shape_or_count_does_not_give_these_labels(
+    other: tuple[tuple[int, int, int], int], rng: np.random.Generator
+) -> None:
+    payload = encode_labels(draw_labels(rng, (1, 14, 12), 4), 4)
+    with pytest.raises(CodesFileError):
+        decode_labels(payload, *other)
+
+
+def test_a_volume_takes_less_than_its_slices(rng: np.random.Generator) -> None:
+    volume = draw_labels(rng, (16, 32, 32), 5, seeds=12)
+    slices = sum(len(encode_labels(plane[None], 5)) for plane in volume)
+    assert len(encode_labels(volume, 5)) < 0.8 * slices
+
+
+def test_many_labels_take_little_more_than_few(rng: np.random.Generator) -> None:
+    """The shapes are what costs: a label is spelled out once or twice for each cell."""
+    few = draw_labels(np.random.default_rng(1), (1, 96, 96), 2**14, seeds=20)
+    values, ranks = np.unique(few, return_inverse=True)
+    ranks = ranks.reshape(few.shape).astype(np.uint16)
+    assert len(encode_labels(few, 2**14)) < len(encode_labels(ranks, len(values))) + 250
+
+
+def test_labels_look_like_labels(rng: np.random.Generator) -> None:
+    image = draw_labels(rng, (1, 80, 90), 5)[0]
+    parcels = draw_labels(rng, (12, 60, 60), 36, seeds=100)
+    assert looks_like_labels(image)
+    assert looks_like_labels(image.astype(np.uint8) * 51)
+    assert looks_like_labels(image > 0)
+    assert looks_like_labels(parcels)
+    assert looks_like_labels(parcels.astype(np.float64))
+    assert looks_like_labels(parcels.astype(np.int16) - 1000)
+    assert looks_like_labels(parcels.astype(np.float32) * 1000)
+
+
+def test_scans_do_not_look_like_labels(rng: np.random.Generator) -> None:
+    scan = draw_phantom(rng, 80, 90)
+    assert not looks_like_labels(scan)
+    assert not looks_like_labels(np.stack([draw_phantom(rng) for _ in range(5)]))
+    smooth = np.hypot(*(np.indices((80, 90)) - 40.0)) * 2 + rng.normal(0, 8, (80, 90))
+    assert not looks_like_labels(np.clip(smooth, 0, 255).astype(np.uint8) // 16)
+    assert not looks_like_labels(rng.integers(0, 4, (64, 64)))
+    assert not looks_like_labels(rng.integers(0, 2, (8, 64, 64)))
+    assert not looks_like_labels(np.indices((64, 64)).sum(axis=0) % 2)
+    assert not looks_like_labels(np.indices((64, 64))[1] // 2 % 2)
+
+
+def test_what_is_no_map_does_not_look_like_labels(rng: np.random.Generator) -> None:
+    image = draw_labels(rng, (1, 80, 90), 5)[0]
+    assert not looks_like_labels(np.zeros((8, 8)))
+    assert not looks_like_labels(np.full((2, 8, 8), 7))
+    assert not looks_like_labels(np.zeros((0, 8)))
+    assert not looks_like_labels(np.array([[0], [1]]))
+    assert not looks_like_labels(image + 0.5)
+    assert not looks_like_labels(np.where(image == 1, np.nan, image))
+    assert not looks_like_labels(np.where(image == 1, np.inf, image))
+    cells = np.arange(65).repeat(20).reshape(1, -1)
+    assert not looks_like_labels(cells)  # too many values for an image, not for a volume
+    assert looks_like_labels(cells[None])
+    assert not looks_like_labels(np.arange(257).repeat(20).reshape(1, 1, -1))
+
+
+def test_real_tissue_maps(shared_data: Path) -> None:
+    folder = shared_data / "oasis" / "keras_png_slices_data"
+    sizes = []
+    for subject, index in [(402, 4), (421, 20), (440, 31)]:
+        map_name, scan_name = (f"{kind}_{subject}_slice_{index}.nii.png" for kind in ("seg", "case"))
+        tissues = np.asarray(Image.open(folder / "keras_png_slices_seg_validate" / map_name))
+        assert looks_like_labels(tissues)
+        assert not looks_like_labels(
+            np.asarray(Image.open(folder / "keras_png_slices_validate" / scan_name))
+        )
+        sizes.append(len(assert_inverse((tissues // 85).astype(np.uint16)[None], 4)))
+    assert np.mean(sizes) < 850
