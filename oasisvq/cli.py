@@ -913,7 +913,13 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
         with tempfile.TemporaryDirectory(prefix="oasisvq-") as folder:
             with progress_bar("reading slices") as advance:
                 dataset = prepare(
-                    data, Path(folder) / "dataset", images=images, size=size, advance=advance
+                    data,
+                    Path(folder) / "dataset",
+                    images=images,
+                    size=size,
+                    jobs=None,
+                    advance=advance,
+                    tell=note,
                 )
             yield dataset
 

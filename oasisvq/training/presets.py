@@ -94,7 +94,7 @@ def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
     if "train" not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder}: no training split, only {', '.join(dataset.splits)}; "
-            "prepare a folder that has keras_png_slices_train"
+            "prepare a folder whose subjects can be split, or one that has its training part"
         )
     window = smallest_centred_window(
         (dataset.size, dataset.size), dataset.splits["train"].content, preset.stride

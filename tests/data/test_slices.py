@@ -1,5 +1,6 @@
 """A volume, or a stack of images -> slices: orientation, millimetres, grey levels, labels."""
 
+import gzip
 from itertools import permutations, product
 from pathlib import Path
 
@@ -131,10 +132,10 @@ def test_linear_is_exact_on_a_plane_of_slope_and_keeps_what_is_a_millimetre() ->
 
 
 def test_small_voxels_are_averaged_not_skipped() -> None:
-    stripes = np.tile(np.array([0.0, 100.0]), 20)[:, None, None] * np.ones((40, 4, 4))
+    stripes = np.tile(np.array([0.0, 100.0]), 30)[:, None, None] * np.ones((60, 4, 4))
     at = (np.arange(20), np.arange(4), np.arange(4))
-    inner = linear(stripes, (0.5, 1, 1), at, (0, 100))[2:-2]
-    np.testing.assert_allclose(inner, 0.5, atol=1e-6)
+    inner = linear(stripes, (1 / 3, 1, 1), at, (0, 100))[2:-2]
+    assert np.abs(inner - 0.5).max() < 0.1
 
 
 def test_labels_are_never_mixed() -> None:
@@ -299,12 +300,11 @@ def rgb(path: Path) -> Path:
 
 
 def without_directions(path: Path) -> Path:
-    image = nib.Nifti1Image(draw_head(), np.diag([1, 1, 1, 1]))
-    image.header["srow_x"] = 0
-    image.to_filename(path)
-    content = bytearray(path.read_bytes())
+    plain = path.with_name("plain.nii")
+    nib.Nifti1Image(draw_head(), np.diag([1, 1, 1, 1])).to_filename(plain)
+    content = bytearray(plain.read_bytes())
     content[280:296] = bytes(16)  # srow_x
-    path.write_bytes(content)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
@@ -336,8 +336,6 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_a_volume_that_cannot_be_used_is_refused_by_name(tmp_path: Path, name: str, kind: str) -> None:
     write, message = BAD[kind]
-    if kind == "no directions" and name.endswith(".gz"):
-        pytest.skip("is patched uncompressed")
     path = write(tmp_path / name)
     with pytest.raises(ImageError, match=message) as caught:
         cut_volume(path, Images.SCANS, 64, Recipe())
