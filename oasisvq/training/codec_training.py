@@ -4,6 +4,7 @@ Shapes: B batch of this process, H×W window, L levels.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,11 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import Loop, Reporter, steps_per_epoch, warm_up_steps
-from oasisvq.training.losses import reconstruction_losses, ssim
+from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
+from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
+from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
+from oasisvq.training.pictures import PANEL_FILE, Drawings
+from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -68,6 +72,7 @@ class CodecEpoch(NamedTuple):
     validation_ssim: list[float]  # by number of levels kept
     perplexity: list[float]  # of each level
     active: list[int]  # codes used, of each level
+    codebook_size: int
 
     def summary(self) -> str:
         """One line for a person."""
@@ -120,6 +125,12 @@ class TrainingStep(nn.Module):
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
 
+def padded_ssim(pixels: Tensor, decoded: Tensor) -> Tensor:
+    """SSIM (B,) of windows as in the whole image, where both lie on a ground of 0."""
+    border = (RADIUS,) * 4
+    return ssim(nn.functional.pad(pixels, border), nn.functional.pad(decoded, border))
+
+
 def new_model(config: ModelConfig, seed: int) -> Model:
     """A model with weights drawn from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
@@ -162,7 +173,7 @@ class Training(Loop):
             reporter,
             len(self.batches),
             parameters,
-            len(StepLosses._fields),
+            StepLosses._fields[1:],
         )
         # before, the networks train without a quantizer; the first epoch must end with one
         self.quantizing_from = min(warm_up_steps(self.steps), self.steps_per_epoch // 2)
@@ -241,6 +252,7 @@ class Training(Loop):
             self.validate(),
             self.learner.perplexity().tolist(),
             self.learner.active().tolist(),
+            self.config.model.codebook_size,
         )
         size = self.config.model.codebook_size
         for level, active in enumerate(report.active, start=1):
@@ -264,19 +276,44 @@ class Training(Loop):
         sums = torch.zeros(levels, device=self.world.device)
         for part in own.split(16):
             pixels = self.validation.draw(part)
-            with self.autocast():
-                latents = self.model.encoder(pixels)
-            indices = self.model.quantizer.quantize(latents, levels)
-            for kept in range(1, levels + 1):
-                with self.autocast():
-                    decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
-                border = nn.functional.pad
-                similarity = ssim(
-                    border(pixels, (5,) * 4), border(decoded.float().clamp(0, 1), (5,) * 4)
-                )
-                sums[kept - 1] += similarity.sum()
+            for level, decoded in enumerate(self._decoded(pixels, range(1, levels + 1))):
+                sums[level] += padded_ssim(pixels, decoded).sum()
         self.world.sum_(sums)
         return [float(each) / count for each in sums]
+
+    def _decoded(self, pixels: Tensor, kept_levels: Sequence[int]) -> Iterator[Tensor]:
+        """(B, 1, H, W) pixels decoded from so many levels each."""
+        with self.autocast():
+            latents = self.model.encoder(pixels)
+        indices = self.model.quantizer.quantize(latents, max(kept_levels))
+        for kept in kept_levels:
+            with self.autocast():
+                decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
+            yield decoded.float().clamp(0, 1)
+
+    def drawings(self) -> Drawings:
+        """The curves, and the panel of fixed slices."""
+        return super().drawings() | {PANEL_FILE: self.panel}
+
+    @torch.no_grad()
+    def panel(self) -> bytes:
+        """Fixed slices: original, what some numbers of levels keep, and the error at the default."""
+        split, batches, source = "validation", self.validation, "validation slices"
+        if batches is None:
+            split, batches, source = "train", self.batches, "training slices: no validation split"
+        pixels = batches.draw(torch.tensor(fixed_slices(self.dataset.splits[split].records)))
+        config = self.config.model
+        original = pixels[:, 0].cpu().numpy()
+        columns, error = [Column("original", original)], []
+        kept_levels = sorted({1, config.default_levels, config.levels})
+        for kept, decoded in zip(kept_levels, self._decoded(pixels, kept_levels), strict=True):
+            name = "1 level" if kept == 1 else f"{kept} levels"
+            captions = [f"SSIM {each:.4f}" for each in padded_ssim(pixels, decoded).tolist()]
+            plane = decoded[:, 0].cpu().numpy()
+            columns.append(Column(name, plane, captions))
+            if kept == config.default_levels:
+                error.append(error_column(name, original, plane))
+        return draw_panel(f"step {self.step:,} of {self.steps:,}, {source}", [*columns, *error])
 
     # --- state --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,15 +28,19 @@ from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import MODEL_FILE, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
+from oasisvq.training.display import LiveReporter
 from oasisvq.training.distributed import World, joined_world
-from oasisvq.training.loop import METRICS_FILE, Loop
+from oasisvq.training.loop import Loop
+from oasisvq.training.metrics_file import METRICS_FILE
+from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
 from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig
-from oasisvq.training.progress import ConsoleReporter
+from oasisvq.training.progress import LineReporter
 
 PRIOR_BATCH_SIZE = 32
 PRIOR_LEARNING_RATE = 2e-3
+PICTURES = (CURVES_FILE, PANEL_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,18 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cpu" and native else "float32"
 
 
+def console_reporter(first: bool) -> LineReporter | LiveReporter:
+    """A live display where stderr is a terminal that can show it, else plain lines.
+
+    Args:
+        first: whether this process is the one that reports.
+    """
+    # not interactive for FORCE_COLOR alone, which makes a terminal of a file to rich
+    interactive = None if sys.stderr.isatty() else False
+    console = Console(stderr=True, quiet=not first, force_interactive=interactive)
+    return LiveReporter(console) if first and console.is_interactive else LineReporter(console)
+
+
 def train(
     request: Request,
     note: Callable[[str], None],
@@ -105,10 +122,9 @@ def train(
     with joined_world(device) as world:
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
-        console = Console(stderr=True, quiet=not world.first)
-        session = _Session(
-            request, world, tell, ConsoleReporter(console), should_stop, deadline, advance
-        )
+        reporter = console_reporter(world.first)
+        pictures = Pictures(request.run, reporter.note)
+        session = _Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
         try:
             trained = _train(session)
         finally:
@@ -122,7 +138,8 @@ class _Session(NamedTuple):
     request: Request
     world: World
     tell: Callable[[str], None]
-    reporter: ConsoleReporter
+    reporter: LineReporter | LiveReporter
+    pictures: Pictures
     should_stop: Callable[[], bool]
     deadline: float  # on the clock of time.monotonic
     advance: Callable[[int, int], None]  # while slices are read
@@ -133,6 +150,7 @@ class _Session(NamedTuple):
             loop.resume(checkpoint)
             self.tell(f"resuming the {loop.what} at step {loop.step:,} of {loop.steps:,}")
         loop.start_metrics()
+        loop.pictures = self.pictures
         finished = loop.go(self.should_stop, self.deadline)
         self.reporter.close()
         return finished
@@ -190,11 +208,11 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
     if source is not None:
         training.start_from(build_model(source, str(request.start_from)))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
-    if not request.resume and world.first:  # of the training that -f replaces
-        (request.run / PRIOR_CHECKPOINT_FILE).unlink(missing_ok=True)
+    if not request.resume:
+        _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
     finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
-    metrics_bytes = training.metrics_bytes
+    metrics_bytes = training.metrics.length
     return Trained(model, dataset, training.what, training.step, finished, metrics_bytes), config
 
 
@@ -209,7 +227,14 @@ def _start_prior(session: _Session) -> Trained:
     preset = dataclasses.replace(_preset(session), **request.overrides)
     precision = choose_precision(request.precision or "auto", world.device)
     config = _prior_training(codec, dataset, world, preset.prior_epochs, request.seed or 0, precision)
+    _forget(session, *PICTURES)
     return _train_prior(session, dataset, codec, config, None)
+
+
+def _forget(session: _Session, *names: str) -> None:
+    """Delete what the training that -f replaces has left."""
+    for name in names if session.world.first else ():
+        (session.request.run / name).unlink(missing_ok=True)
 
 
 def _resume_prior(session: _Session, checkpoint: Checkpoint) -> Trained:
@@ -241,10 +266,10 @@ def _train_prior(
     codec = dataclasses.replace(file, prior=None, card=card)
     session.tell("finding the indices of all training slices, plain and mirrored")
     training = PriorTraining(dataset, config, run, world, session.reporter, codec)
-    training.metrics_bytes = metrics_bytes
+    training.metrics.length = metrics_bytes
     finished = session.run(training, checkpoint)
     return Trained(
-        run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics_bytes
+        run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics.length
     )
 
 
@@ -282,7 +307,7 @@ def _check_run_folder(request: Request) -> None:
         return
     if run.exists() and not run.is_dir():
         raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
-    ours = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE)
+    ours = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE, *PICTURES)
     taken = [name for name in ours if (run / name).exists()]
     if taken and not request.force:
         raise FileError(
@@ -308,7 +333,9 @@ def _open(session: _Session, images: Images, size: int) -> Dataset:
                 )
             dataset = open_dataset(prepared)
         else:
-            dataset = open_or_prepare(request.data, prepared, images=images, size=size, advance=advance)
+            dataset = open_or_prepare(
+                request.data, prepared, images=images, size=size, advance=advance, tell=session.tell
+            )
         dataset.verify()
     world.wait()
     dataset = dataset if world.first else open_dataset(prepared)

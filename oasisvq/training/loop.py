@@ -5,12 +5,11 @@ so a training that was killed and resumed follows the same trajectory as one tha
 """
 
 import abc
-import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from oasisvq.data.batches import epoch_order
 from oasisvq.data.dataset import Dataset
-from oasisvq.errors import FileError, ModelError, TrainingError
+from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, save_checkpoint
+from oasisvq.training.curves import draw_curves
 from oasisvq.training.distributed import World
+from oasisvq.training.metrics_file import MetricsFile
+from oasisvq.training.pictures import CURVES_FILE, Drawings, Pictures
+from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
 
-METRICS_FILE = "metrics.jsonl"
 STEPS_PER_REPORT = 20
 SECONDS_PER_CHECKPOINT = 600.0
 GRADIENT_NORM = 1.0
@@ -55,49 +57,6 @@ class LoopConfig(Protocol):
         """`float32`, or `bfloat16` for autocast."""
 
 
-class StepReport(NamedTuple):
-    """How far a training is."""
-
-    epoch: int
-    step: int
-    loss: float
-    images_per_second: float
-    seconds_left: float
-
-
-class EpochReport(Protocol):
-    """What an epoch ends with."""
-
-    @property
-    def epoch(self) -> int:
-        """Number from 1."""
-
-    @property
-    def images_per_second(self) -> float:
-        """Slices trained on."""
-
-    def _asdict(self) -> dict[str, Any]: ...
-
-    def summary(self) -> str:
-        """One line for a person."""
-
-
-class Reporter(Protocol):
-    """Who is told how a training goes."""
-
-    def started(self, what: str, config: LoopConfig, steps_per_epoch: int, first_step: int) -> None:
-        """The first step is about to run."""
-
-    def step(self, report: StepReport) -> None:
-        """Some steps have passed."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """An epoch has ended."""
-
-    def note(self, message: str) -> None:
-        """Something a person should know."""
-
-
 def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
     """Linear warm-up over the first 3 % (at most 500 steps), then half a cosine."""
     warm_up = warm_up_steps(steps)
@@ -121,6 +80,8 @@ class Loop(abc.ABC):
         checkpoint_file: name of its checkpoint in the run folder.
         step: steps done.
         steps: steps of the whole training.
+        metrics: the rows of its reports.
+        pictures: who draws the run folder's pictures; nobody where none is set.
     """
 
     what: ClassVar[str]
@@ -135,12 +96,12 @@ class Loop(abc.ABC):
         reporter: Reporter,
         slices: int,
         parameters: list[tuple[str, nn.Parameter]],
-        loss_count: int,
+        loss_parts: tuple[str, ...],
     ) -> None:
         self.dataset, self.run = dataset, run
         self.world, self.reporter = world, reporter
         self.loop_config, self.slices = config, slices
-        self.parameters = parameters
+        self.parameters, self.loss_parts = parameters, loss_parts
         self.steps_per_epoch = steps_per_epoch(dataset, config, world, slices)
         self.steps = self.steps_per_epoch * config.epochs
         self.optimizer = torch.optim.AdamW(
@@ -150,10 +111,12 @@ class Loop(abc.ABC):
             fused=world.device.type in ("cpu", "cuda"),
         )
         self.step = 0
-        self.metrics_bytes = 0
-        self.sums = torch.zeros(loss_count, device=world.device)  # of the epoch so far
+        self.metrics = MetricsFile(run)
+        self.pictures: Pictures | None = None
+        self.sums = torch.zeros(1 + len(loss_parts), device=world.device)  # of the epoch so far
         self.bad_step = torch.full((), float("inf"), device=world.device)
         self.seconds = 0.0  # of the epoch so far
+        self.seconds_between = 0.0  # the last two epochs: validation, pictures, checkpoint
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -167,7 +130,7 @@ class Loop(abc.ABC):
             generator: of this step's draws, the same in every process.
 
         Returns:
-            (loss_count,) losses of this process, the total first.
+            (1 + parts,) losses of this process, the total first.
         """
 
     @abc.abstractmethod
@@ -197,6 +160,10 @@ class Loop(abc.ABC):
     @abc.abstractmethod
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""
+
+    def drawings(self) -> Drawings:
+        """What the run folder shows of this training, drawn in the first process."""
+        return {CURVES_FILE: lambda: draw_curves(self.metrics.rows())}
 
     def settings(self) -> dict[str, Any]:
         """What must be equal for a training to be resumed, as JSON holds it."""
@@ -269,7 +236,7 @@ class Loop(abc.ABC):
         """
         if self.step == 0 and self.world.first:
             self._save_checkpoint()  # so that --resume never finds that of a training replaced by -f
-        self.reporter.started(self.what, self.loop_config, self.steps_per_epoch, self.step)
+        self._report_start()
         saved = time.monotonic()
         seed = self.loop_config.seed
         order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
@@ -286,15 +253,18 @@ class Loop(abc.ABC):
             if report_due:
                 self._report_step()
             if epoch_ends:
+                mark = time.monotonic()
                 self._end_epoch()
                 self.save()
                 saved = time.monotonic()
+                self.seconds_between = saved - mark
             if self.step == self.steps:
                 break
             may_stop = self.world.size == 1 or report_due
             if may_stop and self.world.any(should_stop() or time.monotonic() > deadline):
                 self._refuse_non_finite()
                 self.save()
+                self._draw_pictures(epoch_ends=False)
                 return False
             if report_due and self.world.any(time.monotonic() - saved > SECONDS_PER_CHECKPOINT):
                 self.save()
@@ -310,19 +280,27 @@ class Loop(abc.ABC):
                 "lower the learning rate (--learning-rate) or train in --precision float32"
             )
 
+    def _report_start(self) -> None:
+        kind = self.what, "epoch"
+        past = [row for row in self.metrics.rows() if (row.get("what"), row.get("kind")) == kind]
+        epochs = self.loop_config.epochs
+        self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
+
     def _report_step(self) -> None:
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
         batch_size = self.loop_config.batch_size
-        total = self.sums[:1].clone()
-        self.world.sum_(total)
-        loss = float(total.item()) / (done * self.world.size)
+        sums = self.sums.clone()
+        self.world.sum_(sums)
+        loss, *parts = (each / (done * self.world.size) for each in sums.tolist())
+        named = dict(zip(self.loss_parts, parts, strict=True))
         rate = done * batch_size / max(self.seconds, 1e-9)
-        left = (self.steps - self.step) * batch_size / rate
         epoch = (self.step - 1) // self.steps_per_epoch + 1
-        report = StepReport(epoch, self.step, loss, rate, left)
+        ends = self.loop_config.epochs - epoch + 1
+        left = (self.steps - self.step) * batch_size / rate + ends * self.seconds_between
+        report = StepReport(epoch, self.step, loss, named, rate, left)
         if self.world.first:
             self.reporter.step(report)
-            self._write_metrics({"what": self.what, "kind": "step", **report._asdict()})
+            self.metrics.write({"what": self.what, "kind": "step", **report._asdict()})
 
     def _end_epoch(self) -> None:
         sums = self.sums / (self.steps_per_epoch * self.world.size)
@@ -332,9 +310,18 @@ class Loop(abc.ABC):
         if self.world.first:
             self.reporter.epoch(report)
             row = {"what": self.what, "kind": "epoch", "step": self.step, **report._asdict()}
-            self._write_metrics(row)
+            self.metrics.write(row)
         self.sums.zero_()
         self.seconds = 0.0
+        self._draw_pictures(epoch_ends=True)
+
+    def _draw_pictures(self, epoch_ends: bool) -> None:
+        """At the end of an epoch; or, when the training stops, what the last end has left out."""
+        if self.pictures is None or not self.world.first:
+            return
+        if epoch_ends or self.pictures.due:
+            last = not epoch_ends or self.step == self.steps
+            self.pictures.draw(self.drawings(), at_once=last)
 
     # --- state --------------------------------------------------------------------------------
 
@@ -362,7 +349,7 @@ class Loop(abc.ABC):
         progress = {
             "step": self.step,
             "seconds": self.seconds,
-            "metrics_bytes": self.metrics_bytes,
+            "metrics_bytes": self.metrics.length,
             "settings": self.settings(),
         }
         save_checkpoint(self.run / self.checkpoint_file, Checkpoint(tensors, progress))
@@ -388,7 +375,7 @@ class Loop(abc.ABC):
             self._restore(tensors)
             self.step = int(progress["step"])
             self.seconds = float(progress["seconds"])
-            self.metrics_bytes = int(progress["metrics_bytes"])
+            self.metrics.length = int(progress["metrics_bytes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"{self.run / self.checkpoint_file}: not the state of this model; train anew with -f"
@@ -415,26 +402,10 @@ class Loop(abc.ABC):
     def start_metrics(self) -> None:
         """Clear what a killed training left: temporary files, and metrics beyond the checkpoint."""
         if self.world.first:
-            path = self.run / METRICS_FILE
             make_folder(self.run)
             remove_temporaries(self.run)
-            try:
-                with path.open("ab") as stream:
-                    self.metrics_bytes = min(self.metrics_bytes, stream.tell())
-                    stream.truncate(self.metrics_bytes)
-            except OSError as error:
-                raise FileError(f"{path}: cannot be written: {error.strerror}") from error
+            self.metrics.cut()
         self.world.wait()
-
-    def _write_metrics(self, row: dict[str, Any]) -> None:
-        line = (json.dumps(row) + "\n").encode()
-        path = self.run / METRICS_FILE
-        try:
-            with path.open("ab") as stream:
-                stream.write(line)
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror}") from error
-        self.metrics_bytes += len(line)
 
 
 def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: int) -> int:

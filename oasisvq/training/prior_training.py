@@ -32,8 +32,9 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import Loop, Reporter, steps_per_epoch
+from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.prior_network import PriorNetwork, kinds_of
+from oasisvq.training.reports import Reporter
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
@@ -200,9 +201,8 @@ class PriorTraining(Loop):
         self.config, self.codec = config, codec
         self.network = new_network(config.prior, config.seed).to(world.device)
         parameters = list(self.network.named_parameters())
-        super().__init__(
-            dataset, config, run, world, reporter, slices, parameters, 1 + config.prior.levels
-        )
+        levels = tuple(f"level {level}" for level in range(1, config.prior.levels + 1))
+        super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
         model = build_model(codec, "the codec").to(world.device)
         self.network.start_with_codebooks(model.quantizer.codebooks)
         training, self.validation = self._index_grids(model)

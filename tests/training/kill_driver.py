@@ -14,6 +14,9 @@ import time
 import traceback
 from pathlib import Path
 
+# imported once for all forks, like torch: the curves are drawn by it
+import matplotlib.figure  # noqa: F401
+
 from oasisvq.data.layouts import Images
 from oasisvq.training import command
 

@@ -16,8 +16,9 @@ from oasisvq.errors import TrainingError
 from oasisvq.evaluation.metrics import similarity
 from oasisvq.training.codec_training import CodecEpoch, Training, TrainingConfig
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import StepReport, learning_rate, warm_up_steps
+from oasisvq.training.loop import learning_rate, warm_up_steps
 from oasisvq.training.presets import PRESETS, model_config
+from oasisvq.training.reports import Start, StepReport
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -30,8 +31,8 @@ class Recorder:
         self.epochs: list[CodecEpoch] = []
         self.notes: list[str] = []
 
-    def started(self, what: str, config: TrainingConfig, steps_per_epoch: int, first_step: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
+    def started(self, start: Start) -> None:
+        self.start = start
 
     def step(self, report: StepReport) -> None:
         self.steps.append(report)
@@ -118,6 +119,15 @@ def test_a_collapsing_codebook_is_said(dataset: Dataset) -> None:
     one._end_epoch()
     assert len(reporter.notes) == TINY.levels
     assert "level 1 uses only 1 of 20 codes" in reporter.notes[0]
+
+
+def test_the_time_left_counts_what_lies_between_epochs(dataset: Dataset) -> None:
+    reporter = Recorder()
+    one = training(dataset, reporter, epochs=3)
+    one.seconds_between = 1000.0
+    one.go(lambda: False)
+    assert 3000 < reporter.steps[0].seconds_left < 4000
+    assert reporter.steps[1].seconds_left < 1000  # it was measured
 
 
 def test_too_small_a_set_and_an_odd_world_are_refused(dataset: Dataset) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import OasisVQError
-from oasisvq.training import command
+from oasisvq.training import command, loop
 
 Run = Callable[..., Result]
 
@@ -34,6 +34,14 @@ NETWORK = {
 }
 CODEC_STEPS, PRIOR_STEPS = 3, 6
 CHECKPOINTS = ("checkpoint.safetensors", "prior-checkpoint.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves() -> Iterator[None]:
+    """They take longer than these trainings; see test_pictures.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw_curves", lambda rows: b"curves")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,8 @@ def test_a_training_leaves_a_model_with_a_prior(straight: Path, data: Path) -> N
     assert {path.name for path in straight.iterdir()} == {
         "model.safetensors",
         "metrics.jsonl",
+        "curves.png",
+        "panel.png",
         *CHECKPOINTS,
     }
     file = model(straight)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from oasisvq.codec.weights import load_model
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
-from oasisvq.training import command
+from oasisvq.training import command, loop
 from oasisvq.training.codec_training import Training
 
 Run = Callable[..., Result]
@@ -29,6 +29,14 @@ CPU = ("--device", "cpu")
 SEED = ("--preset", "seed", "--epochs", "2", "--batch-size", "4", "--precision", "float32", *CPU)
 SEED += ("--no-prior",)  # see test_prior_training.py
 STEPS_PER_EPOCH, STEPS = 3, 6  # of the 12 training slices of `raw_folder`
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves() -> Iterator[None]:
+    """They take longer than these trainings; see test_pictures.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw_curves", lambda rows: b"curves")
+        yield
 
 
 def rows(run_folder: Path) -> list[dict[str, Any]]:
@@ -63,6 +71,8 @@ def test_training_leaves_model_checkpoint_and_metrics(
         "model.safetensors",
         "checkpoint.safetensors",
         "metrics.jsonl",
+        "curves.png",
+        "panel.png",
         "dataset",
     }
     assert {row["what"] for row in rows(folder)} == {"codec"}

@@ -1,0 +1,69 @@
+"""metrics.jsonl: every report of a training, a row of JSON each, in the order of its steps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from oasisvq.errors import FileError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsFile:
+    """The metrics of a run folder.
+
+    Attributes:
+        path: the file.
+        length: bytes of the rows that belong to this training; what stands beyond was written by
+            one that was killed after its last checkpoint.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / METRICS_FILE
+        self.length = 0
+
+    def cut(self) -> None:
+        """Make the file, or drop what stands beyond `length`.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        try:
+            with self.path.open("ab") as stream:
+                self.length = min(self.length, stream.tell())
+                stream.truncate(self.length)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
+        line = (json.dumps(row) + "\n").encode()
+        try:
+            with self.path.open("ab") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        self.length += len(line)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows; none where there is no file, and without lines that someone has spoilt."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except OSError:
+            return []
+        rows = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+        return rows
+
+    def _not_writable(self, error: OSError) -> FileError:
+        return FileError(f"{self.path}: cannot be written: {error.strerror}")
