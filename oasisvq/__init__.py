@@ -2,8 +2,11 @@
 
     codec = oasisvq.load()
     content = codec.encode(array)            # (H, W) uint8 or uint16 -> bytes of a .codes file
-    restored = codec.decode(content)         # -> (H, W) array of the same type
+    content = codec.encode(voxels, spacing=(1, 1, 1.25))  # or a volume (X, Y, Z), or a label map
+    restored = codec.decode(content)         # -> an array of the same shape and type
     codes = oasisvq.read_codes("scan.codes")  # .indices (levels, h, w), .header; without torch
+    codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
+    codes.label_map                          # of labels, which come back exactly
 
 Importing the package does not import torch.
 """
@@ -55,10 +58,10 @@ def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
 
 
 def read_codes(path: Path | str, model: Path | str | None = None) -> Codes:
-    """Header and indices (levels, h, w) of a `.codes` file, without torch.
+    """Header and indices of a `.codes` file, or its labels, without torch; see `Codes`.
 
-    A packed file needs no model; one coded with a prior needs that of the model that made it, which
-    is looked for as `load` does.
+    A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
+    made it, which is looked for as `load` does.
     """
     from oasisvq.codec.modelfile import read_codes as read
 

@@ -7,13 +7,14 @@ failed; it holds one file at a time, so memory does not grow with the folder.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
-from oasisvq.codec.dicom import DICOM_SUFFIXES
+from oasisvq.codec.dicom import DICOM_SUFFIXES, holds_dicom
 from oasisvq.codec.scans import (
     IMAGE_SUFFIXES,
     files_of,
@@ -72,7 +73,7 @@ def encode_file(
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
-    if codes.exists() and codes.samefile(source):
+    if codes.exists() and any(codes.samefile(part) for part in files_of(source) if part.exists()):
         raise FileError(f"{codes}: is what is to be encoded; name another output")
     refuse_overwrite(codes, force)
     scan = read_scan(source, wish.axis)
@@ -80,8 +81,9 @@ def encode_file(
         content = codec.encode_scan(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from error
+    written = container.read(content, str(codes))
     write_atomically(codes, content)
-    return container.read(content, str(codes))
+    return written
 
 
 def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
@@ -90,8 +92,13 @@ def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
     Raises:
         OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
     """
-    written = output or decoded_name(codes, read_codes_file(codes).header)
+    header = read_codes_file(codes).header
+    written = output or decoded_name(codes, header)
     _refuse_in_the_way(written, force)
+    if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
+        raise ImageError(
+            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii or .img"
+        )
     return written
 
 
@@ -130,8 +137,8 @@ def refuse_codes(source: Path) -> None:
 
 
 def encoded_name(source: Path) -> Path:
-    """scan.png or scan.nii.gz -> scan.codes, beside it; of a folder, the folder's name."""
-    suffix = volume_suffix(source) or ("" if source.is_dir() else source.suffix)
+    """scan.png or scan.nii.gz -> scan.codes, beside it."""
+    suffix = volume_suffix(source) or source.suffix
     return source.with_name(source.name[: len(source.name) - len(suffix)] + SUFFIX)
 
 
@@ -155,12 +162,17 @@ def is_source(path: Path) -> bool:
     if suffix is not None:
         return not suffix.startswith(".img") or not partner(path).is_file()
     if path.suffix.lower() in DICOM_SUFFIXES:
-        return path == next(_dicom_files(path.parent))
+        return path == _first_dicom(path.parent, path.parent.stat().st_mtime_ns)
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _dicom_files(folder: Path) -> Iterator[Path]:
     return walk_folder(folder, lambda path: path.suffix.lower() in DICOM_SUFFIXES)
+
+
+@lru_cache(maxsize=1)  # the walk asks for one folder after the other
+def _first_dicom(folder: Path, _mtime_ns: int) -> Path:
+    return next(_dicom_files(folder))
 
 
 def _scan_at(path: Path) -> Path:
@@ -204,15 +216,16 @@ def encode_folder(
         if path.parent != parent:  # the walk lists one folder after the other
             parent, taken = path.parent, {}
         source = _scan_at(path)
-        first = taken.setdefault(encoded_name(source), source)
+        # the codes of a series lie in its folder, beside those of the other files there
+        place = source / f"{source.resolve().name}{SUFFIX}" if source.is_dir() else encoded_name(source)
+        first = taken.setdefault(place, source)
         if not is_ours:
             continue
-        place = encoded_name(source)
-        codes = output / (place.name if source == folder else place.relative_to(folder))
-        with _surviving(outcome):
+        codes = output / place.relative_to(folder)
+        with _surviving(outcome, source):
             if first != source:
                 raise FileError(f"{path}: its output {codes} is also that of {first.name}; rename one")
-            if not force and codes.exists() and _is_valid(codes, path, codec, wish):
+            if not force and codes.exists() and _is_valid(codes, source, codec, wish):
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
@@ -222,11 +235,16 @@ def encode_folder(
     return outcome
 
 
+def _parts_of(source: Path) -> list[Path]:
+    """The files of an image, of a volume with both of a pair, or of a series."""
+    if not source.is_dir():
+        return files_of(source)
+    return list(walk_folder(source, lambda path: path.is_file() and not is_codes(path)))
+
+
 def bytes_of(source: Path) -> int:
     """Bytes on disk of an image, a volume with both files of a pair, or a series."""
-    if source.is_dir():
-        return sum(path.stat().st_size for path in walk_folder(source, Path.is_file))
-    return sum(path.stat().st_size for path in files_of(source))
+    return sum(path.stat().st_size for path in _parts_of(source))
 
 
 def decode_folder(
@@ -250,7 +268,7 @@ def decode_folder(
     beside = output.resolve() == folder.resolve()
     for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance):
         if is_ours:
-            with _surviving(outcome):
+            with _surviving(outcome, codes):
                 file = read_codes_file(codes)
                 name = codes.relative_to(folder)
                 named = (
@@ -278,7 +296,7 @@ def decode_tokens(
     for place, name in enumerate(tokens.names):
         if shard.takes(place):
             image = output / f"{name}.png"
-            with _surviving(outcome):
+            with _surviving(outcome, image):
                 codes = tokens.codes(place)
                 _decode_to(codec, codes, tokens_file, tokens_file / name, image, force, outcome)
         advance(place + 1, len(tokens))
@@ -311,12 +329,14 @@ def _decode_to(
 
 
 @contextmanager
-def _surviving(outcome: Outcome) -> Iterator[None]:
+def _surviving(outcome: Outcome, where: Path) -> Iterator[None]:
     """Record an error of one file and let the run go on."""
     try:
         yield
     except OasisVQError as error:
         outcome.failures.append(str(error))  # not the error, whose traceback holds the image
+    except MemoryError as error:
+        outcome.failures.append(f"{where}: too large for this machine's memory ({error})")
     except OSError as error:
         outcome.failures.append(f"{error.filename}: {error.strerror}")
 
@@ -338,7 +358,8 @@ def _shard_of(
         done += is_ours
         advance(done, max(total, done))
     if not seen:
-        raise FileError(f"{folder}: no {kinds} in it")
+        series = "; if it is one DICOM series, name a .codes file with -o" if holds_dicom(folder) else ""
+        raise FileError(f"{folder}: no {kinds} in it{series}")
 
 
 def _fits(output: Path, header: CodesHeader) -> bool:
@@ -356,7 +377,7 @@ def _fits(output: Path, header: CodesHeader) -> bool:
 
 def _is_valid(codes: Path, source: Path, codec: Codec, wish: Wish) -> bool:
     """Whether encoding the source anew would give what is there."""
-    if codes.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in files_of(source)):
+    if codes.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in _parts_of(source)):
         return False
     try:
         header = read_codes_file(codes).header
@@ -365,14 +386,16 @@ def _is_valid(codes: Path, source: Path, codec: Codec, wish: Wish) -> bool:
         )
     except OasisVQError:
         return False
-    wants_labels = wish.content is Content.LABELS
-    if header.coder is Coder.LABELS:
-        return is_sliced_so and wish.content is not Content.SCAN and not wish.lossy
-    if (wants_labels or header.labels) and not wish.lossy:
+    holds = Content.LABELS if header.labels else Content.SCAN
+    if not is_sliced_so or wish.content not in (Content.AUTO, holds):
         return False
+    if header.labels and (header.coder is Coder.LABELS) == wish.lossy:
+        return False
+    if header.coder is Coder.LABELS:
+        return True
     ours = codec.file.fingerprint_for(header.coder)
     kept = header.coder, header.levels, header.fingerprint
-    return is_sliced_so and kept == (wish.coder, wish.levels, ours)
+    return kept == (wish.coder, wish.levels, ours)
 
 
 def require_source(source: Path) -> bool:

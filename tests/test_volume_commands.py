@@ -290,6 +290,97 @@ def test_a_folder_of_everything(
     assert "3 already there" in run("decode", "codes", "-o", "out", "--model", model_file).out
 
 
+def write_dicom(folder: Path, count: int = 3) -> None:
+    """A series drawn here, of 16×12 pixels."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True)
+    series = generate_uid()
+    for number in range(count):
+        dataset = pydicom.Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
+        dataset.SeriesInstanceUID, dataset.InstanceNumber = series, number
+        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 16, 12, 1
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+        dataset.PixelRepresentation, dataset.PhotometricInterpretation = 0, "MONOCHROME2"
+        dataset.ImagePositionPatient = [0, 0, float(number)]
+        dataset.ImageOrientationPatient, dataset.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
+        pixels = np.arange(192, dtype=np.uint16).reshape(16, 12) * (number + 5)
+        dataset.PixelData = pixels.tobytes()
+        dataset.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+
+
+def test_a_series_in_a_tree_meets_no_other_file(run: Run, volume: Path, model_file: Path) -> None:
+    write_dicom(Path("in/scan"))
+    volume.rename("in/scan.nii.gz")
+    done = run("encode", "in", "-o", "codes", "--model", model_file)
+    assert done.code == 0
+    assert "2 encoded" in done.out
+    assert container.read_codes_file(Path("codes/scan/scan.codes")).header.slices == 3
+    assert container.read_codes_file(Path("codes/scan.codes")).header.slices == 6
+    assert "2 already there" in run("encode", "in", "-o", "codes", "--model", model_file).out
+    Path("in/scan/2.dcm").touch()
+    assert (
+        "codes/scan/scan.codes: exists" in run("encode", "in", "-o", "codes", "--model", model_file).err
+    )
+
+
+def test_one_dicom_file_becomes_the_png_that_a_viewer_shows(run: Run, model_file: Path) -> None:
+    write_dicom(Path("one"), 1)
+    wish = ("--kind", "labels", "--model", model_file)  # exactly, so that places can be compared
+    assert run("encode", "one/0.dcm", "-o", "a.codes", *wish).code == 0
+    assert run("decode", "a.codes", "-o", "a.png", "--model", model_file).code == 0
+    expected = np.arange(192).reshape(16, 12) * 5
+    np.testing.assert_array_equal(read_scan(Path("a.png")).plane, expected)
+
+
+def test_the_other_half_of_a_pair_is_not_written_over(
+    run: Run, tmp_path: Path, rng: np.random.Generator, model_file: Path
+) -> None:
+    nibabel.save(nibabel.Nifti1Pair(head(rng), AFFINE), tmp_path / "a.img")
+    before = Path("a.img").read_bytes()
+    failed = run("encode", "a.hdr", "-o", "a.img", "-f", "--model", model_file)
+    assert failed.code == 1
+    assert Path("a.img").read_bytes() == before
+
+
+def test_a_header_that_cannot_be_understood_stops_no_folder(
+    run: Run, tmp_path: Path, volume: Path, model_file: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    volume.rename(folder / "good.nii.gz")
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), None)
+    image.header.set_qform(np.eye(4), code=1)
+    content = bytearray(image.to_bytes())
+    content[256:264] = np.array([1, 1], "<f4").tobytes()  # quatern_b and c
+    (folder / "bad.nii").write_bytes(content)
+    done = run("encode", "in", "-o", "codes", "--model", model_file)
+    assert done.code == 1
+    assert "1 encoded" in done.out
+    assert "bad.nii: a qform that is no rotation" in done.err
+
+
+def test_an_axis_is_one_of_the_known(rng: np.random.Generator, model_file: Path) -> None:
+    codec = oasisvq.load(model_file)
+    for axis in (0, 1, "7", "foo"):
+        with pytest.raises(ImageError, match="axis"):
+            codec.encode(head(rng), axis=axis)  # type: ignore[arg-type]
+
+
+def test_arrays_in_another_byte_order_are_taken(rng: np.random.Generator, model_file: Path) -> None:
+    codec = oasisvq.load(model_file)
+    voxels = head(rng)
+    content = codec.encode(voxels.astype(">i2"), affine=AFFINE)
+    np.testing.assert_array_equal(
+        codec.decode(content), codec.decode(codec.encode(voxels, affine=AFFINE))
+    )
+
+
 def test_score_of_one_volume(run: Run, volume: Path, segmentation: Path, model_file: Path) -> None:
     scored = run("score", volume, "-q", 1, "-q", 2, "--json", "--model", model_file)
     assert scored.code == 0
@@ -373,7 +464,13 @@ def test_real_dicom_becomes_nifti_and_names_no_one(
         np.testing.assert_array_equal(restored.affine, placement.geometry.affine)
         first = min(source.iterdir()) if source.is_dir() else source
         dataset = pydicom.dcmread(first, stop_before_pixels=True)
-        for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "StudyDate"):
+        for keyword in (
+            "PatientName",
+            "PatientID",
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "StudyDate",
+        ):
             value = str(dataset.get(keyword, "")).encode()
             assert len(value) < 4 or value not in codes.read_bytes()
     truncated = folder / "variants" / "MR_truncated.dcm"

@@ -265,9 +265,10 @@ class Codec:
         Raises:
             ImageError: the array is not one that can be encoded.
         """
-        plane = as_scan(array).plane
+        scan = as_scan(array)
+        plane = scan.plane
         window = centred_window((plane.shape[0], plane.shape[1]), self.config.window, self.config.stride)
-        return self._encoded(to_pixels(plane, as_scan(array).intensity, window, self.config.stride))
+        return self._encoded(to_pixels(plane, scan.intensity, window, self.config.stride))
 
     def _chooser(
         self, latents: NDArray[np.float32], levels: int
@@ -381,6 +382,7 @@ class Codec:
             CodesFileError: it is damaged, or another model made it.
         """
         self.refuse_other_model(file.header, file.name)
+        placement_of(file.header, file.name)  # refuses a geometry that does not fit, before the payload
         return file.codes(self.prior, self._codebooks)
 
     def decode_codes(self, codes: Codes, name: str, advance: Advance = lambda done, total: None) -> Scan:
@@ -468,14 +470,15 @@ def labels_in(planes: NDArray[np.generic], content: Content) -> NDArray[np.gener
     Raises:
         ImageError: they are said to be labels, and are none.
     """
-    if content is Content.SCAN or (content is Content.AUTO and not looks_like_labels(planes)):
+    looked_at = planes[0] if len(planes) == 1 else planes
+    if content is Content.SCAN or (content is Content.AUTO and not looks_like_labels(looked_at)):
         return None
     labels = np.unique(planes)
     is_whole = labels.dtype.kind in "iu" or bool((labels == np.rint(labels)).all())
     if not is_whole or len(labels) > MAX_LABELS or max(-int(labels[0]), int(labels[-1])) >= 2**31:
         raise ImageError(
             f"{len(labels):,} values from {labels[0]} to {labels[-1]}, expected labels: at most "
-            f"{MAX_LABELS:,} whole numbers below 2^31; leave out --kind labels"
+            f"{MAX_LABELS:,} whole numbers below 2^31; pass --kind scan"
         )
     return labels
 

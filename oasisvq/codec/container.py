@@ -8,7 +8,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 |---|---|---|
 | magic | 4 | the bytes `OVQC` |
 | version | 1 | 1 |
-| coder | 1 | of the payload: 0 packed, 1 by the prior (`entropy.py`), 2 labels (`labels.py`) |
+| coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
 | blocks | 1 | optional blocks, one bit each: 1 labels |
@@ -26,8 +26,8 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | payload | | the indices, or the labels |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
-Limits: 2^26 pixels a slice, 2^30 voxels a volume. Sample types of volumes: 2 int8, 3 int16, 4 uint32,
-5 int32, 6 float32, 7 float64, 8 int64, 9 uint64.
+Limits: 2^26 pixels a slice, 2^30 voxels a volume, 2^28 indices, 2^30 bytes of payload. Sample types
+of volumes: 2 int8, 3 int16, 4 uint32, 5 int32, 6 float32, 7 float64, 8 int64, 9 uint64.
 
 A *volume* follows as: one byte for the format it came in (0 NIfTI-1, 1 NIfTI-1 pair, 2 NIfTI-2, 3
 NIfTI-2 pair, 4 Analyze); one byte for the slicing, 8 · order + flips, where order counts (slice, row,
@@ -40,11 +40,12 @@ low to high.
 Of an image, pixels 0 and 1 stand for low and high; of a slice of a volume, for the slice's own
 darkest and brightest value. A slice whose two values are equal has no indices; the others have
 levels × h × w each, one slice after the other. The window MUST lie in the grid of
-ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are `low`.
+ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are the darkest value of
+their slice, and so are all pixels of a slice that has no indices.
 
 *Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
 smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.
-With coder 2 they are coded as such; with coder 0 and 1
+With coder 2 they MUST be there, and are coded as such; with coder 0 and 1
 pixels stand for the place of a label in their order, from low 0 to high count - 1.
 
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
@@ -55,6 +56,7 @@ fingerprint.
 For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 """
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -524,7 +526,7 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
     _refuse_grid(header, payload_bytes, reader)
     low, high = header.intensity
     smallest, largest = (0, 2**16 - 1) if header.labels else _limits(dtype)
-    if not smallest <= low <= high <= largest:  # nor is it true of what is no number
+    if not smallest <= low <= high <= largest or math.isinf(high - low):  # false of what is no number
         raise reader.fail(
             f"damaged: grey levels {header.intensity}, expected {smallest} to {largest} in order"
         )

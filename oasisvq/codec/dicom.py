@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import MAX_FILE_BYTES
+from oasisvq.codec.container import MAX_FILE_BYTES, MAX_VOXELS
 from oasisvq.codec.geometry import Form, Geometry
 from oasisvq.codec.scans import IMAGE_SUFFIXES, refuse_large
-from oasisvq.codec.volumes import MAX_VOXELS, Volume
+from oasisvq.codec.volumes import Volume
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import require_file
 

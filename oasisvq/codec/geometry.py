@@ -21,11 +21,6 @@ PLANES = ("sagittal", "coronal", "axial")  # slices along right, front and top
 _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
-# texts in headers; what is not here is a number, or a unit of measure
-_TEXTS = {
-    *("data_type", "db_name", "descrip", "aux_file", "intent_name"),
-    *("generated", "scannum", "patient_id", "exp_date", "exp_time", "hist_un0"),
-}
 _SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin with no extensions between
 
 
@@ -129,7 +124,7 @@ class Geometry:
         try:
             header = _header_class(form)(content, check=False)
             fields = header.structarr
-            for name in _TEXTS & set(fields.dtype.names):
+            for name in _texts_of(fields):
                 fields[name] = b""
             if form is Form.ANALYZE and not _is_origin(fields):
                 fields["origin"] = 0
@@ -140,7 +135,9 @@ class Geometry:
             self.content: bytes = header.binaryblock
             self.shape = tuple(int(side) for side in header.get_data_shape())
             self.dtype = np.dtype(header.get_data_dtype())
-        except (HeaderDataError, WrapStructError, ValueError, LookupError, TypeError) as error:
+        except LookupError as error:
+            raise ImageError(f"a damaged header: unknown data type {error}") from error
+        except (HeaderDataError, WrapStructError, ValueError, OverflowError, TypeError) as error:
             raise ImageError(f"a damaged header: {error}") from error
 
     @classmethod
@@ -172,17 +169,36 @@ class Geometry:
 
     @cached_property
     def affine(self) -> NDArray[np.float64]:
-        """(4, 4): voxel indices to millimetres to the right, front and top, as nibabel finds it."""
-        return np.asarray(self._header.get_best_affine(), dtype=np.float64)
+        """(4, 4): voxel indices to millimetres to the right, front and top, as nibabel finds it.
+
+        Raises:
+            ImageError: the header's qform is no rotation.
+        """
+        from nibabel.spatialimages import HeaderDataError
+
+        try:
+            return np.asarray(self._repaired.get_best_affine(), dtype=np.float64)
+        except (HeaderDataError, ValueError) as error:
+            raise ImageError(f"a qform that is no rotation ({error}); pass --axis 0, 1 or 2") from error
+
+    @cached_property
+    def _repaired(self) -> Any:  # noqa: ANN401 - nibabel is hardly typed
+        """The header with what nibabel repairs in a file: zooms above 0, a qfac of 1 or -1."""
+        header = self._header.copy()
+        pixdim = header.structarr["pixdim"]
+        pixdim[1:4] = np.where(pixdim[1:4] == 0, 1, np.abs(pixdim[1:4]))
+        if self.form is not Form.ANALYZE and pixdim[0] not in (-1, 1):
+            pixdim[0] = 1
+        return header
 
     @property
     def zooms(self) -> tuple[float, float, float]:
         """Millimetres to a voxel along the first three axes of the array."""
-        found = (*(float(zoom) for zoom in self._header.get_zooms()), 1.0, 1.0)
+        found = (*(float(zoom) for zoom in self._repaired.get_zooms()), 1.0, 1.0, 1.0)
         return found[0], found[1], found[2]
 
     @property
-    def codes(self) -> tuple[int, int]:
+    def form_codes(self) -> tuple[int, int]:
         """The codes of qform and sform; both 0 for Analyze, which has neither."""
         if self.form is Form.ANALYZE:
             return 0, 0
@@ -190,8 +206,17 @@ class Geometry:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Slope and intercept that stored values are scaled by: 1 and 0 where none are given."""
-        slope, intercept = self._header.get_slope_inter()
+        """Slope and intercept that stored values are scaled by: 1 and 0 where none are given.
+
+        Raises:
+            ImageError: a slope without an intercept.
+        """
+        from nibabel.spatialimages import HeaderDataError
+
+        try:
+            slope, intercept = self._header.get_slope_inter()
+        except HeaderDataError as error:
+            raise ImageError(f"a damaged header: {error}") from error
         return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
     @property
@@ -234,7 +259,7 @@ class Geometry:
         header = Nifti1Header(endianness=self._header.endianness)
         header.set_data_shape(self.shape)
         header.set_data_dtype(self.dtype)
-        zooms = self._header.get_zooms()
+        zooms = self._repaired.get_zooms()
         header.set_zooms((*zooms[:3], *(zoom or 1.0 for zoom in zooms[3:])))
         header.set_sform(self.affine, code=2)
         header.set_slope_inter(*self.scaling)
@@ -254,6 +279,12 @@ def _header_class(form: Form) -> Any:  # noqa: ANN401 - nibabel is hardly typed
         Form.NIFTI2_PAIR: Nifti2PairHeader,
         Form.ANALYZE: Spm2AnalyzeHeader,
     }[form]
+
+
+def _texts_of(fields: NDArray[Any]) -> list[str]:
+    """The fields of a header that hold words; single letters and the magic name no one."""
+    types = {name: fields.dtype[name] for name in fields.dtype.names or ()}
+    return [n for n, kind in types.items() if kind.kind == "S" and kind.itemsize > 1 and n != "magic"]
 
 
 def _is_origin(fields: NDArray[Any]) -> bool:

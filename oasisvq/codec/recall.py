@@ -9,6 +9,8 @@ of its own. Every class has a weight that the prior's frequencies are multiplied
 codes came, against how often they were expected. Weights start at one and are learned on the way, by
 encoder and decoder alike, so there is nothing to train or to store.
 
+The code of this module is the specification of these weights: other weights are another format.
+
 Integers only, as in `prior.py`: codebooks are rounded to 1/1024, squares and products of them are
 integers that float64 holds exactly, logarithms are taken by `frexp`.
 """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from oasisvq.codec.container import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS, SampleType
-from oasisvq.codec.geometry import Geometry, Slicing, slicing_by
+from oasisvq.codec.geometry import PLANES, Geometry, Slicing, slicing_by
 from oasisvq.codec.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
 from oasisvq.codec.volumes import Volume, partner, read_volume, volume_suffix, write_volume
 from oasisvq.errors import ImageError
@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
 _ORIENTATION = 274  # an EXIF tag
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
+_NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 
 
@@ -89,6 +90,9 @@ def as_scan(
     Raises:
         ImageError: not such an array, or beyond the limits.
     """
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if axis not in (None, *PLANES, "0", "1", "2"):
+        raise ImageError(f"axis {axis!r}, expected axial, coronal, sagittal, '0', '1' or '2'")
     if array.ndim == 3 and array.size:
         if affine is None:
             affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
@@ -132,8 +136,8 @@ def scan_of_volume(volume: Volume, axis: str | None = None) -> Scan:
     low, high = voxels.min(), voxels.max()
     if low == high:
         raise ImageError(f"every voxel is {low}; expected a scan")
-    if not math.isfinite(float(high) - float(low)):
-        raise ImageError(f"values from {low} to {high}, too far apart; scale them first")
+    if not _NARROWEST <= float(high) - float(low) < math.inf:
+        raise ImageError(f"values from {low} to {high}, too close or too far apart; scale them first")
     if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu" and max(-int(low), int(high)) > 2**53:
         raise ImageError(f"values from {low} to {high}, expected at most 2^53; convert it first")
     return Scan(planes, Placement(geometry, slicing))
@@ -208,7 +212,8 @@ def require_writable(path: Path) -> None:
 def write_scan(scan: Scan, path: Path) -> None:
     """Write a scan: an image as PNG or TIFF, a volume as NIfTI or Analyze; whole or not at all.
 
-    A volume of one slice may become an image, if an image can hold its values.
+    A volume of one slice may become an image, if an image can hold its values; its first axis then
+    runs along the rows, as in the DICOM image that it may come from.
 
     Raises:
         FileError: it cannot be written.
@@ -232,7 +237,10 @@ def _as_image(scan: Scan, path: Path) -> Scan:
             f"{path}: an image cannot hold {len(scan.planes)} slices of {scan.planes.dtype} from {low} "
             f"to {high}; name a .nii.gz"
         )
-    return Scan(scan.planes.astype(np.uint8 if scan.planes.dtype == np.uint8 else np.uint16))
+    assert scan.placement is not None
+    # a DICOM image as a viewer shows it: its columns are the first axis of a volume, its rows the second
+    plane = scan.voxels.squeeze(axis=scan.placement.slicing.axes[0]).T
+    return Scan(plane[None].astype(np.uint8 if plane.dtype == np.uint8 else np.uint16))
 
 
 def refuse_large(width: int, height: int, where: str) -> None:

@@ -15,14 +15,13 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import MAX_SIDE
+from oasisvq.codec.container import MAX_SIDE, MAX_VOXELS
 from oasisvq.codec.geometry import Form, Geometry, form_of
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import atomic_writer, require_file, write_atomically
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
-MAX_VOXELS = 2**30
 MAX_VOLUME_BYTES = 2**33
 _SAMPLE_KINDS = "iuf"
 _PART_BYTES = 2**24
@@ -81,7 +80,10 @@ def read_volume(path: Path) -> Volume:
     geometry = _read_geometry(header, is_pair=header != image)
     with _opened(image) as stream:
         _skip(stream, geometry.offset)
-        return Volume(_read_voxels(stream, geometry, image), geometry)
+        voxels = _read_voxels(stream, geometry, image)
+        if isinstance(stream, gzip.GzipFile):
+            _skip(stream, MAX_VOLUME_BYTES)  # to its end, where gzip compares the checksum
+    return Volume(voxels, geometry)
 
 
 @contextmanager
@@ -170,7 +172,7 @@ def _read_voxels(stream: BinaryIO, geometry: Geometry, path: Path) -> NDArray[np
 
 
 def write_volume(volume: Volume, path: Path) -> None:
-    """Write a volume, whole or not at all; the inverse of `read_volume`.
+    """Write a volume; the inverse of `read_volume`. Each file is written whole or not at all.
 
     `.nii` and `.nii.gz` are single files; for `.hdr` or `.img` the other of the pair is written too.
 
@@ -183,7 +185,7 @@ def write_volume(volume: Volume, path: Path) -> None:
         raise ImageError(f"{path}: volumes are written as {', '.join(WRITABLE_SUFFIXES)}; rename it")
     if suffix in (".hdr", ".img"):
         geometry = volume.geometry.as_pair()
-        header, image = path.with_suffix(".hdr"), path.with_suffix(".img")
+        header, image = (path, partner(path)) if suffix == ".hdr" else (partner(path), path)
         with atomic_writer(image) as stream:
             _write_voxels(volume.voxels, geometry.dtype, stream)
         write_atomically(header, geometry.content)

@@ -159,7 +159,7 @@ def read_axial(path: Path, axis_codes: str | None = None) -> Axial:
                 f"{path}: {side} voxels of {step:g} mm, expected 1 to {MAX_SPAN} mm to a side; "
                 "repair its header"
             )
-    is_guessed = not is_corrected and geometry.codes == (0, 0)
+    is_guessed = not is_corrected and geometry.form_codes == (0, 0)
     return Axial(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
 
 

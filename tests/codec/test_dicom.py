@@ -123,7 +123,7 @@ def test_one_file_of_any_name(tmp_path: Path) -> None:
     volume = read_dicom(write_file(tmp_path / "IM-0001", pixels))
     assert volume.voxels.shape == (5, 6, 1)
     np.testing.assert_array_equal(volume.voxels[:, :, 0], pixels.T)
-    assert volume.geometry.codes == (1, 1)
+    assert volume.geometry.form_codes == (1, 1)
     assert volume.geometry.scaling == (1.0, 0.0)
     assert volume.geometry.zooms == (0.75, 1.5, 2.5)
     expected = [[-0.75, 0, 0, 10], [0, -1.5, 0, -20], [0, 0, 2.5, 30], [0, 0, 0, 1]]
@@ -260,10 +260,10 @@ def test_an_enhanced_file_of_several_frames(tmp_path: Path) -> None:
 
 def test_without_a_position_nothing_is_claimed_about_space(tmp_path: Path) -> None:
     volume = read_dicom(write_file(tmp_path / "a", ImagePositionPatient=None))
-    assert volume.geometry.codes == (0, 0)
+    assert volume.geometry.form_codes == (0, 0)
     assert volume.geometry.zooms == (0.75, 1.5, 2.5)
     bare = read_dicom(write_file(tmp_path / "b", PixelSpacing=None, SliceThickness=None))
-    assert bare.geometry.codes == (0, 0)
+    assert bare.geometry.form_codes == (0, 0)
     assert bare.geometry.zooms == (1.0, 1.0, 1.0)
 
 

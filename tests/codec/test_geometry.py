@@ -63,7 +63,7 @@ def test_texts_are_blanked_and_numbers_are_kept() -> None:
     geometry = Geometry(Form.NIFTI1, header(**texts, **numbers).binaryblock)
     assert geometry.content == header(**numbers, vox_offset=352).binaryblock
     assert geometry.scaling == (2.0, 0.0)
-    assert geometry.codes == (0, 1)
+    assert geometry.form_codes == (0, 1)
     np.testing.assert_allclose(geometry.affine, OBLIQUE, atol=1e-6)
 
 
@@ -119,6 +119,28 @@ def test_what_is_no_header_is_refused_or_unusable(content: bytes) -> None:
         geometry = Geometry(Form.NIFTI1, content)
         if min(geometry.shape, default=0) < 1 or geometry.dtype.itemsize < 1:
             raise ImageError("a damaged header")
+
+
+def test_what_nibabel_repairs_is_understood_and_kept_as_it_was() -> None:
+    made = header(qform_code=1, sform_code=0)
+    made["pixdim"][:4] = [0, -1, 1.5, 0]
+    geometry = Geometry(Form.NIFTI1, made.binaryblock)
+    assert geometry.zooms == (1.0, 1.5, 1.0)
+    assert geometry.axis_codes == "RAS"
+    assert np.frombuffer(geometry.content[76:92], "<f4").tolist() == [0, -1, 1.5, 0]
+
+
+def test_a_rotation_that_is_none_is_an_error() -> None:
+    made = header(qform_code=1, sform_code=0, quatern_b=1, quatern_c=1)
+    with pytest.raises(ImageError, match="no rotation"):
+        _ = Geometry(Form.NIFTI1, made.binaryblock).affine
+
+
+def test_no_word_of_a_nifti2_header_stays() -> None:
+    made = nibabel.Nifti2Header()
+    made.set_data_shape((3, 4, 5))
+    made["unused_str"] = b"DOE^JOHN"
+    assert b"DOE" not in Geometry(Form.NIFTI2, made.binaryblock).content
 
 
 def test_an_affine_that_says_nothing_is_an_error() -> None:

@@ -121,6 +121,31 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
             read_volume(bad)
 
 
+def test_a_flip_anywhere_in_a_gzip_file_is_found(tmp_path: Path) -> None:
+    whole = save(tmp_path / "a.nii.gz", voxels_of("i2")).read_bytes()
+    voxels, path = read_volume(tmp_path / "a.nii.gz").voxels, tmp_path / "b.nii.gz"
+    damaged = [whole[:-4], whole[:-8], whole + b"junk"]
+    for place in range(8 * 12, 8 * len(whole), 37):  # after gzip's own header, which has no checksum
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            np.testing.assert_array_equal(read_volume(path).voxels, voxels)
+        except ImageError:
+            refused += 1
+    assert refused > len(damaged) - 10
+
+
+@pytest.mark.parametrize("name", ["x.IMG", "x.HDR", "x.img"])
+def test_both_files_of_a_pair_are_named_alike(name: str, tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "a.nii", voxels_of("i2")))
+    write_volume(volume, tmp_path / name)
+    np.testing.assert_array_equal(read_volume(tmp_path / name).voxels, volume.voxels)
+
+
 def test_every_flipped_bit_of_a_header_is_read_or_refused(tmp_path: Path) -> None:
     whole = save(tmp_path / "a.nii", voxels_of("u1", (3, 4, 2))).read_bytes()
     path = tmp_path / "b.nii"
