@@ -19,13 +19,16 @@ import typer
 
 import oasisvq
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
-from oasisvq.errors import DatasetError, OasisVQError
+from oasisvq.errors import DatasetError, ImageError, OasisVQError
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Codec
     from oasisvq.data.dataset import Dataset
     from oasisvq.data.recipe import Recipe
+    from oasisvq.evaluation.baselines import Comparison
+    from oasisvq.evaluation.report import Report
+    from oasisvq.evaluation.samples import SampleScore
     from oasisvq.evaluation.score import QualityScore, SplitScore
     from oasisvq.files import Shard
 
@@ -184,11 +187,16 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def load_codec(model: Path | None, device: Device) -> "Codec":
     """The codec to use; says which model it is."""
+    import torch
+
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.modelfile import choose_model
 
     choice = choose_model(model, Path.cwd())
     codec = Codec.load(choice.path, device.value)
+    if "OMP_NUM_THREADS" not in os.environ:
+        # A slice is too small to share: two threads gain a tenth, and lose two thirds on a busy machine.
+        torch.set_num_threads(1)
     ours, prior = codec.fingerprint.hex()[:8], codec.file.prior_fingerprint
     with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
     note(f"model {ours}{with_prior}: {choice.path} ({choice.reason}), on {codec.device}")
@@ -373,7 +381,7 @@ def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
 def train(
     data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Run folder: model, checkpoint, metrics.jsonl.")
+        Path, typer.Option("-o", "--output", help="Run folder: model, checkpoint, metrics, pictures.")
     ] = Path("oasisvq-run"),
     preset: Annotated[
         PresetName | None,
@@ -459,7 +467,8 @@ def train(
     """Train a model on a prepared dataset or a raw OASIS folder.
 
     The run folder gets model.safetensors, which the other commands then use by themselves,
-    a checkpoint every epoch, and metrics.jsonl. Ctrl-C stops after the current step and leaves a
+    a checkpoint every epoch, metrics.jsonl, and as it goes curves.png and panel.png: some fixed
+    validation slices and what is left of them. Ctrl-C stops after the current step and leaves a
     usable model; --resume goes on from there. It ends with the scores of the validation split.
     """
     from oasisvq.codec.entropy import has_range_coder
@@ -591,8 +600,8 @@ def encode(
 
     Any size works. A volume comes back with its geometry, an image or volume in its own type and
     range. A folder that holds one DICOM series is one volume: name a .codes file with -o. Of other
-    folders the tree is kept; outputs that are there and whole are skipped, and a bad file does not stop
-    the others.
+    folders the tree is kept; outputs that are there, newer than their originals and as this run would
+    make them are skipped, and a bad file does not stop the others.
     """
     from oasisvq import bulk
     from oasisvq.codec.codec import Content, Wish
@@ -626,7 +635,7 @@ def encode(
     how = ", kept exactly" if file.header.coder is Coder.LABELS else ""
     print_line(
         f"{codes}: {file.file_bytes:,} bytes ({before / file.file_bytes:.1f} times smaller than "
-        f"{source.name}){held}{labels}{how}"
+        f"{source.resolve().name}){held}{labels}{how}"
     )
     if lossy and labels:
         from oasisvq.codec.scans import read_scan
@@ -653,7 +662,7 @@ def decode(
             "-o",
             "--output",
             help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; for many, folder. "
-            "[default: scan.decoded.png or .nii.gz]",
+            "[default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
         ),
     ] = None,
     model: ModelOption = None,
@@ -698,6 +707,69 @@ def chosen_shard(text: str | None) -> "Shard":
         return parse_shard(text)
     except ValueError:
         usage_error(f"--shard {text}: expected i/n with i from 0 to n-1, such as 0/8")
+
+
+@app.command()
+def show(
+    source: Annotated[Path, typer.Argument(help="A .codes file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Picture to write: .png, .svg or .pdf. [default: scan.panel.png]"
+        ),
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(
+            "--original",
+            help="What was encoded. [default: the image or volume of the same name beside it]",
+        ),
+    ] = None,
+    slice_number: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            metavar="N",
+            help="Of a volume, from 0 in the order that slices are coded. [default: the middle one]",
+        ),
+    ] = None,
+    slice_count: Annotated[
+        int | None,
+        typer.Option("--slices", metavar="K", min=1, help="Of a volume, so many, evenly spaced."),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    force: ForceOption = False,
+) -> None:
+    """Picture a .codes file: original | code map of each level | reconstruction | signed error.
+
+    Codes with similar vectors have similar colours; where nothing is coded, the map is grey. SSIM and
+    PSNR are those of `score FILE`, of the slice that is shown. Labels kept exactly have one map.
+    """
+    from oasisvq.evaluation import figures, panels
+    from oasisvq.files import refuse_overwrite
+
+    if slice_number is not None and slice_count is not None:
+        usage_error("--slice and --slices exclude each other")
+    picture = output or source.with_suffix(".panel.png")
+    if picture.suffix.lower() not in figures.SUFFIXES:
+        usage_error(f"{picture}: expected a .png, .svg or .pdf")
+    refuse_overwrite(picture, force)
+    codec = load_codec(model, device)
+    found = original or panels.find_original(source)
+    note(f"original: {found}" if found else "no original beside it; name it with --original")
+    try:
+        view = panels.open_view(codec, source, found)
+    except ImageError as error:
+        if original:
+            raise
+        note(f"{error}; shown without it")
+        view = panels.open_view(codec, source, None)
+    places = panels.choose_places(view.codes.header, slice_number, slice_count)
+    slices = [panels.view_slice(codec, view, place) for place in places]
+    figures.write_figure(panels.draw_panel(view, slices, codec.file.codebooks), picture)
+    for each in slices:
+        print_line(f"{picture}: {panels.describe_slice(view, each)}")
 
 
 @app.command()
@@ -771,9 +843,7 @@ def score(
             "BD-rates.",
         ),
     ] = None,
-    every: Annotated[
-        int, typer.Option("--every", min=1, help="With --against: only every N-th slice.")
-    ] = 1,
+    every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
     reuse: Annotated[
         Path | None,
         typer.Option(
@@ -782,16 +852,36 @@ def score(
             help="With --against: take the classic codecs from what an earlier run printed with --json.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Also write one HTML page of all of it, --against and --samples included, that needs "
+            "no network.",
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures", metavar="DIR", help="Also write its charts as PNG and SVG, for a paper."
+        ),
+    ] = None,
     as_json: JsonOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
 
     Bytes are whole files. SSIM is scikit-image's with gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False on a range of 255; foreground SSIM is the mean of its map where the
-    original is above 20. An all-black image is scored beside it, since it does not score 0.
+    original is above 20. An all-black image is scored beside it, since it does not score 0. A report
+    holds pictures of scans.
     """
     from oasisvq.codec.modelfile import RUN_FOLDER
 
+    if (report or figures) and data.is_file():
+        usage_error("--report and --figures are of a split; name a dataset")
+    refuse_to_replace(report, figures, force)
     codec = load_codec(model, device)
     if data.is_file():
         print_scan_score(codec, data, quality or [], as_json)
@@ -805,13 +895,91 @@ def score(
                 f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
                 "--images and --size"
             )
+        if report or figures:
+            peers = against.split(",") if against else []
+            measured = measure_report(
+                codec, model, dataset, split, quality or [], every, peers, reuse, sample_count
+            )
+            print_report(measured, report, figures, as_json)
+            return
         if sample_count is not None:
             print_sample_score(codec, dataset, split, sample_count, as_json)
             return
         if against is not None:
             print_comparison(codec, dataset, split, against.split(","), every, reuse, as_json)
             return
-        print_score(codec, dataset, split, quality or [], as_json)
+        print_score(codec, dataset, split, quality or [], as_json, every)
+
+
+def refuse_to_replace(report: Path | None, figures: Path | None, force: bool) -> None:
+    """Before anything is measured, raise if something is in the way of a report or its figures."""
+    from oasisvq.errors import FileError
+    from oasisvq.files import refuse_overwrite
+
+    if report:
+        refuse_overwrite(report, force)
+        if not report.parent.is_dir():
+            raise FileError(f"{report}: there is no folder {report.parent}")
+    if figures and not force and figures.exists() and (figures.is_file() or any(figures.iterdir())):
+        raise FileError(f"{figures}: exists and is not empty; pass -f to write into it")
+
+
+def measure_report(
+    codec: "Codec",
+    model: Path | None,
+    dataset: "Dataset",
+    split: str,
+    qualities: list[int],
+    every: int,
+    peers: list[str],
+    reuse: Path | None,
+    sample_count: int | None,
+) -> "Report":
+    """Everything that a report tells, each part with its own progress."""
+    from oasisvq.codec.modelfile import choose_model
+    from oasisvq.evaluation.baselines import compare, read_comparison, require_peers
+    from oasisvq.evaluation.observations import observe
+    from oasisvq.evaluation.report import SAMPLES, Report
+    from oasisvq.evaluation.samples import Request, draw_beside, score_samples
+
+    known = read_comparison(reuse) if reuse else None
+    require_peers(name for name in peers if known is None or name not in known.curves)
+    comparison = sample_score = drawn = None
+    if codec.prior is not None or sample_count is not None:  # first, for it may be refused
+        with progress_bar("drawing") as advance:
+            drawn = draw_beside(codec, Request(SAMPLES), dataset, advance)
+    with progress_bar(f"scoring {split}") as advance:
+        seen = observe(codec, dataset, split, qualities, every, advance)
+    if peers:
+        with progress_bar("comparing") as advance:
+            comparison = compare(codec, dataset, split, peers, every, known, advance)
+    if sample_count is not None:
+        with progress_bar("drawing") as advance:
+            sample_score = score_samples(codec, dataset, split, sample_count, advance=advance)
+    path = choose_model(model, Path.cwd()).path
+    return Report(codec, path, dataset, every, seen, comparison, drawn, sample_score)
+
+
+def print_report(report: "Report", page: Path | None, figures: Path | None, as_json: bool) -> None:
+    """Write a report and its figures, and print its scores."""
+    from oasisvq.evaluation.report import write_figures, write_report
+
+    score, comparison, samples = report.seen.score, report.comparison, report.sample_score
+    if as_json:
+        more = {"comparison": comparison.as_dict()} if comparison else {}
+        print_json(score.as_dict() | more | ({"samples": samples._asdict()} if samples else {}))
+    else:
+        for line in score_table(score):
+            print_line(line)
+        if comparison:
+            print_curves(comparison)
+        if samples:
+            print_distance(samples, score.split)
+    if page:
+        write_report(report, page)
+        note(f"{page}: {page.stat().st_size:,} bytes; it holds pictures of scans")
+    if figures:
+        note(f"{figures}: {counted(write_figures(report, figures), 'figure')}, each as PNG and SVG")
 
 
 def print_scan_score(codec: "Codec", path: Path, qualities: list[int], as_json: bool) -> None:
@@ -850,7 +1018,7 @@ def print_comparison(
     as_json: bool,
 ) -> None:
     """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
-    from oasisvq.evaluation.baselines import PEERS, compare, read_comparison
+    from oasisvq.evaluation.baselines import compare, read_comparison
 
     known = read_comparison(reuse) if reuse else None
     with progress_bar(f"comparing on {split}") as advance:
@@ -859,6 +1027,13 @@ def print_comparison(
         print_json(result.as_dict())
         return
     print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
+    print_curves(result)
+
+
+def print_curves(result: "Comparison") -> None:
+    """Print a comparison as tables."""
+    from oasisvq.evaluation.baselines import PEERS
+
     for name, points in result.curves.items():
         says = f" ({PEERS[name].says})" if name in PEERS else ""
         print_line(f"{name}{says}")
@@ -888,6 +1063,11 @@ def print_sample_score(
     if as_json:
         print_json(result._asdict())
         return
+    print_distance(result, split)
+
+
+def print_distance(result: "SampleScore", split: str) -> None:
+    """Print how far samples are from a split."""
     ratio = result.frechet_samples / result.frechet_training
     print_line(
         f"Fréchet distance to {result.slices:,} slices of {split}, in latents averaged over quarters: "
@@ -925,13 +1105,19 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
 
 
 def print_score(
-    codec: "Codec", dataset: "Dataset", split: str, qualities: list[int], as_json: bool
+    codec: "Codec",
+    dataset: "Dataset",
+    split: str,
+    qualities: list[int],
+    as_json: bool,
+    every: int = 1,
 ) -> None:
     """Score a codec on an open dataset and print the table or JSON."""
     from oasisvq.evaluation.score import score_split
 
     with progress_bar(f"scoring {split}") as advance:
-        result = score_split(codec, dataset, split, qualities or [codec.config.default_levels], advance)
+        wanted = qualities or [codec.config.default_levels]
+        result = score_split(codec, dataset, split, wanted, advance, every)
     if as_json:
         print_json(result.as_dict())
         return
@@ -1078,6 +1264,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout.flush()
     except OasisVQError as error:
         note(f"oasisvq: {error}")
+    except MemoryError as error:
+        note(f"oasisvq: too large for this machine's memory ({error})")
     except BrokenPipeError:
         _abandon_stdout()
     except OSError as error:

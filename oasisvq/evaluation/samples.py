@@ -46,6 +46,13 @@ class Neighbour(NamedTuple):
     ssim: float  # of the sample with it
 
 
+class Drawn(NamedTuple):
+    """A sample as an image, and what is nearest to it where that was looked for."""
+
+    plane: NDArray[np.uint8]
+    neighbour: Neighbour | None
+
+
 def draw_codes(
     codec: Codec, request: Request, advance: Advance = lambda done, total: None
 ) -> Iterator[Codes]:
@@ -129,6 +136,24 @@ def write_picture(
     pictures = [np.concatenate([plane, near.plane], axis=1) for plane, near in pairs]
     write_image(Scan(contact_sheet(pictures)[None]), output)
     return found
+
+
+def draw_beside(
+    codec: Codec,
+    request: Request,
+    dataset: Dataset,
+    advance: Advance = lambda done, total: None,
+) -> list[Drawn]:
+    """Samples with their nearest training slices, if the dataset has some of their size.
+
+    Raises:
+        ModelError: see `draw_codes`.
+    """
+    planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
+    fits = planes[0].shape == (dataset.size, dataset.size)
+    if not fits or "train" not in dataset.splits or not dataset.splits["train"].records:
+        return [Drawn(plane, None) for plane in planes]
+    return [Drawn(*pair) for pair in zip(planes, nearest_slices(planes, dataset), strict=True)]
 
 
 def seed_of(seed: int, number: int) -> int:

@@ -67,6 +67,17 @@ class SplitScore(NamedTuple):
         return fields
 
 
+class Seen(NamedTuple):
+    """One slice at one quality, as `score_split` comes by it."""
+
+    place: int  # among the slices that are scored, from 0
+    levels: int
+    original: NDArray[np.uint8]
+    restored: NDArray[np.generic]
+    content: bytes  # of its file
+    similarity: Similarity
+
+
 class _Collector:
     """Gathers the slices of one quality."""
 
@@ -144,17 +155,20 @@ def score_split(
     split: str,
     qualities: Iterable[int],
     advance: Callable[[int, int], None] = lambda done, total: None,
+    every: int = 1,
+    watch: Callable[[Seen], None] = lambda seen: None,
 ) -> SplitScore:
-    """Encode and decode every slice of a split at each quality and measure what was lost.
+    """Encode and decode every `every`-th slice of a split at each quality and measure what was lost.
 
     Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
+    `watch` is shown every slice at every quality, the qualities of a slice one after the other.
 
     Raises:
         DatasetError: no such split.
         ModelError: a quality is out of the model's range.
     """
-    array = dataset.array(split)
-    records = dataset.splits[split].records
+    array = dataset.array(split)[::every]
+    records = dataset.splits[split].records[::every]
     is_labels = dataset.images is Images.SEGMENTATIONS
     labels = np.unique(array) if is_labels else np.empty(0, np.uint8)
     collectors = {codec.check_levels(quality): _Collector(labels) for quality in qualities}
@@ -167,6 +181,7 @@ def score_split(
             content = codec.encode(original, levels, content=Content.SCAN)
             restored = codec.decode(content)
             collector.add(record, original, restored, len(content))
+            watch(Seen(done - 1, levels, original, restored, content, collector.similarities[-1]))
         black.add(record, original, np.zeros_like(original), 0)
         advance(done, len(records))
     pixels = dataset.size**2

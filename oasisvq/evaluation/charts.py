@@ -1,0 +1,459 @@
+"""The charts of a report and of a paper: each is one figure of a column's width.
+
+Shapes: N slices, L levels, K codes, rows×columns grid of cells.
+
+A chart takes what was measured and nothing else; how it becomes a file or part of a page is in
+`figures.py`. Artists with an id (`set_gid`) get their hover texts in `report.py`.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
+
+from oasisvq.errors import FileError
+from oasisvq.evaluation.baselines import Comparison
+from oasisvq.evaluation.colours import NEUTRAL, SERIES, principal_components, ramp
+from oasisvq.evaluation.figures import SOFT, new_chart, new_figure, plain, styled
+from oasisvq.evaluation.metrics import FOREGROUND_LEVEL
+from oasisvq.evaluation.observations import Observations, level_usage
+from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
+from oasisvq.evaluation.samples import Drawn
+from oasisvq.evaluation.score import DATA_RANGE
+from oasisvq.files import read_bytes
+
+PAGE_INCHES = 7.09  # 180 mm, both columns
+METRICS_FILE = "metrics.jsonl"  # beside the model of a run
+MAX_METRICS_BYTES = 2**28
+CELL_MAP = "viridis"
+MARKS = "osD^vP*X"
+NAMES = {
+    "oasisvq": "oasisvq",
+    "avif": "AVIF",
+    "jpegxl": "JPEG XL",
+    "webp": "WebP",
+    "jpeg2000": "JPEG 2000",
+    "jpeg": "JPEG",
+}
+FOREGROUND = FOREGROUND_LEVEL * DATA_RANGE
+MEASURES = {"ssim": "SSIM", "foreground_ssim": "foreground SSIM", "psnr": "PSNR (dB)"}
+Row = dict[str, Any]
+
+
+class Chart(NamedTuple):
+    """A drawn chart.
+
+    Attributes:
+        name: of its file, and of its place on a page.
+        figure: what was drawn.
+        says: what it shows, for those who cannot see it.
+    """
+
+    name: str
+    figure: Figure
+    says: str
+
+
+# --- quality --------------------------------------------------------------------------------------
+
+
+def slice_histogram(seen: Observations) -> Chart:
+    """How SSIM and foreground SSIM are distributed over slices."""
+    figure, axes = new_chart()
+    rows = seen.rows[seen.main]
+    both = {"SSIM": rows.ssim, "foreground SSIM": rows.foreground_ssim}
+    every = np.concatenate([each[np.isfinite(each)] for each in both.values()])
+    bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 41).tolist()
+    for (name, values), colour in zip(both.items(), SERIES, strict=False):
+        finite = values[np.isfinite(values)]
+        axes.hist(finite, bins, color=colour, alpha=0.75, label=name)
+        if len(finite):
+            axes.axvline(float(finite.mean()), color=colour, linewidth=1, linestyle="--")
+    axes.set(xlabel="similarity of a slice (dashed: mean)", ylabel="slices")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes)
+    says = f"Histogram over {len(rows.ssim)} slices: " + ", ".join(
+        f"{name} from {np.nanmin(each):.4f} to {np.nanmax(each):.4f}, mean {np.nanmean(each):.4f}"
+        for name, each in both.items()
+    )
+    return Chart("ssim-slices", figure, says)
+
+
+def by_subject(seen: Observations) -> dict[str, NDArray[np.float64]]:
+    """SSIM of each subject's slices, the subject with the lowest mean first."""
+    ssim = seen.rows[seen.main].ssim
+    members: dict[str, list[int]] = {}
+    for place, record in enumerate(seen.records):
+        members.setdefault(record.subject, []).append(place)
+    values = {subject: ssim[places] for subject, places in members.items()}
+    return dict(sorted(values.items(), key=lambda each: float(each[1].mean())))
+
+
+def subject_ranges(seen: Observations) -> Chart:
+    """Mean, lowest and highest SSIM of every subject."""
+    figure, axes = new_chart()
+    subjects = by_subject(seen)
+    for place, values in enumerate(subjects.values()):
+        axes.plot([place] * 2, [values.min(), values.max()], color=SERIES[0], alpha=0.35, linewidth=2.2)
+        (dot,) = axes.plot(place, values.mean(), "o", color=SERIES[0])
+        dot.set_gid(f"subject-{place}")
+    axes.set(xlabel="subjects, by their mean", ylabel="SSIM (mean and range)", xticks=[])
+    axes.margins(y=0.12)
+    lowest = next(iter(subjects))
+    axes.annotate(
+        plain(lowest),
+        (0, float(subjects[lowest].mean())),
+        (-2, -11),
+        textcoords="offset points",
+        fontsize=7,
+        color=SOFT,
+        parse_math=False,
+    )
+    means = [float(values.mean()) for values in subjects.values()]
+    return Chart(
+        "ssim-subjects",
+        figure,
+        f"SSIM of {len(means)} subjects, a dot for the mean, a bar from the worst to the best slice: "
+        f"means from {means[0]:.4f} to {means[-1]:.4f}",
+    )
+
+
+def position_curve(seen: Observations) -> Chart:
+    """SSIM and bytes by the place of a slice in the head."""
+    figure, axes = new_chart()
+    numbers = np.array([record.slice_number for record in seen.records])
+    rows = seen.rows[seen.main]
+    places = np.unique(numbers)
+    for (name, values), colour in zip(
+        {"SSIM": rows.ssim, "foreground SSIM": rows.foreground_ssim}.items(), SERIES, strict=False
+    ):
+        known = [values[(numbers == place) & np.isfinite(values)] for place in places]
+        at = [place for place, each in zip(places, known, strict=True) if len(each)]
+        known = [each for each in known if len(each)]
+        axes.fill_between(
+            at,
+            [each.min() for each in known],
+            [each.max() for each in known],
+            color=colour,
+            alpha=0.18,
+            lw=0,
+        )
+        axes.plot(at, [each.mean() for each in known], color=colour, label=name)
+    axes.set(xlabel="slice number, as in the dataset", ylabel="mean and range")
+    _legend_above(axes)
+    return Chart(
+        "ssim-position", figure, "SSIM and foreground SSIM by slice number, mean and range over subjects"
+    )
+
+
+# --- size -----------------------------------------------------------------------------------------
+
+
+def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) -> Chart:
+    """Quality over bytes, beside the classic codecs where they were measured."""
+    figure, axes = new_chart(2.7)
+    if comparison:
+        curves = {
+            name: [(point.file_bytes, getattr(point, measure)) for point in points]
+            for name, points in comparison.curves.items()
+        }
+    else:
+        scores = seen.score.qualities
+        curves = {"oasisvq": [(each.file_bytes, getattr(each, measure).mean) for each in scores]}
+    for number, (name, points) in enumerate(curves.items()):
+        sizes, values = zip(*sorted(points), strict=True)
+        ours = name == "oasisvq"
+        axes.plot(
+            sizes,
+            values,
+            marker=MARKS[number % len(MARKS)],
+            color=SERIES[number % len(SERIES)],
+            linewidth=2.2 if ours else 1.1,
+            zorder=3 if ours else 2,
+            label=NAMES.get(name, name),
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    ticks = _byte_ticks(*axes.get_xlim())
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set(xlabel="mean bytes of a slice (log scale)", ylabel=MEASURES[measure])
+    axes.legend(loc="lower right")
+    return Chart(
+        f"rate-{measure.replace('_', '-')}",
+        figure,
+        f"{MEASURES[measure]} over mean bytes of a slice: {', '.join(NAMES.get(n, n) for n in curves)}",
+    )
+
+
+def _byte_ticks(low: float, high: float) -> list[int]:
+    """1, 2, 5, 10, ... between two sizes."""
+    steps = [step * 10**power for power in range(7) for step in (1, 2, 5)]
+    return [step for step in steps if low <= step <= high]
+
+
+# --- codes ----------------------------------------------------------------------------------------
+
+
+def usage_bars(seen: Observations) -> Chart:
+    """Codes in use and perplexity of every level."""
+    figure, axes = new_chart()
+    levels = np.arange(1, len(seen.usage) + 1)
+    found = [level_usage(counts) for counts in seen.usage]
+    size = seen.usage.shape[1]
+    axes.axhline(size, color=SOFT, linewidth=0.9, linestyle="--")
+    limit = {"ha": "right", "va": "bottom", "fontsize": 7, "color": SOFT}
+    axes.text(levels[-1] + 0.45, size, f"all {size} codes", limit)
+    axes.bar(levels - 0.19, [each.used for each in found], 0.36, color=SERIES[0], label="codes in use")
+    axes.bar(
+        levels + 0.19, [each.perplexity for each in found], 0.36, color=SERIES[1], label="perplexity"
+    )
+    axes.set(xlabel="level", ylabel="codes", xticks=levels, ylim=(0, size * 1.3))
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left", ncols=2)
+    says = "; ".join(
+        f"level {level}: {each.used} of {size} codes, perplexity {each.perplexity:.0f}"
+        for level, each in zip(levels, found, strict=True)
+    )
+    return Chart("codebook-usage", figure, says)
+
+
+def usage_ranks(seen: Observations) -> Chart:
+    """How often codes come, the most frequent first, a line for each level."""
+    figure, axes = new_chart()
+    levels, size = seen.usage.shape
+    ranks = np.arange(1, size + 1)
+    for level, counts in enumerate(seen.usage):
+        shares = np.sort(counts)[::-1] / max(1, counts.sum())
+        axes.plot(
+            ranks[shares > 0],
+            100 * shares[shares > 0],
+            color=level_colour(level, levels),
+            label=f"level {level + 1}",
+        )
+    axes.axhline(100 / size, color=SOFT, linewidth=0.9, linestyle="--")
+    axes.set(xlabel="codes, the most frequent first", ylabel="share of indices (%)", yscale="log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+    _legend_above(axes, title="dashed: all codes alike", title_fontsize=7, alignment="left")
+    return Chart("codebook-ranks", figure, f"Share of each code by rank, for {levels} levels")
+
+
+def level_colour(level: int, levels: int) -> tuple[float, float, float]:
+    """From blue over purple to orange, all as light, so that each stands on white and on black."""
+    red, green, blue = ramp(levels)[level]
+    return float(red), float(green), float(blue)
+
+
+def _legend_above(axes: Axes, **more: Any) -> None:  # noqa: ANN401 - options of matplotlib
+    """A legend that covers no line."""
+    options = {"ncols": 4, "columnspacing": 1.0, "borderaxespad": 0.2, "handlelength": 1.1} | more
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **options)
+
+
+def bits_map(seen: Observations) -> Chart:
+    """Mean bits of each cell."""
+    assert seen.bits is not None
+    bits = seen.bits.sum(0)  # over levels
+    figure = _picture(seen, np.where(bits > 0, bits, np.nan), "mean bits of a cell")
+    return Chart(
+        "bits",
+        figure,
+        f"Heat map of the mean bits of each of {bits.shape[0]}×{bits.shape[1]} grid cells, from 0 to "
+        f"{bits.max():.1f}, with the outline of the heads",
+    )
+
+
+def error_map(seen: Observations) -> Chart:
+    """Mean absolute error of each pixel."""
+    figure = _picture(seen, seen.mean_error, "mean absolute error (grey levels)")
+    return Chart(
+        "error-map",
+        figure,
+        f"Heat map of the mean absolute error of each pixel, from 0 to {seen.mean_error.max():.1f} grey "
+        "levels, with the outline of the heads",
+    )
+
+
+def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Figure:
+    """Values over the field of view, with the outline of the heads."""
+    figure, axes = new_chart(2.9)
+    height, width = seen.mean_plane.shape
+    stride = math.ceil(height / values.shape[0])
+    extent = 0, stride * values.shape[1], stride * values.shape[0], 0
+    colours = colormaps[CELL_MAP].with_extremes(bad=str(NEUTRAL))
+    shown = axes.imshow(values, cmap=colours, extent=extent, vmin=0)
+    if seen.mean_plane.max() > FOREGROUND:
+        head = binary_fill_holes(seen.mean_plane > FOREGROUND)
+        axes.contour(head, [0.5], colors="white", linewidths=0.9)
+    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def latent_coordinates(seen: Observations) -> NDArray[np.float64]:
+    """(N, 2) of every slice: the first two principal components of its pooled latents."""
+    return principal_components(seen.pooled, 2)
+
+
+def latent_map(seen: Observations) -> Chart:
+    """The slices in latent space, coloured by their place in the head."""
+    figure, axes = new_chart(2.9)
+    numbers = [record.slice_number for record in seen.records]
+    across, along = latent_coordinates(seen).T
+    dots = axes.scatter(across, along, c=numbers, cmap=CELL_MAP, s=10, linewidths=0.3, edgecolors=SOFT)
+    dots.set_gid("latents")
+    bar = figure.colorbar(dots, ax=axes, pad=0.02)
+    bar.set_label("slice number")
+    bar.outline.set_visible(False)
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    return Chart(
+        "latent-map",
+        figure,
+        f"{len(seen.records)} slices by the two strongest principal components of their pooled latents, "
+        "coloured by slice number",
+    )
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def read_metrics(model: Path) -> list[Row]:
+    """The rows of the metrics beside a model; none where there are none, spoilt lines left out."""
+    try:
+        lines = read_bytes(model.parent / METRICS_FILE, MAX_METRICS_BYTES).splitlines()
+    except FileError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("kind") == "epoch":
+            rows.append(row)
+    return rows
+
+
+def training_curves(rows: list[Row]) -> list[Chart]:
+    """What the rows of epochs hold: losses, validation SSIM, perplexity; the prior's bits."""
+    codec = [row for row in rows if row.get("what", "codec") == "codec"]
+    prior = [row for row in rows if row.get("what") == "prior"]
+    wanted: list[tuple[str, list[Row], str, Callable[[Axes, list[Row]], None]]] = [
+        ("training-loss", codec, "loss", _draw_loss),
+        ("training-ssim", codec, "validation_ssim", _draw_levels("validation_ssim", "validation SSIM")),
+        ("training-perplexity", codec, "perplexity", _draw_levels("perplexity", "perplexity (codes)")),
+        (
+            "training-prior",
+            prior,
+            "validation_bits",
+            _draw_levels("validation_bits", "bits of an index"),
+        ),
+    ]
+    charts = []
+    for name, epochs, key, draw in wanted:
+        having = [row for row in epochs if row.get(key) and isinstance(row.get("epoch"), (int, float))]
+        if not having:
+            continue
+        figure, axes = new_chart()
+        draw(axes, having)
+        whose = "prior" if epochs is prior else "codec"
+        axes.set_xlabel(f"epoch of the {whose}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        charts.append(
+            Chart(name, figure, f"{key.replace('_', ' ')} over {len(having)} epochs of the {whose}")
+        )
+    return charts
+
+
+def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
+    parts = {"loss": "loss", "ssim_loss": "1 − SSIM", "l1": "L1", "commitment": "commitment"}
+    for (key, name), colour in zip(parts.items(), SERIES, strict=False):
+        having = [row for row in epochs if isinstance(row.get(key), float)]
+        axes.plot([r["epoch"] for r in having], [r[key] for r in having], "o-", color=colour, label=name)
+    axes.set(ylabel="training loss (log scale)", yscale="log")
+    _legend_above(axes)
+
+
+def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
+    def draw(axes: Axes, epochs: list[Row]) -> None:
+        levels = min(len(row[key]) for row in epochs)
+        for level in range(levels):
+            axes.plot(
+                [row["epoch"] for row in epochs],
+                [row[key][level] for row in epochs],
+                "o-",
+                color=level_colour(level, levels),
+                label=f"level {level + 1}",
+            )
+        axes.set_ylabel(label)
+        _legend_above(axes)
+
+    return draw
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def draw_charts(seen: Observations, comparison: Comparison | None, metrics: list[Row]) -> list[Chart]:
+    """Every chart that there is something to draw of."""
+    with styled():
+        has_curve = comparison is not None or len(seen.score.qualities) > 1
+        return [
+            slice_histogram(seen),
+            subject_ranges(seen),
+            position_curve(seen),
+            error_map(seen),
+            *(rate_curve(seen, comparison, measure) for measure in MEASURES if has_curve),
+            usage_bars(seen),
+            usage_ranks(seen),
+            *([bits_map(seen)] if seen.bits is not None else []),
+            *training_curves(metrics),
+            latent_map(seen),
+        ]
+
+
+def draw_cases(seen: Observations, codebooks: NDArray[np.float32]) -> list[Chart]:
+    """A panel of the first best, median and worst case, of a page's width."""
+    charts = []
+    for kind in ("best", "median", "worst"):
+        case = next((case for case in seen.cases if case.kind == kind), None)
+        if case is None:
+            continue
+        view = View(case.record.source, case.codes, case.original[None], DATA_RANGE, 1.0)
+        slices = [SliceView(0, case.original, case.restored, case.scores)]
+        tiles = min(MOST_COLUMNS, case.codes.header.levels + 3)
+        figure = draw_panel(view, slices, codebooks, (PAGE_INCHES - BAR_INCHES) / tiles)
+        charts.append(Chart(f"panel-{kind}", figure, f"{kind} case: {case.record.source}"))
+    return charts
+
+
+def draw_samples(drawn: list[Drawn]) -> Chart:
+    """Samples, each above its nearest training slice."""
+    with styled():
+        has_neighbours = drawn[0].neighbour is not None
+        figure = new_figure(0.9 * (1 + has_neighbours) + 0.25, PAGE_INCHES)
+        grid = figure.subplots(1 + has_neighbours, len(drawn), squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for each, column in zip(drawn, grid.T, strict=True):
+            column[0].imshow(each.plane, cmap="gray", vmin=0, vmax=DATA_RANGE)
+            if each.neighbour is not None:
+                column[1].imshow(each.neighbour.plane, cmap="gray", vmin=0, vmax=DATA_RANGE)
+                column[1].set_title(f"SSIM {each.neighbour.ssim:.3f}", fontsize=7, fontweight="normal")
+        grid[0, 0].set_title(
+            "samples; below: the nearest training slices" if has_neighbours else "samples"
+        )
+        return Chart("samples", figure, f"{len(drawn)} samples of the prior")

@@ -1,0 +1,393 @@
+"""What a `.codes` file holds, to look at: original | code map | reconstruction | signed error.
+
+Shapes: H×W image, h×w grid, L levels, K codes.
+"""
+
+import dataclasses
+import math
+import textwrap
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, read_codes_file
+from oasisvq.codec.dicom import DICOM_SUFFIXES
+from oasisvq.codec.headers import placement_of
+from oasisvq.codec.pixels import NOTHING
+from oasisvq.codec.scans import IMAGE_SUFFIXES, read_scan
+from oasisvq.codec.volumes import VOLUME_SUFFIXES
+from oasisvq.errors import ImageError
+from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
+from oasisvq.evaluation.figures import new_figure, plain, styled
+from oasisvq.evaluation.metrics import Similarity, similarity
+from oasisvq.evaluation.scan_score import SMALLEST_SIDE, range_of
+
+Plane = NDArray[np.generic]
+TILE_INCHES = 2.1
+TITLE_INCHES, SCORES_INCHES, HEADLINE_INCHES = 0.24, 0.36, 0.5
+BAR_INCHES = 0.75  # of the colour bar and its label
+BAR_WIDTH = 0.05  # of a tile
+LETTERS_PER_INCH = 15  # of the headline
+MOST_COLUMNS = 6
+ERROR_QUANTILE = 0.998  # of all absolute errors: the few beyond have the colour of the ends
+MOST_NAMED_LABELS = 8
+
+
+class View(NamedTuple):
+    """An opened `.codes` file.
+
+    Attributes:
+        name: of the file.
+        codes: header and indices, or labels.
+        original: what was encoded, cut into the same planes; None where it is not there.
+        data_range: that SSIM and PSNR refer to, see `scan_score.range_of`; 0 without an original.
+        aspect: height of a pixel over its width.
+    """
+
+    name: str
+    codes: Codes
+    original: NDArray[np.generic] | None
+    data_range: float
+    aspect: float
+
+
+class SliceView(NamedTuple):
+    """One slice of a view.
+
+    Attributes:
+        place: from 0, in the order that slices are coded.
+        original: (H, W), where there is one.
+        restored: (H, W).
+        scores: None without an original, of exact labels, or where the slice is too small to measure.
+    """
+
+    place: int
+    original: Plane | None
+    restored: Plane
+    scores: Similarity | None
+
+
+def find_original(codes: Path) -> Path | None:
+    """The image, volume or DICOM folder of the same name beside a `.codes` file, if there is one."""
+    for suffix in (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES):
+        path = codes.with_suffix(suffix)
+        if path.is_file():
+            return path
+    folder = codes.with_suffix("")
+    is_series = folder.is_dir() and any(
+        each.suffix.lower() in DICOM_SUFFIXES for each in folder.iterdir()
+    )
+    return folder if is_series else None
+
+
+def open_view(codec: Codec, path: Path, original: Path | None) -> View:
+    """Read a `.codes` file and what it was made from.
+
+    Raises:
+        CodesFileError: it is damaged, or another model made it.
+        FileError: a file is missing or cannot be read.
+        ImageError: the original cannot be read, or has another shape.
+    """
+    codes = codec.codes_of(read_codes_file(path))
+    placement = placement_of(codes.header, str(path))
+    aspect = 1.0
+    if placement is not None:
+        _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
+        aspect = down / across if down > 0 and across > 0 else 1.0
+    if original is None:
+        return View(path.name, codes, None, 0, aspect)
+    scan = read_scan(original)
+    planes = scan.planes
+    if placement is not None and scan.placement is not None:
+        planes = placement.slicing.planes(scan.voxels)  # cut as the codes were, not as by default
+    expected = (codes.header.slices, *codes.header.shape)
+    if planes.shape != expected:
+        raise ImageError(
+            f"{original}: {planes.shape} slices, rows and columns, but {path} was made from {expected}; "
+            "name its original with --original"
+        )
+    return View(path.name, codes, planes, range_of(planes), aspect)
+
+
+def choose_places(header: CodesHeader, place: int | None, count: int | None) -> list[int]:
+    """The slices to show: the named one, `count` evenly spaced ones, or the middle coded one.
+
+    Raises:
+        ImageError: there is no such slice.
+    """
+    if place is not None:
+        if not 0 <= place < header.slices:
+            raise ImageError(f"slice {place}, expected 0 to {header.slices - 1}")
+        return [place]
+    coded = header.coded_slices or list(range(header.slices))
+    wanted = 1 if count is None else min(count, len(coded))
+    return [coded[int((number + 0.5) * len(coded) / wanted)] for number in range(wanted)]
+
+
+def slice_codes(codes: Codes, place: int) -> Codes:
+    """The codes of one slice of a volume, as those of an image; of an image itself."""
+    header = codes.header
+    if header.volume is None:
+        return codes
+    alone = dataclasses.replace(
+        header,
+        kind=Kind.IMAGE,
+        volume=None,
+        intensity=header.slice_range(place),
+        window=header.window if place in header.coded_slices else NOTHING,
+    )
+    indices = codes.indices[place][:, : alone.window.height, : alone.window.width]
+    return Codes(alone, indices, codes.file_bytes)
+
+
+def view_slice(codec: Codec, view: View, place: int) -> SliceView:
+    """Decode one slice of a view and measure it."""
+    codes = view.codes
+    if codes.label_map is not None:
+        restored: Plane = codes.label_map.reshape(codes.header.slices, *codes.header.shape)[place]
+    else:
+        restored = codec.decode_codes(slice_codes(codes, place), view.name).plane
+    if view.original is None:
+        return SliceView(place, None, restored, None)
+    original: Plane = view.original[place]
+    scores = None
+    if codes.label_map is None and min(restored.shape) >= SMALLEST_SIDE and view.data_range > 0:
+        low = float(view.original.min())
+        before, after = original.astype(np.float64) - low, restored.astype(np.float64) - low
+        scores = similarity(before, after, view.data_range)
+    return SliceView(place, original, restored, scores)
+
+
+def code_map(indices: NDArray[np.uint16], header: CodesHeader, colours: Colours) -> Colours:
+    """Indices (h, w) of one level -> (H, W, 3): each cell in the colour of its code.
+
+    What lies outside the coded window has no code and is grey.
+    """
+    stride, window, (height, width) = header.stride, header.window, header.shape
+    image = np.full((height, width, 3), NEUTRAL)
+    cells = colours[indices].repeat(stride, 0).repeat(stride, 1)
+    inside = image[window.top * stride :, window.left * stride :]
+    inside = inside[: cells.shape[0], : cells.shape[1]]
+    inside[...] = cells[: inside.shape[0], : inside.shape[1]]
+    return image
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+class _Tiles:
+    """Draws the tiles of slices with scales that all of them share."""
+
+    def __init__(self, view: View, slices: list[SliceView], codebooks: NDArray[np.float32]) -> None:
+        self.view, self.slices, self.header = view, slices, view.codes.header
+        self.is_exact = self.header.coder is Coder.LABELS
+        planes = [
+            plane for each in slices for plane in (each.original, each.restored) if plane is not None
+        ]
+        self.low = float(min(plane.min() for plane in planes))
+        self.high = float(max(plane.max() for plane in planes))
+        self.limit = self._error_limit()
+        levels = 0 if self.is_exact else self.header.levels
+        self.colours = [code_colours(codebooks[level]) for level in range(levels)]
+        self.label_colours = label_colours(len(self.header.labels)) if self.is_exact else None
+
+    def _error_limit(self) -> float:
+        errors = [np.abs(_error(each)).ravel() for each in self.slices if each.original is not None]
+        return _rounded_up(float(np.quantile(np.concatenate(errors), ERROR_QUANTILE))) if errors else 0
+
+    def kinds(self) -> list[str]:
+        """What is shown of each slice, in order."""
+        if self.is_exact:
+            return ["original"] * (self.view.original is not None) + ["labels, kept exactly"]
+        maps = [f"codes, level {level + 1}" for level in range(self.header.levels)]
+        if self.view.original is None:
+            return [*maps, "reconstruction"]
+        return ["original", *maps, "reconstruction", "error"]
+
+    def rows(self) -> list[list[str]]:
+        """The same in rows of at most `MOST_COLUMNS`; the last one ends at the right."""
+        kinds = self.kinds()
+        down = math.ceil(len(kinds) / MOST_COLUMNS)
+        across = math.ceil(len(kinds) / down)
+        gap = [""] * (down * across - len(kinds))
+        kinds = [*kinds[:-2], *gap, *kinds[-2:]]
+        return [kinds[row * across : (row + 1) * across] for row in range(down)]
+
+    def draw(self, axes: Axes, kind: str, each: SliceView) -> None:
+        """One tile."""
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        aspect = self.view.aspect
+        if kind == "error":
+            axes.imshow(_error(each), cmap=_error_map(), vmin=-self.limit, vmax=self.limit)
+        elif kind.startswith("codes"):
+            level = int(kind.rsplit(maxsplit=1)[1]) - 1
+            alone = slice_codes(self.view.codes, each.place)
+            axes.imshow(code_map(alone.indices[level], alone.header, self.colours[level]))
+        elif kind.startswith("labels"):
+            axes.imshow(self._label_picture(each.restored))
+        else:
+            plane = each.original if kind == "original" else each.restored
+            assert plane is not None
+            axes.imshow(plane.astype(np.float64), cmap="gray", vmin=self.low, vmax=self.high)
+        axes.set_aspect(aspect)
+
+    def _label_picture(self, plane: Plane) -> Colours:
+        assert self.label_colours is not None
+        labels = np.array(self.header.labels)
+        picture: Colours = self.label_colours[np.searchsorted(labels, plane)]
+        return picture
+
+    def add_scale(self, figure: Figure, axes: Axes) -> None:
+        """The colour bar of errors, or the names of labels."""
+        if self.is_exact:
+            self._add_label_names(figure)
+        if self.is_exact or self.view.original is None:
+            axes.set_axis_off()
+            return
+        scale = ScalarMappable(Normalize(-self.limit, self.limit), _error_map())
+        what = "grey levels" if self.header.volume is None else "stored values"
+        bar = figure.colorbar(scale, cax=axes, extend="both")
+        bar.set_label(f"reconstruction − original\n({what})")
+        bar.outline.set_visible(False)
+
+    def _add_label_names(self, figure: Figure) -> None:
+        assert self.label_colours is not None
+        if len(self.header.labels) > MOST_NAMED_LABELS:
+            return
+        pairs = zip(self.label_colours, self.header.labels, strict=True)
+        patches = [Patch(facecolor=tuple(colour), label=str(label)) for colour, label in pairs]
+        figure.legend(
+            handles=patches, loc="outside lower center", ncols=MOST_NAMED_LABELS, title="label"
+        )
+
+
+def draw_panel(
+    view: View,
+    slices: list[SliceView],
+    codebooks: NDArray[np.float32],
+    tile_inches: float = TILE_INCHES,
+) -> Figure:
+    """One slice: its pictures side by side; several: a column for each."""
+    with styled():
+        tiles = _Tiles(view, slices, codebooks)
+        is_one = len(slices) == 1
+        rows = tiles.rows() if is_one else [[kind] * len(slices) for kind in tiles.kinds()]
+        down, across = len(rows), len(rows[0])
+        height, width = view.codes.header.shape
+        tall = tile_inches * min(2.0, max(0.4, view.aspect * height / width))
+        titled_rows = down if is_one else 1
+        text = TITLE_INCHES * titled_rows + SCORES_INCHES + HEADLINE_INCHES
+        figure = new_figure(tall * down + text, tile_inches * across + BAR_INCHES)
+        figure.set_layout_engine("constrained", hspace=0.03, wspace=0.03)
+        spaces = figure.add_gridspec(down, across + 1, width_ratios=[1] * across + [BAR_WIDTH])
+        grid = [
+            [figure.add_subplot(spaces[row, column]) for column in range(across)] for row in range(down)
+        ]
+        tiles.add_scale(figure, figure.add_subplot(spaces[-1, -1]))
+        if is_one:
+            _fill_rows(grid, tiles, rows, slices[0])
+        else:
+            _fill_columns(grid, tiles, slices)
+        letters = int(LETTERS_PER_INCH * figure.get_figwidth())
+        lines = [line for part in _headline(view) for line in textwrap.wrap(part, letters)]
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8.5, parse_math=False)
+        return figure
+
+
+def _fill_rows(grid: list[list[Axes]], tiles: _Tiles, rows: list[list[str]], each: SliceView) -> None:
+    """The pictures of one slice, one after the other."""
+    for axes, kind in zip(chain(*grid), chain(*rows), strict=True):
+        if not kind:
+            axes.set_axis_off()
+            continue
+        tiles.draw(axes, kind, each)
+        axes.set_title(kind)
+        if kind == "reconstruction":
+            axes.set_xlabel(score_text(each.scores))
+
+
+def _fill_columns(grid: list[list[Axes]], tiles: _Tiles, slices: list[SliceView]) -> None:
+    """A row of pictures of each kind, a column for each slice."""
+    for row, kind in zip(grid, tiles.kinds(), strict=True):
+        for axes, each in zip(row, slices, strict=True):
+            tiles.draw(axes, kind, each)
+            if kind == "reconstruction":
+                axes.set_xlabel(score_text(each.scores, short=True))
+        row[0].set_ylabel(kind, fontweight="bold", fontsize=8.5)
+    for axes, each in zip(grid[0], slices, strict=True):
+        axes.set_title(f"slice {each.place}", fontweight="normal")
+
+
+def describe_slice(view: View, each: SliceView) -> str:
+    """One line on a slice that is shown."""
+    where = f"slice {each.place}" if view.codes.header.volume else "image"
+    if view.codes.label_map is not None:
+        return f"{where}, labels kept exactly{_agreement(view)}"
+    return ", ".join([where, *score_text(each.scores).splitlines()])
+
+
+def score_text(scores: Similarity | None, short: bool = False) -> str:
+    """Scores in words; foreground SSIM where there is a foreground."""
+    if scores is None:
+        return ""
+    if short:
+        return f"SSIM {scores.ssim:.4f}\n{scores.psnr:.1f} dB"
+    foreground = scores.foreground_ssim
+    inside = "" if math.isnan(foreground) else f" (foreground {foreground:.4f})"
+    return f"SSIM {scores.ssim:.4f}{inside}\nPSNR {scores.psnr:.2f} dB"
+
+
+def _headline(view: View) -> list[str]:
+    """Lines that say what the file is."""
+    header = view.codes.header
+    height, width = header.shape
+    pixels = header.slices * height * width
+    size = f"{header.slices}×{height}×{width} voxels" if header.volume else f"{height}×{width} pixels"
+    unit = "voxel" if header.volume else "pixel"
+    bits = 8 * view.codes.file_bytes / pixels
+    parts = [size, f"{view.codes.file_bytes:,} bytes", f"{bits:.4f} bits/{unit}"]
+    if header.coder is Coder.LABELS:
+        parts.append("labels without loss" + _agreement(view))
+    else:
+        parts += [f"quality {header.levels}", f"model {header.fingerprint.hex()[:8]}"]
+        if view.original is not None:
+            parts.append(f"scores on a range of {view.data_range:.4g}")
+    return [plain(view.name), " · ".join(parts)]
+
+
+def _agreement(view: View) -> str:
+    """How a label map and its original agree."""
+    if view.original is None or view.codes.label_map is None:
+        return ""
+    differ = int((view.codes.label_map.reshape(view.original.shape) != view.original).sum())
+    return ", equal to the original" if not differ else f", {differ:,} values differ from the original"
+
+
+def _error(each: SliceView) -> NDArray[np.float64]:
+    assert each.original is not None
+    return each.restored.astype(np.float64) - each.original.astype(np.float64)
+
+
+def _error_map() -> ListedColormap:
+    return ListedColormap(list(map(tuple, error_colours())), name="signed error")
+
+
+def _rounded_up(limit: float) -> float:
+    """The next of 1, 2, 3, 4, 5, 6, 8 and 10 times a power of ten; 1 where nothing is lost."""
+    if limit <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(limit))
+    return next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= limit * (1 - 1e-9))
