@@ -92,6 +92,8 @@ def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
     Raises:
         OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
     """
+    if output is not None:
+        _refuse_in_the_way(output, force)
     header = read_codes_file(codes).header
     written = output or decoded_name(codes, header)
     _refuse_in_the_way(written, force)
