@@ -187,16 +187,11 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def load_codec(model: Path | None, device: Device) -> "Codec":
     """The codec to use; says which model it is."""
-    import torch
-
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.modelfile import choose_model
 
     choice = choose_model(model, Path.cwd())
     codec = Codec.load(choice.path, device.value)
-    if "OMP_NUM_THREADS" not in os.environ:
-        # A slice is too small to share: two threads gain a tenth, and lose two thirds on a busy machine.
-        torch.set_num_threads(1)
     ours, prior = codec.fingerprint.hex()[:8], codec.file.prior_fingerprint
     with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
     note(f"model {ours}{with_prior}: {choice.path} ({choice.reason}), on {codec.device}")
