@@ -3,6 +3,7 @@
 Never imports torch.
 """
 
+import json
 import os
 import shutil
 import stat
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from oasisvq.errors import FileError
 
+METRICS_FILE = "metrics.jsonl"  # in a run folder
+MAX_METRICS_BYTES = 2**28
 MODEL_FILE = "model.safetensors"  # in a run folder, and beside the bundled model's card
 _TEMPORARY_PREFIX = ".oasisvq-"
 
@@ -59,6 +62,26 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if max(size, len(content)) > limit:
         raise FileError(f"{path}: has more than {limit:,} bytes, the limit for such a file")
     return content
+
+
+def read_rows(path: Path, limit: int) -> list[dict[str, Any]]:
+    """The rows of a file of JSON objects, one a line, without lines that someone has spoilt.
+
+    None where there is no such file, or it is larger than `limit`.
+    """
+    try:
+        lines = read_bytes(path, limit).splitlines()
+    except FileError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:

@@ -320,7 +320,7 @@ def _require_decoder(dataset: "Dataset") -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # what pydicom raises for a syntax that it does not know
         raise ImageError(f"a transfer syntax that pydicom does not read; {_CONVERT}") from None
     if not decoder.is_available:
         lacking = "; ".join(decoder.missing_dependencies)

@@ -6,7 +6,6 @@ A chart takes what was measured and nothing else; how it becomes a file or part 
 `figures.py`. Artists with an id (`set_gid`) get their hover texts in `report.py`.
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
-from oasisvq.errors import FileError
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.colours import NEUTRAL, SERIES, principal_components, ramp
 from oasisvq.evaluation.figures import SOFT, new_chart, new_figure, plain, styled
@@ -29,11 +27,9 @@ from oasisvq.evaluation.observations import Observations, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
 from oasisvq.evaluation.score import DATA_RANGE
-from oasisvq.files import read_bytes
+from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
 
 PAGE_INCHES = 7.09  # 180 mm, both columns
-METRICS_FILE = "metrics.jsonl"  # beside the model of a run
-MAX_METRICS_BYTES = 2**28
 CELL_MAP = "viridis"
 MARKS = "osD^vP*X"
 NAMES = {
@@ -331,20 +327,9 @@ def latent_map(seen: Observations) -> Chart:
 
 
 def read_metrics(model: Path) -> list[Row]:
-    """The rows of the metrics beside a model; none where there are none, spoilt lines left out."""
-    try:
-        lines = read_bytes(model.parent / METRICS_FILE, MAX_METRICS_BYTES).splitlines()
-    except FileError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and row.get("kind") == "epoch":
-            rows.append(row)
-    return rows
+    """The rows of epochs in the metrics beside a model."""
+    rows = read_rows(model.parent / METRICS_FILE, MAX_METRICS_BYTES)
+    return [row for row in rows if row.get("kind") == "epoch"]
 
 
 def training_curves(rows: list[Row]) -> list[Chart]:

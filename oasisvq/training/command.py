@@ -25,13 +25,12 @@ from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
-from oasisvq.files import MODEL_FILE, remove_temporaries
+from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.loop import Loop
-from oasisvq.training.metrics_file import METRICS_FILE
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE

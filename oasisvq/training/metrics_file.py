@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oasisvq.errors import FileError
-
-METRICS_FILE = "metrics.jsonl"
+from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
 
 
 class MetricsFile:
@@ -51,19 +50,7 @@ class MetricsFile:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; none where there is no file, and without lines that someone has spoilt."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except OSError:
-            return []
-        rows = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
+        return read_rows(self.path, MAX_METRICS_BYTES)
 
     def _not_writable(self, error: OSError) -> FileError:
         return FileError(f"{self.path}: cannot be written: {error.strerror}")
