@@ -741,6 +741,7 @@ def show(
     Codes with similar vectors have similar colours; where nothing is coded, the map is grey. SSIM and
     PSNR are those of `score FILE`, of the slice that is shown. Labels kept exactly have one map.
     """
+    from oasisvq.codec.container import read_codes_file
     from oasisvq.evaluation import figures, panels
     from oasisvq.files import refuse_overwrite
 
@@ -750,6 +751,7 @@ def show(
     if picture.suffix.lower() not in figures.SUFFIXES:
         usage_error(f"{picture}: expected a .png, .svg or .pdf")
     refuse_overwrite(picture, force)
+    read_codes_file(source)  # what is wrong with it is said before anything is looked for
     codec = load_codec(model, device)
     found = original or panels.find_original(source)
     note(f"original: {found}" if found else "no original beside it; name it with --original")
