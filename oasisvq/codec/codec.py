@@ -32,6 +32,7 @@ from oasisvq.codec.modelfile import ModelFile, choose_model, read_model, refuse_
 from oasisvq.codec.networks import channels_last
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, draw
+from oasisvq.codec.quantizer import best
 from oasisvq.codec.recall import Recall
 from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.codec.weights import Model, build_model, file_of
@@ -239,7 +240,7 @@ class Codec:
     def _payload(self, header: CodesHeader, latents: Iterable[NDArray[np.float32]]) -> bytes:
         """Latents (h, w, D) of one slice after the other to a payload."""
         if header.coder is Coder.PACKED:
-            grids = [self._nearest(each, header.levels) for each in latents]
+            grids = [self._quantized(each, header.levels) for each in latents]
             return pack(np.array(grids, np.int64), header.codebook_size)
         assert self.prior is not None
         if not header.coded_slices:
@@ -252,12 +253,13 @@ class Codec:
     def _recall(self, header: CodesHeader) -> Recall | None:
         return Recall(self._codebooks) if header.volume else None
 
-    def _nearest(self, latents: NDArray[np.float32], levels: int) -> NDArray[np.int64]:
-        """The indices (levels, h, w) of the nearest codes."""
+    def _quantized(self, latents: NDArray[np.float32], levels: int) -> NDArray[np.int64]:
+        """The indices (levels, h, w) of latents (h, w, D), whatever they cost."""
         with torch.inference_mode():
             batch = torch.from_numpy(latents).permute(2, 0, 1)[None].to(self.device)
-            indices: NDArray[np.int64] = self._model.quantizer.quantize(batch, levels)[0].cpu().numpy()
-        return indices
+            indices = self._model.quantizer.quantize(batch, torch.tensor([levels]))[0, :levels]
+        found: NDArray[np.int64] = indices.cpu().numpy()
+        return found
 
     def latents(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
         """Latents (h, w, D) of an (H, W) array, over the centred window of the model.
@@ -275,21 +277,21 @@ class Codec:
     ) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
         """Gives the indices of each pass over latents (h, w, D).
 
-        Of each residual the code with the least |residual - code|² + weight · bits is taken: near, and
-        cheap under the prior.
+        Of each residual the code is taken with the least squared distance, all levels completed, plus
+        weight · bits: near, and cheap under the prior.
         """
-        residual = latents.copy()
+        residual = torch.from_numpy(latents.copy())
+        codebooks = torch.from_numpy(self._codebooks[:levels])
         energy = float(np.square(self._codebooks[levels - 1]).sum(1).mean())
         weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT) * energy
 
         def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
-            codebook = self._codebooks[step.level]
             vectors = residual[step.rows, step.columns]  # (n, D)
-            cost = np.square(codebook).sum(1) - 2 * (vectors @ codebook.T)
-            cost += weight * (FREQUENCY_BITS - np.log2(frequencies + 1))
-            chosen = cost.argmin(1)
-            residual[step.rows, step.columns] = vectors - codebook[chosen]
-            indices: NDArray[np.uint16] = chosen.astype(np.uint16)
+            bits = FREQUENCY_BITS - np.log2(frequencies + 1)
+            costs = torch.from_numpy((weight * bits).astype(np.float32))
+            chosen = best(vectors, codebooks[step.level :], costs)
+            residual[step.rows, step.columns] = vectors - codebooks[step.level][chosen]
+            indices: NDArray[np.uint16] = chosen.numpy().astype(np.uint16)
             return indices
 
         return choose

@@ -364,7 +364,13 @@ def training_curves(rows: list[Row]) -> list[Chart]:
 
 
 def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
-    parts = {"loss": "loss", "ssim_loss": "1 − SSIM", "l1": "L1", "commitment": "commitment"}
+    parts = {
+        "loss": "loss",
+        "ssim_loss": "1 − SSIM",
+        "l1": "L1",
+        "mse": "MSE",
+        "commitment": "commitment",
+    }
     for (key, name), colour in zip(parts.items(), SERIES, strict=False):
         having = [row for row in epochs if isinstance(row.get(key), float)]
         axes.plot([r["epoch"] for r in having], [r[key] for r in having], "o-", color=colour, label=name)

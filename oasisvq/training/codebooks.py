@@ -65,17 +65,18 @@ class CodebookLearner:
         Args:
             latents: (B, D, h, w).
             kept: (B,) levels 1..L that the decoder gets of each image (quantizer dropout), so
-                that one model serves every number of levels.
+                that one model serves every number of levels; on the CPU.
         """
         batch, _, height, width = latents.shape
         vectors = to_vectors(latents)
-        kept_of_vector = kept.repeat_interleave(height * width)[:, None]  # (N, 1)
+        kept_of_vector = kept.repeat_interleave(height * width)  # (N,)
+        found = self.quantizer.quantize_vectors(vectors.detach(), kept_of_vector)
+        kept_of_vector = kept_of_vector[:, None].to(vectors.device, non_blocking=True)
         residual = vectors.detach()
         chosen = torch.zeros_like(residual)
         commitment = vectors.new_zeros(())
         residuals, indices = [], []
-        for level, codebook in enumerate(self.quantizer.codebooks):
-            index = nearest(residual, codebook)
+        for level, (codebook, index) in enumerate(zip(self.quantizer.codebooks, found, strict=True)):
             residuals.append(residual)
             indices.append(index)
             residual = residual - codebook[index]

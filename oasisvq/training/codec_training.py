@@ -41,6 +41,7 @@ class TrainingConfig:
         epochs: passes over the training split.
         batch_size: images a step, over all processes.
         learning_rate: the highest one, after the warm-up.
+        mse: weight of the mean squared error, which large errors feel more than small ones.
         commitment: weight of the commitment loss.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
@@ -55,6 +56,7 @@ class TrainingConfig:
     learning_rate: float
     seed: int
     precision: str
+    mse: float = 10.0
     commitment: float = 0.25
     started_from: str | None = None
     prior_epochs: int = 0
@@ -67,6 +69,7 @@ class CodecEpoch(NamedTuple):
     loss: float
     ssim_loss: float
     l1: float
+    mse: float
     commitment: float
     images_per_second: float
     validation_ssim: list[float]  # by number of levels kept
@@ -91,6 +94,7 @@ class StepLosses(NamedTuple):
     total: Tensor
     ssim_loss: Tensor
     l1: Tensor
+    mse: Tensor
     commitment: Tensor
 
 
@@ -106,7 +110,7 @@ class TrainingStep(nn.Module):
     def forward(
         self, pixels: Tensor, kept: Tensor, quantizing: bool
     ) -> tuple[StepLosses, Quantized | None]:
-        """(B, 1, H, W) pixels and (B,) levels kept -> losses, what was quantized."""
+        """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
         with self.autocast():
             latents = self.model.encoder(pixels)
         latents = latents.float()
@@ -115,9 +119,9 @@ class TrainingStep(nn.Module):
         with self.autocast():
             decoded = self.model.decoder(quantized.latents if quantized else latents)
         reconstruction = clamp_straight_through(decoded.float())
-        ssim_loss, l1 = reconstruction_losses(pixels, reconstruction)
-        total = ssim_loss + l1 + self.config.commitment * commitment
-        return StepLosses(total, ssim_loss, l1, commitment), quantized
+        ssim_loss, l1, mse = reconstruction_losses(pixels, reconstruction)
+        total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
+        return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
 
     def autocast(self) -> torch.autocast:
         """The precision of the networks."""
@@ -196,7 +200,7 @@ class Training(Loop):
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct a mirrored or plain batch from a random number of levels each."""
-        config, world = self.config, self.world
+        config = self.config
         kept = torch.randint(1, config.model.levels + 1, (config.batch_size,), generator=generator)
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
         pixels = self.batches.draw(self.own(batch), self.own(mirrored))
@@ -206,7 +210,7 @@ class Training(Loop):
             self._start_codebooks(pixels, generator)
         losses, self._quantized = self.step_module(
             pixels,
-            self.own(kept).to(world.device, non_blocking=True),
+            self.own(kept),
             self.step >= self.quantizing_from,
         )
         return torch.stack(list(losses))
@@ -241,12 +245,13 @@ class Training(Loop):
 
     def epoch_report(self, means: list[float], images_per_second: float) -> CodecEpoch:
         """Losses, validation SSIM and the health of the codebooks."""
-        loss, ssim_loss, l1, commitment = means
+        loss, ssim_loss, l1, mse, commitment = means
         report = CodecEpoch(
             self.step // self.steps_per_epoch,
             loss,
             ssim_loss,
             l1,
+            mse,
             commitment,
             images_per_second,
             self.validate(),
@@ -285,8 +290,8 @@ class Training(Loop):
         """(B, 1, H, W) pixels decoded from so many levels each."""
         with self.autocast():
             latents = self.model.encoder(pixels)
-        indices = self.model.quantizer.quantize(latents, max(kept_levels))
         for kept in kept_levels:
+            indices = self.model.quantizer.quantize(latents, torch.full((len(latents),), kept))
             with self.autocast():
                 decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
             yield decoded.float().clamp(0, 1)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # of metrics.jsonl
 Chart = Callable[["Axes", list[Row], list[Row]], None]
 
-PARTS = {"ssim_loss": "1 − SSIM", "l1": "L1", "commitment": "commitment"}
+PARTS = {
+    "ssim_loss": "1 − SSIM",
+    "l1": "L1",
+    "mse": "MSE",
+    "commitment": "commitment",
+}
 INCHES = 4.8, 3.4  # of a chart
 DOTS_PER_INCH = 100
 MARGIN = 0.5  # inches, beside each chart

@@ -27,7 +27,7 @@ GAP = 2  # between columns
 REFRESHES_PER_SECOND = 1  # 4 ms of Python each
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 LINES_BESIDE_LEVELS = 3  # the table's head, an empty line, and the line where the cursor waits
-LOSS_NAMES = {"ssim_loss": "1-SSIM", "l1": "L1"}
+LOSS_NAMES = {"ssim_loss": "1-SSIM", "l1": "L1", "mse": "MSE"}
 
 Row = dict[str, Any]  # of metrics.jsonl
 
@@ -192,7 +192,7 @@ def _shown(levels: int, rows: int) -> list[int]:
 
 
 def _pairs(words: dict[str, str]) -> Text:
-    line = Text()
+    line = Text(no_wrap=True, overflow="crop")
     for number, (name, value) in enumerate(words.items()):
         line.append("  " * bool(number)).append(f"{name} ", "dim").append(value)
     return line

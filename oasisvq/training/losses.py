@@ -1,4 +1,4 @@
-"""(1 - SSIM) + L1: what the decoder learns from.
+"""1 - SSIM, L1 and squared error: what the decoder learns from.
 
 Shapes: B batch, H×W image. Commitment is added by `codebooks.py`, which sees the latents.
 """
@@ -52,12 +52,13 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
         return similarity.mean(dim=(1, 2))
 
 
-def reconstruction_losses(pixels: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 - SSIM, L1), two scalars, of (B, 1, H, W) pixels in [0, 1].
+def reconstruction_losses(pixels: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(1 - SSIM, L1, mean squared error), three scalars, of (B, 1, H, W) pixels in [0, 1].
 
     A window is cut out of a ground that is 0 in both images, so both are padded with 0: then the
     window's border counts as it does in the whole image.
     """
     border = (RADIUS,) * 4
     similarity = ssim(F.pad(pixels, border), F.pad(reconstruction, border))
-    return 1 - similarity.mean(), (pixels - reconstruction).abs().mean()
+    error = pixels - reconstruction
+    return 1 - similarity.mean(), error.abs().mean(), error.square().mean()

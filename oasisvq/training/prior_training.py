@@ -164,7 +164,10 @@ def index_grids(
     autocast: torch.autocast,
     mirrored: bool = False,
 ) -> Grids:
-    """Index grids of the named slices; every process finds a share of them."""
+    """Index grids of the named slices; every process finds a share of them.
+
+    Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
+    """
     config, device = model.config, world.device
     indices = torch.zeros(len(slices), config.levels, *grid, dtype=torch.int32, device=device)
     means = torch.zeros(len(slices), PARTS * PARTS * config.code_dim, device=device)
@@ -173,7 +176,8 @@ def index_grids(
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
             with autocast:
                 latents = model.encoder(pixels)
-            indices[places] = model.quantizer.quantize(latents, config.levels).to(torch.int32)
+            kept = (places + mirrored) % config.levels + 1
+            indices[places] = model.quantizer.quantize(latents, kept).to(torch.int32)
             plain = latents.float().permute(0, 2, 3, 1).cpu().numpy()
             means[places] = torch.from_numpy(pooled(plain)).to(device)
     world.sum_(indices)

@@ -202,13 +202,11 @@ def test_a_query_changes_neither_model_nor_image(rng: np.random.Generator) -> No
     assert not model.training
 
 
-def test_fewer_levels_are_a_prefix_and_a_smaller_file(codec: Codec, rng: np.random.Generator) -> None:
+def test_fewer_levels_are_a_smaller_file(codec: Codec, rng: np.random.Generator) -> None:
     plane = draw_phantom(rng)
     contents = [codec.encode(plane, levels) for levels in (1, 2, 3)]
-    grids = [container.read(content, "x").codes().indices for content in contents]
-    for levels, grid in enumerate(grids, start=1):
-        assert len(grid) == levels
-        np.testing.assert_array_equal(grid, grids[-1][:levels])
+    for levels, content in enumerate(contents, start=1):
+        assert len(container.read(content, "x").codes().indices) == levels
     assert len(contents[0]) < len(contents[1]) < len(contents[2])
     assert len({codec.decode(content).tobytes() for content in contents}) == 3
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from oasisvq.codec import quantizer as quantizer_module
-from oasisvq.codec.quantizer import ResidualQuantizer, nearest, to_grid, to_vectors
+from oasisvq.codec.quantizer import ResidualQuantizer, best, nearest, to_grid, to_vectors
 
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:
@@ -18,6 +18,10 @@ def quantizer_of(codebooks: Tensor) -> ResidualQuantizer:
     quantizer = ResidualQuantizer(*codebooks.shape)
     quantizer.codebooks.copy_(codebooks)
     return quantizer
+
+
+def quantize(quantizer: ResidualQuantizer, latents: Tensor, levels: int) -> Tensor:
+    return quantizer.quantize(latents, torch.full((len(latents),), levels))[:, :levels]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_nearest_is_what_brute_force_finds(count: int, dim: int, codes: int) -> 
 def test_nearest_does_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, codebook = seeded(101, 6), seeded(20, 6, seed=1)
     whole = nearest(vectors, codebook)
-    monkeypatch.setattr(quantizer_module, "VECTORS_AT_ONCE", 10)
+    monkeypatch.setattr(quantizer_module, "VECTORS_IN_CACHE", 10)
     assert torch.equal(nearest(vectors, codebook), whole)
 
 
@@ -58,7 +62,7 @@ def test_vectors_and_grid_are_inverses() -> None:
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 1, 1), (2, 5, 7)])
 def test_shapes_and_range(levels: int, batch: int, height: int, width: int) -> None:
     quantizer = quantizer_of(seeded(3, 20, 6))
-    indices = quantizer.quantize(seeded(batch, 6, height, width, seed=1), levels)
+    indices = quantize(quantizer, seeded(batch, 6, height, width, seed=1), levels)
     assert indices.shape == (batch, levels, height, width)
     assert indices.dtype == torch.int64
     assert indices.min() >= 0
@@ -73,8 +77,8 @@ def test_exact_code_vectors_come_back_as_their_own_index() -> None:
     indices = torch.arange(20).reshape(1, 1, 4, 5)
     latents = quantizer.dequantize(indices)
     assert torch.equal(latents[0, :, 2, 3], quantizer.codebooks[0, 13])
-    assert torch.equal(quantizer.quantize(latents, 1), indices)
-    assert torch.equal(quantizer.dequantize(quantizer.quantize(latents, 1)), latents)
+    assert torch.equal(quantize(quantizer, latents, 1), indices)
+    assert torch.equal(quantizer.dequantize(quantize(quantizer, latents, 1)), latents)
 
 
 def test_sums_of_codes_come_back_where_levels_do_not_overlap() -> None:
@@ -83,7 +87,7 @@ def test_sums_of_codes_come_back_where_levels_do_not_overlap() -> None:
     numbers = torch.tensor([0, 7, 42, 99, 500, 639, 999])
     latents = (numbers + 0.0 - 4.5)[None, None, None]  # (1, 1, 1, 7)
     digits = torch.stack([numbers // 100, numbers // 10 % 10, numbers % 10])
-    assert torch.equal(quantizer.quantize(latents, 3)[0, :, 0], digits)
+    assert torch.equal(quantize(quantizer, latents, 3)[0, :, 0], digits)
     assert torch.equal(quantizer.dequantize(digits[None, :, None]), latents)
 
 
@@ -98,27 +102,71 @@ def test_dequantize_is_the_sum_of_the_codes() -> None:
     assert not torch.equal(latents, kept * 0)
 
 
-def test_fewer_levels_are_a_prefix_of_more() -> None:
-    quantizer = quantizer_of(seeded(4, 20, 6))
-    latents = seeded(2, 6, 5, 7, seed=1)
-    most = quantizer.quantize(latents, 4)
-    for levels in (1, 2, 3):
-        assert torch.equal(quantizer.quantize(latents, levels), most[:, :levels])
+def greedy(quantizer: ResidualQuantizer, latents: Tensor, levels: int) -> Tensor:
+    residual, indices = to_vectors(latents), []
+    for codebook in quantizer.codebooks[:levels]:
+        indices.append(nearest(residual, codebook))
+        residual = residual - codebook[indices[-1]]
+    batch, _, height, width = latents.shape
+    return torch.stack(indices).reshape(levels, batch, height, width).transpose(0, 1)
 
 
-def test_more_levels_never_lose_more_where_each_codebook_has_a_zero() -> None:
-    codebooks = seeded(5, 20, 6)
-    codebooks[:, 3] = 0
+def test_a_level_looks_ahead() -> None:
+    codebooks = torch.tensor([[[0.0], [10.0]], [[-4.0], [7.0]]])  # 6.6 lies nearer to 10, and to 0 + 7
     quantizer = quantizer_of(codebooks)
-    latents = 2 * seeded(2, 6, 9, 9, seed=1)
-    errors = torch.stack(
-        [
-            (quantizer.dequantize(quantizer.quantize(latents, levels)) - latents).square().sum(1)
-            for levels in range(1, 6)
-        ]
-    )
-    assert (errors[1:] <= errors[:-1] + 1e-5).all()
-    assert errors[-1].mean() < errors[0].mean()
+    latents = torch.tensor([6.6, 4.0])[None, None, None]
+    assert quantize(quantizer, latents, 1)[0, 0, 0].tolist() == [1, 0]
+    assert quantize(quantizer, latents, 2)[0, :, 0].T.tolist() == [[0, 1], [1, 0]]
+
+
+def test_looking_ahead_comes_nearer_than_the_nearest_codes_do() -> None:
+    quantizer = quantizer_of(seeded(4, 20, 6))
+    latents = seeded(2, 6, 15, 17, seed=1)
+    for levels in (2, 3, 4):
+        ahead, plain = (
+            (quantizer.dequantize(indices) - latents).square().sum(1)
+            for indices in (quantize(quantizer, latents, levels), greedy(quantizer, latents, levels))
+        )
+        assert ahead.mean() < 0.95 * plain.mean()
+    assert torch.equal(quantize(quantizer, latents, 1), greedy(quantizer, latents, 1))
+
+
+def test_each_image_is_quantized_for_the_levels_kept_of_it() -> None:
+    quantizer = quantizer_of(seeded(4, 20, 6))
+    latents = seeded(4, 6, 5, 7, seed=1)
+    kept = [3, 1, 4, 1]
+    together = quantizer.quantize(latents, torch.tensor(kept))
+    assert together.shape == (4, 4, 5, 7)
+    for image, levels in enumerate(kept):
+        alone = quantize(quantizer, latents[image : image + 1], levels)
+        assert torch.equal(together[image, :levels], alone[0])
+        left = latents[image : image + 1] - quantizer.dequantize(alone)
+        if levels < 4:
+            above = nearest(to_vectors(left), quantizer.codebooks[levels])
+            assert torch.equal(together[image, levels].reshape(-1), above)
+
+
+def test_costs_are_weighed_against_distances() -> None:
+    codebooks = seeded(2, 20, 6)
+    vectors = seeded(50, 6, seed=1)
+    free = best(vectors, codebooks)
+    dear = torch.zeros(50, 20).scatter_(1, free[:, None], 1e6)
+    assert not (best(vectors, codebooks, dear) == free).any()
+    assert torch.equal(best(vectors, codebooks, torch.full((50, 20), 3.0)), free)
+    only = torch.full((50, 20), 1e6)
+    only[:, 7] = 0
+    assert (best(vectors, codebooks[1:], only) == 7).all()
+
+
+def test_more_levels_lose_less() -> None:
+    quantizer = quantizer_of(torch.stack([seeded(20, 6, seed=level) / 2**level for level in range(5)]))
+    latents = 2 * seeded(2, 6, 9, 9, seed=9)
+    errors = [
+        (quantizer.dequantize(quantize(quantizer, latents, levels)) - latents).square().mean().item()
+        for levels in range(1, 6)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert len(set(errors)) == 5
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -126,7 +174,7 @@ def test_a_query_changes_nothing(training: bool) -> None:
     quantizer = quantizer_of(seeded(3, 20, 6)).train(training)
     latents = seeded(2, 6, 5, 7, seed=1)
     state, asked = copy.deepcopy(quantizer.state_dict()), latents.clone()
-    indices = quantizer.quantize(latents, 3)
+    indices = quantize(quantizer, latents, 3)
     given = indices.clone()
     quantizer.dequantize(indices)
     assert torch.equal(latents, asked)

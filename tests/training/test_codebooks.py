@@ -36,7 +36,7 @@ def test_kmeans_finds_clusters_and_the_next_level_what_is_left(learner: Codebook
     for code in used:  # Lloyd's fixed point: a code is the mean of what it is nearest to
         own = to_vectors(latents)[torch.cdist(to_vectors(latents), found).argmin(1) == code]
         torch.testing.assert_close(found[code], own.mean(0), rtol=1e-3, atol=1e-3)
-    indices = learner.quantizer.quantize(latents, 2)
+    indices = learner.quantizer.quantize(latents, torch.tensor([2]))
     one, two = (
         (learner.quantizer.dequantize(indices[:, :levels]) - latents).square().mean()
         for levels in (1, 2)
@@ -88,7 +88,7 @@ def test_only_the_kept_levels_reach_the_decoder(learner: CodebookLearner) -> Non
     learner.quantizer.codebooks.copy_(torch.stack([CENTRES, 0.1 * CENTRES]))
     latents = clusters(CENTRES, each=2, noise=0.05).expand(2, -1, -1, -1)
     quantized = learner.quantize(latents, torch.tensor([1, 2]))
-    indices = learner.quantizer.quantize(latents, 2)
+    indices = learner.quantizer.quantize(latents, torch.tensor([1, 2]))
     for image, levels in ((0, 1), (1, 2)):
         expected = learner.quantizer.dequantize(indices[image : image + 1, :levels])
         torch.testing.assert_close(quantized.latents[image : image + 1], expected)
@@ -97,7 +97,7 @@ def test_only_the_kept_levels_reach_the_decoder(learner: CodebookLearner) -> Non
 def test_commitment_is_the_mean_squared_error_of_all_prefixes(learner: CodebookLearner) -> None:
     learner.quantizer.codebooks.copy_(torch.stack([CENTRES, 0.1 * CENTRES]))
     latents = clusters(CENTRES, each=4, noise=0.1)
-    indices = learner.quantizer.quantize(latents, 2)
+    indices = learner.quantizer.quantize(latents, torch.tensor([1]))
     errors = [
         (latents - learner.quantizer.dequantize(indices[:, :levels])).square().mean()
         for levels in (1, 2)

@@ -38,7 +38,7 @@ def test_ssim_of_equal_images_is_one_and_the_range_matters(rng: np.random.Genera
 def test_the_windows_loss_is_that_of_the_whole_image(rng: np.random.Generator) -> None:
     inside = torch.from_numpy(rng.random((2, 1, 24, 32), dtype=np.float32))
     restored = (inside + 0.1).clamp(0, 1)
-    ssim_loss, _ = reconstruction_losses(inside, restored)
+    ssim_loss, _, _ = reconstruction_losses(inside, restored)
 
     def whole(window: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.pad(window, (20, 20, 20, 20))
@@ -55,7 +55,7 @@ def test_the_windows_loss_is_that_of_the_whole_image(rng: np.random.Generator) -
 def test_loss_is_zero_for_a_perfect_image_and_has_a_gradient_otherwise(rng: np.random.Generator) -> None:
     pixels = torch.from_numpy(rng.random((2, 1, 16, 16), dtype=np.float32))
     assert [float(part) for part in reconstruction_losses(pixels, pixels)] == pytest.approx(
-        [0, 0], abs=1e-6
+        [0, 0, 0], abs=1e-6
     )
     guess = torch.full_like(pixels, 0.5, requires_grad=True)
     sum(reconstruction_losses(pixels, guess)).backward()

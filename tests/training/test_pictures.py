@@ -52,7 +52,8 @@ def codec_rows(epochs: int, validation: bool = True, levels: int = 8) -> list[di
     for epoch in range(1, epochs + 1):
         step = {"what": "codec", "kind": "step", "epoch": epoch, "loss": 1 / epoch}
         rows += [step | {"step": 30 * (epoch - 1) + done} for done in (10, 20, 30)]
-        loss = {"loss": 1 / epoch, "ssim_loss": 0.8 / epoch, "l1": 0.1 / epoch, "commitment": 0.1}
+        parts = {"ssim_loss": 0.8, "l1": 0.1, "mse": 0.01, "commitment": 0.1}
+        loss = {"loss": 1 / epoch} | {name: part / epoch for name, part in parts.items()}
         ssim = [1 - 1 / (epoch + level + 1) for level in range(levels)] if validation else []
         codes = {"validation_ssim": ssim, "active": [90] * levels, "perplexity": [70.5] * levels}
         rows.append(
@@ -335,9 +336,9 @@ def test_the_metrics_name_the_parts_of_the_loss(data: Path, tmp_path: Path) -> N
     train(data, tmp_path / "run", stop_after=3)
     step, epoch = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     parts = step["parts"]
-    named = {name: epoch[name] for name in ("ssim_loss", "l1", "commitment")}
+    named = {name: epoch[name] for name in ("ssim_loss", "l1", "mse", "commitment")}
     assert parts == pytest.approx(named, rel=1e-5)
-    whole = parts["ssim_loss"] + parts["l1"] + 0.25 * parts["commitment"]
+    whole = parts["ssim_loss"] + parts["l1"] + 10 * parts["mse"] + 0.25 * parts["commitment"]
     assert step["loss"] == pytest.approx(whole)
 
 
