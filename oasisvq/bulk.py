@@ -15,6 +15,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
 from oasisvq.codec.dicom import DICOM_SUFFIXES, holds_dicom
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
 from oasisvq.codec.scans import (
     IMAGE_SUFFIXES,
     files_of,
@@ -59,6 +60,7 @@ def encode_file(
     wish: Wish,
     force: bool,
     advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> CodesFile:
     """Encode an image, a volume or a DICOM series; returns what was written.
 
@@ -69,6 +71,7 @@ def encode_file(
         wish: how.
         force: overwrite.
         advance: told (slices done, slices in all).
+        max_pixels: how large a scan may be, see `limits.py`.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
@@ -76,7 +79,7 @@ def encode_file(
     if codes.exists() and any(codes.samefile(part) for part in files_of(source) if part.exists()):
         raise FileError(f"{codes}: is what is to be encoded; name another output")
     refuse_overwrite(codes, force)
-    scan = read_scan(source, wish.axis)
+    scan = read_scan(source, wish.axis, max_pixels)
     try:
         content = codec.encode_scan(scan, wish, advance)
     except ImageError as error:
@@ -110,6 +113,7 @@ def decode_file(
     output: Path,
     force: bool,
     advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Decode one `.codes` file to an image or a volume.
 
@@ -118,6 +122,7 @@ def decode_file(
     """
     _refuse_in_the_way(output, force)
     file = read_codes_file(codes)
+    refuse_large_codes(file.header, str(codes), max_pixels)
     write_scan(codec.decode_codes(codec.codes_of(file), str(codes), advance), output)
 
 
@@ -198,6 +203,7 @@ def encode_folder(
     force: bool,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Outcome:
     """Encode the images, volumes and DICOM series below `folder`, or one shard of them.
 
@@ -231,7 +237,9 @@ def encode_folder(
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
-            outcome.bytes_out += encode_file(codec, source, codes, wish, force).file_bytes
+            outcome.bytes_out += encode_file(
+                codec, source, codes, wish, force, max_pixels=max_pixels
+            ).file_bytes
             outcome.bytes_in += bytes_of(source)
             outcome.done += 1
     return outcome
@@ -256,6 +264,7 @@ def decode_folder(
     force: bool,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Outcome:
     """Decode the `.codes` files below `folder`, or one shard, to the same places.
 
@@ -276,7 +285,8 @@ def decode_folder(
                 named = (
                     decoded_name(name, file.header) if beside else name.with_suffix(_ending(file.header))
                 )
-                _decode_to(codec, file, codes, codes, output / named, force, outcome)
+                refuse_large_codes(file.header, str(codes), max_pixels)
+                _decode_to(codec, file, codes, codes, output / named, force, outcome, max_pixels)
     return outcome
 
 
@@ -287,6 +297,7 @@ def decode_tokens(
     force: bool,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Outcome:
     """Decode the slices of an array file that `export` wrote to PNGs below `output`, by their names.
 
@@ -300,7 +311,10 @@ def decode_tokens(
             image = output / f"{name}.png"
             with _surviving(outcome, image):
                 codes = tokens.codes(place)
-                _decode_to(codec, codes, tokens_file, tokens_file / name, image, force, outcome)
+                refuse_large_codes(codes.header, str(tokens_file / name), max_pixels)
+                _decode_to(
+                    codec, codes, tokens_file, tokens_file / name, image, force, outcome, max_pixels
+                )
         advance(place + 1, len(tokens))
     return outcome
 
@@ -313,11 +327,12 @@ def _decode_to(
     output: Path,
     force: bool,
     outcome: Outcome,
+    max_pixels: int,
 ) -> None:
     """Decode codes of `file`, unless their output is there; `source` names them in messages."""
     codec.refuse_other_model(codes.header, str(source))
     is_newer = output.is_file() and output.stat().st_mtime_ns >= file.stat().st_mtime_ns
-    if not force and is_newer and _fits(output, codes.header):
+    if not force and is_newer and _fits(output, codes.header, max_pixels):
         outcome.skipped += 1
         return
     _refuse_in_the_way(output, force)
@@ -364,13 +379,13 @@ def _shard_of(
         raise FileError(f"{folder}: no {kinds} in it{series}")
 
 
-def _fits(output: Path, header: CodesHeader) -> bool:
+def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
     """Whether a decoded file is whole and of the shape and type that the codes decode to."""
     try:
         if header.volume is None:
-            plane = read_image(output).plane
+            plane = read_image(output, max_pixels).plane
             return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
-        found, expected = read_volume(output).geometry, header.volume.geometry
+        found, expected = read_volume(output, max_pixels).geometry, header.volume.geometry
         expected = expected.as_pair() if found.form.is_pair else expected.as_single()
     except OasisVQError:
         return False

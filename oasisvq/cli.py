@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import oasisvq
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
 
@@ -102,6 +103,16 @@ QualityOption = Annotated[
         "--quality",
         metavar="LEVELS",
         help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
+    ),
+]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Refuse larger images, and volumes of more than 8 times as many voxels, before they are "
+        "read; the default is 4096×4096 and 512×512×512.",
     ),
 ]
 ShardOption = Annotated[
@@ -286,6 +297,7 @@ def preprocess(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
     ] = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
@@ -316,6 +328,7 @@ def preprocess(
                 advance=advance,
                 tell=note,
                 failed=failures.append,
+                max_pixels=max_pixels,
             )
     except KeyboardInterrupt:
         note("stopped; the same command goes on from here")
@@ -457,6 +470,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
     ] = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Train a model on a prepared dataset or a raw OASIS folder.
@@ -498,6 +512,7 @@ def train(
         model=model,
         resume=resume,
         force=force,
+        max_pixels=max_pixels,
     )
     with progress_bar("reading slices") as advance, stop_on_signals() as should_stop:
         trained = command.train(request, note, should_stop, advance)
@@ -589,6 +604,7 @@ def encode(
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Compress an image or a volume to a .codes file, or a folder of them to a folder of .codes files.
@@ -615,7 +631,7 @@ def encode(
         part = chosen_shard(shard)
         codec = load_codec(model, device)
         with progress_bar("encoding") as advance:
-            outcome = bulk.encode_folder(codec, source, folder, wish, force, part, advance)
+            outcome = bulk.encode_folder(codec, source, folder, wish, force, part, advance, max_pixels)
         finish(outcome, "encoded", folder)
         return
     bulk.refuse_codes(source)
@@ -623,7 +639,7 @@ def encode(
     refuse_overwrite(codes, force)
     codec = load_codec(model, device)
     with progress_bar("encoding") as advance:
-        file = bulk.encode_file(codec, source, codes, wish, force, advance)
+        file = bulk.encode_file(codec, source, codes, wish, force, advance, max_pixels)
     before = bulk.bytes_of(source)
     held = f", {counted(file.header.slices, 'slice')}" if file.header.volume else ""
     labels = f", {counted(len(file.header.labels), 'label')}" if file.header.labels else ""
@@ -637,7 +653,7 @@ def encode(
         from oasisvq.evaluation.scan_score import dice_of
 
         restored = codec.decode_codes(codec.codes_of(file), str(codes))
-        print_line(dice_line(dice_of(read_scan(source, axis), restored, file.header)))
+        print_line(dice_line(dice_of(read_scan(source, axis, max_pixels), restored, file.header)))
 
 
 def dice_line(dice: dict[int, float]) -> str:
@@ -663,6 +679,7 @@ def decode(
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
@@ -679,13 +696,13 @@ def decode(
         codec = load_codec(model, device)
         decode_many = bulk.decode_folder if is_folder else bulk.decode_tokens
         with progress_bar("decoding") as advance:
-            outcome = decode_many(codec, source, folder, force, part, advance)
+            outcome = decode_many(codec, source, folder, force, part, advance, max_pixels)
         finish(outcome, "decoded", folder)
         return
     written = bulk.decode_target(source, output, force)
     codec = load_codec(model, device)
     with progress_bar("decoding") as advance:
-        bulk.decode_file(codec, source, written, force, advance)
+        bulk.decode_file(codec, source, written, force, advance, max_pixels)
     print_line(f"{written}: restored, {bulk.bytes_of(written):,} bytes")
 
 
@@ -734,6 +751,7 @@ def show(
     ] = None,
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Picture a .codes file: original | code map of each level | reconstruction | signed error.
@@ -756,12 +774,12 @@ def show(
     found = original or panels.find_original(source)
     note(f"original: {found}" if found else "no original beside it; name it with --original")
     try:
-        view = panels.open_view(codec, source, found)
+        view = panels.open_view(codec, source, found, max_pixels)
     except ImageError as error:
         if original:
             raise
         note(f"{error}; shown without it")
-        view = panels.open_view(codec, source, None)
+        view = panels.open_view(codec, source, None, max_pixels)
     places = panels.choose_places(view.codes.header, slice_number, slice_count)
     slices = [panels.view_slice(codec, view, place) for place in places]
     figures.write_figure(panels.draw_panel(view, slices, codec.file.codebooks), picture)
@@ -865,6 +883,7 @@ def score(
         ),
     ] = None,
     as_json: JsonOption = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
@@ -881,12 +900,12 @@ def score(
     refuse_to_replace(report, figures, force)
     codec = load_codec(model, device)
     if data.is_file():
-        print_scan_score(codec, data, quality or [], as_json)
+        print_scan_score(codec, data, quality or [], as_json, max_pixels)
         return
     trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
     wanted = images or (Images(trained_on) if trained_on in set(Images) else Images.SCANS)
     side = size or (trained_size if type(trained_size) is int else 256)
-    with opened_dataset(data, RUN_FOLDER / "dataset", wanted, side) as dataset:
+    with opened_dataset(data, RUN_FOLDER / "dataset", wanted, side, max_pixels) as dataset:
         if images not in (None, dataset.images) or size not in (None, dataset.size):
             raise DatasetError(
                 f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
@@ -979,14 +998,16 @@ def print_report(report: "Report", page: Path | None, figures: Path | None, as_j
         note(f"{figures}: {counted(write_figures(report, figures), 'figure')}, each as PNG and SVG")
 
 
-def print_scan_score(codec: "Codec", path: Path, qualities: list[int], as_json: bool) -> None:
+def print_scan_score(
+    codec: "Codec", path: Path, qualities: list[int], as_json: bool, max_pixels: int
+) -> None:
     """Score a codec on one image or volume and print the table or JSON."""
     from oasisvq.codec.codec import Wish
     from oasisvq.evaluation.scan_score import RANGE_QUANTILE, score_scan
 
     wishes = [Wish(levels) for levels in qualities or [codec.config.default_levels]]
     with progress_bar("scoring") as advance:
-        scores = score_scan(codec, path, wishes, advance)
+        scores = score_scan(codec, path, wishes, advance, max_pixels)
     if as_json:
         print_json([each.as_dict() for each in scores])
         return
@@ -1074,7 +1095,9 @@ def print_distance(result: "SampleScore", split: str) -> None:
 
 
 @contextmanager
-def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Iterator["Dataset"]:
+def opened_dataset(
+    data: Path, prepared: Path, images: Images, size: int, max_pixels: int
+) -> Iterator["Dataset"]:
     """A prepared dataset, or a raw folder: as the last run prepared it, else prepared for now."""
     import tempfile
 
@@ -1097,6 +1120,7 @@ def opened_dataset(data: Path, prepared: Path, images: Images, size: int) -> Ite
                     jobs=None,
                     advance=advance,
                     tell=note,
+                    max_pixels=max_pixels,
                 )
             yield dataset
 

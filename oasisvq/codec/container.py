@@ -72,6 +72,7 @@ from numpy.typing import NDArray
 from oasisvq.codec.entropy import GridDecoder, most_indices, packed_bytes, unpack
 from oasisvq.codec.geometry import SLICINGS, Form, Geometry, Slicing
 from oasisvq.codec.labels import decode_labels
+from oasisvq.codec.limits import MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.recall import Recall
@@ -82,10 +83,7 @@ MAGIC = b"OVQC"
 VERSION = 1
 SUFFIX = ".codes"
 FINGERPRINT_BYTES = 8
-MAX_SIDE = 65_535
-MAX_PIXELS = 2**26
 MAX_SLICES = 65_535
-MAX_VOXELS = 2**30
 MAX_STRIDE = 64
 MAX_LEVELS = 64
 MAX_CODEBOOK_SIZE = 65_535

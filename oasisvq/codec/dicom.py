@@ -20,9 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import MAX_FILE_BYTES, MAX_VOXELS
+from oasisvq.codec.container import MAX_FILE_BYTES
 from oasisvq.codec.geometry import Form, Geometry
-from oasisvq.codec.scans import IMAGE_SUFFIXES, refuse_large
+from oasisvq.codec.limits import (
+    DEFAULT_MAX_PIXELS,
+    MAX_VOXELS,
+    refuse_large_image,
+    refuse_large_volume,
+)
+from oasisvq.codec.scans import IMAGE_SUFFIXES
 from oasisvq.codec.volumes import Volume
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import require_file
@@ -54,6 +60,8 @@ _HEADER = (
 _LARGEST, _SMALLEST = 1e9, 1e-9  # of numbers that float32, which NIfTI stores, keeps apart from 0
 _ROUNDED = {"orientation": 1e-3, "pixel spacing": 1e-3}  # scanners write these a little differently
 _SAME_PLACE = 1e-3  # millimetres
+_MAX_FRAME_SHARE = 2  # bytes of a compressed image for each of it unpacked, beside its headers
+_MAX_FRAME_HEADERS = 2**16
 _OFF_GRID = 0.05  # of the distance of slices: rounded positions pass, a missing slice does not
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG and JPEG-LS: SOF0.., SOF55
 
@@ -125,12 +133,16 @@ def holds_dicom(folder: Path) -> bool:
         return False
 
 
-def read_dicom(path: Path) -> Volume:
+def read_dicom(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
     """Read one DICOM file, or a folder that directly holds the files of one series.
 
     Slices are in the order of their positions, whatever their names. Without positions they follow
     their InstanceNumber, and qform and sform have code 0 instead of 1 (scanner). In a folder, what is
     no DICOM file by its first bytes is passed over, unless its name ends in `DICOM_SUFFIXES`.
+
+    Args:
+        path: the file or folder.
+        max_pixels: how large it may be, see `limits.py`; told by its headers.
 
     Raises:
         FileError: a file or folder is missing or unreadable.
@@ -139,14 +151,10 @@ def read_dicom(path: Path) -> Volume:
     """
     _require_pydicom()
     files = _files_in(path) if path.is_dir() else [path]
-    slices = [each for file in files for each in _read_slices(file)]
+    slices = [each for file in files for each in _read_slices(file, max_pixels)]
     _refuse_several_series(path, slices)
     _refuse_unlike(slices)
-    columns, rows = slices[0].size
-    if columns * rows * len(slices) > MAX_VOXELS:
-        raise ImageError(
-            f"{path}: {columns}×{rows}×{len(slices)} voxels, more than the limit of {MAX_VOXELS:,}"
-        )
+    refuse_large_volume((*slices[0].size, len(slices)), str(path), max_pixels)
     slices = _in_order(path, slices)
     voxels = _read_voxels(slices)
     try:
@@ -223,7 +231,7 @@ def _read_dataset(path: Path, keywords: Sequence[str]) -> "Dataset":
     return dcmread(path, specific_tags=list(keywords), stop_before_pixels="PixelData" not in keywords)
 
 
-def _read_slices(path: Path) -> list[_Slice]:
+def _read_slices(path: Path, max_pixels: int) -> list[_Slice]:
     require_file(path)
     size = path.stat().st_size
     if size == 0:
@@ -232,7 +240,7 @@ def _read_slices(path: Path) -> list[_Slice]:
         raise ImageError(f"{path}: has more than {MAX_FILE_BYTES:,} bytes, the limit for such a file")
     with _reading(path):
         dataset = _read_dataset(path, _HEADER)
-        _refuse_unusable(dataset)
+        _refuse_unusable(dataset, max_pixels)
         _require_decoder(dataset)
         frames = int(_one(dataset, "NumberOfFrames", 1))
         if frames != 1 and len(dataset.get(_GROUPS[0]) or ()) != frames:
@@ -293,12 +301,14 @@ def _one(dataset: "Dataset", keyword: str, default: float | None = None) -> floa
     return numbers[0] if numbers or default is None else default
 
 
-def _refuse_unusable(dataset: "Dataset") -> None:
+def _refuse_unusable(dataset: "Dataset", max_pixels: int) -> None:
     """Raise unless it holds grey levels whose 0 is black, within the limits."""
     rows, columns = int(_one(dataset, "Rows")), int(_one(dataset, "Columns"))
-    if min(rows, columns) < 1 or not 1 <= _one(dataset, "NumberOfFrames", 1) <= MAX_VOXELS:
+    frames = _one(dataset, "NumberOfFrames", 1)
+    if min(rows, columns) < 1 or not 1 <= frames <= MAX_VOXELS:
         raise ImageError("a damaged DICOM file: an image of no pixels")
-    refuse_large(columns, rows, "its image")
+    refuse_large_image((columns, rows), "its image", max_pixels)
+    refuse_large_volume((columns, rows, int(frames)), "its images", max_pixels)
     kind = dataset.get("PhotometricInterpretation")
     if kind == "MONOCHROME1":
         raise ImageError("an image whose 0 is white (MONOCHROME1); expected black; convert it first")
@@ -416,12 +426,13 @@ def _plane(dataset: "Dataset", wanted: _Slice) -> NDArray[np.generic]:
     if "PixelData" not in dataset:
         raise ImageError("truncated, or without pixels of integers: PixelData is missing")
     syntax = dataset.file_meta.TransferSyntaxUID
+    count = columns * rows * int(_one(dataset, "BitsAllocated")) // 8
     if syntax.is_encapsulated:
-        coded = _coded_size(get_frame(dataset.PixelData, wanted.frame, number_of_frames=frames))
-        if coded not in (None, wanted.size):
+        frame = get_frame(dataset.PixelData, wanted.frame, number_of_frames=frames)
+        too_long = len(frame) > _MAX_FRAME_SHARE * count + _MAX_FRAME_HEADERS
+        if too_long or _coded_size(frame) not in (None, wanted.size):
             raise ImageError(f"a damaged DICOM file: pixels of another size than {columns}×{rows}")
     else:
-        count = columns * rows * int(_one(dataset, "BitsAllocated")) // 8
         found, expected = len(dataset.PixelData), count * frames
         if not expected <= found < expected + max(count, 2):  # padding follows; no further image
             raise ImageError(

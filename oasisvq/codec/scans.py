@@ -12,8 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from oasisvq.codec.container import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS, SampleType
+from oasisvq.codec.container import MAX_FILE_BYTES, SampleType
 from oasisvq.codec.geometry import PLANES, Geometry, Slicing, slicing_by
+from oasisvq.codec.limits import (
+    DEFAULT_MAX_PIXELS,
+    FORMAT_MAX_PIXELS,
+    MAX_PIXELS,
+    refuse_large_image,
+    refuse_large_volume,
+)
 from oasisvq.codec.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
 from oasisvq.codec.volumes import Volume, partner, read_volume, volume_suffix, write_volume
 from oasisvq.errors import ImageError
@@ -105,21 +112,22 @@ def as_scan(
         )
     if spacing is not None or affine is not None or axis is not None:
         raise ImageError("an image (H, W) has no spacing, affine or axis; expected a volume (X, Y, Z)")
-    refuse_large(array.shape[1], array.shape[0], "array")
+    refuse_large_image(array.shape[::-1], "array", FORMAT_MAX_PIXELS)
     return Scan(array[None])
 
 
-def scan_of_volume(volume: Volume, axis: str | None = None) -> Scan:
+def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FORMAT_MAX_PIXELS) -> Scan:
     """Cut a volume into planes.
 
     Args:
         volume: of any real type that `.codes` files hold.
         axis: that slices follow: `axial`, `coronal`, `sagittal`, or the number of the array's axis;
             axial where None.
+        max_pixels: of a slice, see `limits.py`; without it only the limits of `.codes` files hold.
 
     Raises:
         ImageError: its affine does not say which axis is which and `axis` is no number, a voxel is no
-            number, all voxels are equal, or a slice is beyond the limits.
+            number, all voxels are equal, or it or a slice is beyond the limits.
     """
     voxels, geometry = volume
     names = {kind.dtype: kind for kind in SampleType}
@@ -127,9 +135,8 @@ def scan_of_volume(volume: Volume, axis: str | None = None) -> Scan:
         raise ImageError(f"voxels of {voxels.dtype}, expected integers or floats of up to 64 bits")
     slicing = slicing_of(geometry, axis)
     planes = slicing.planes(voxels)
-    refuse_large(planes.shape[2], planes.shape[1], "a slice")
-    if planes.size > MAX_VOXELS:
-        raise ImageError(f"{planes.size:,} voxels, more than the limit of {MAX_VOXELS:,}; cut it first")
+    refuse_large_image(planes.shape[:0:-1], "a slice", max_pixels)
+    refuse_large_volume(voxels.shape, "", max_pixels)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         wrong = int((~np.isfinite(voxels)).sum())
         raise ImageError(f"{wrong:,} voxels are no numbers (NaN or infinite); replace them first")
@@ -163,12 +170,13 @@ def is_volume(path: Path) -> bool:
     return volume_suffix(path) is not None
 
 
-def read_scan(path: Path, axis: str | None = None) -> Scan:
+def read_scan(path: Path, axis: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
     """Read an image, a volume, a DICOM file or a folder that is one DICOM series.
 
     Args:
         path: what it is, its name and content say.
         axis: of a volume, see `scan_of_volume`.
+        max_pixels: how large it may be, see `limits.py`.
 
     Raises:
         FileError: missing or unreadable.
@@ -177,15 +185,15 @@ def read_scan(path: Path, axis: str | None = None) -> Scan:
     from oasisvq.codec.dicom import is_dicom, read_dicom
 
     if is_volume(path):
-        volume = read_volume(path)
+        volume = read_volume(path, max_pixels)
     elif path.is_dir() or (path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path)):
-        volume = read_dicom(path)
+        volume = read_dicom(path, max_pixels)
     elif axis is not None:
         raise ImageError(f"{path}: an image has one slice, so --axis has no meaning; leave it out")
     else:
-        return read_image(path)
+        return read_image(path, max_pixels)
     try:
-        return scan_of_volume(volume, axis)
+        return scan_of_volume(volume, axis, max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -243,21 +251,12 @@ def _as_image(scan: Scan, path: Path) -> Scan:
     return Scan(plane[None].astype(np.uint8 if plane.dtype == np.uint8 else np.uint16))
 
 
-def refuse_large(width: int, height: int, where: str) -> None:
-    """Raise for an image beyond the pixel limit.
-
-    Raises:
-        ImageError: it has more than `MAX_PIXELS` pixels, or a side beyond `MAX_SIDE`.
-    """
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ImageError(
-            f"{where}: {width}×{height} pixels, more than the limit of {MAX_PIXELS:,} "
-            f"(sides up to {MAX_SIDE:,}); cut or shrink it first"
-        )
-
-
-def read_image(path: Path) -> Scan:
+def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
     """Read a grey image: PNG, JPEG, TIFF or WebP of 8 or 16 bits; palette or RGB if all is grey.
+
+    Args:
+        path: its name's ending does not matter.
+        max_pixels: more are refused before any is decoded.
 
     Raises:
         FileError: the file is missing or unreadable.
@@ -270,9 +269,9 @@ def read_image(path: Path) -> Scan:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                refuse_large_image(image.size, str(path), max_pixels)
                 image.verify()  # checksums, which decoding does not look at
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                refuse_large(image.width, image.height, str(path))
                 return Scan(_grey_levels(image, path)[None])
     except UnidentifiedImageError:
         raise ImageError(
@@ -280,14 +279,15 @@ def read_image(path: Path) -> Scan:
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: more pixels than can be read safely; cut or shrink it first"
+            f"{path}: more pixels than the limit of {MAX_PIXELS:,} that a .codes file holds; cut or "
+            "shrink it first"
         ) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error) as error:
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
 
 
 def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
-    if getattr(image, "n_frames", 1) > 1:
+    if _has_several(image):
         raise ImageError(f"{path}: holds several images, expected one; split it first")
     tiles = getattr(image, "tile", [])  # how the file stores its channels: (codec, box, offset, mode)
     rawmode = tiles[0][3] if tiles else ""
@@ -323,6 +323,14 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
             raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
         return np.ascontiguousarray(red)
     raise ImageError(f"{path}: an image of mode {image.mode}, expected grey of 8 or 16 bits")
+
+
+def _has_several(image: Image.Image) -> bool:
+    try:
+        image.seek(1)  # `n_frames` would walk through all that a TIFF file claims to hold
+    except EOFError:
+        return False
+    return True
 
 
 def write_image(scan: Scan, path: Path) -> None:

@@ -15,14 +15,16 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import MAX_SIDE, MAX_VOXELS
 from oasisvq.codec.geometry import Form, Geometry, form_of
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import atomic_writer, require_file, write_atomically
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 MAX_VOLUME_BYTES = 2**33
+MAX_OFFSET = 2**28  # of the first voxel: header extensions come before it
+_MAX_TRAILING_BYTES = 2**20  # that a gzip file may hold after its voxels
 _SAMPLE_KINDS = "iuf"
 _PART_BYTES = 2**24
 
@@ -57,10 +59,15 @@ def partner(path: Path) -> Path:
     return next((choice for choice in choices if choice.is_file()), choices[0])
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
     """Read a NIfTI or Analyze volume; of a pair, either file may be named.
 
-    Axes of one element after the third are left out of the voxels and kept in the geometry.
+    Axes of one element after the third are left out of the voxels and kept in the geometry. Of gzip
+    no more is unpacked than the header promises.
+
+    Args:
+        path: the file.
+        max_pixels: how large it may be, see `limits.py`.
 
     Raises:
         FileError: a file, or one of a pair, is missing or unreadable.
@@ -77,12 +84,12 @@ def read_volume(path: Path) -> Volume:
             if half != path and not half.is_file():
                 require_file(path)
                 raise FileError(f"{path}: half of a pair; its {what}, {half.name}, is not beside it")
-    geometry = _read_geometry(header, is_pair=header != image)
+    geometry = _read_geometry(header, header != image, max_pixels)
     with _opened(image) as stream:
         _skip(stream, geometry.offset)
         voxels = _read_voxels(stream, geometry, image)
         if isinstance(stream, gzip.GzipFile):
-            _skip(stream, MAX_VOLUME_BYTES)  # to its end, where gzip compares the checksum
+            _read_to_end(stream, image)
     return Volume(voxels, geometry)
 
 
@@ -110,7 +117,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _read_geometry(path: Path, is_pair: bool) -> Geometry:
+def _read_geometry(path: Path, is_pair: bool, max_pixels: int) -> Geometry:
     with _opened(path) as stream:
         start = stream.read(max(form.header_bytes for form in Form))
     form = form_of(start, is_pair)
@@ -120,13 +127,13 @@ def _read_geometry(path: Path, is_pair: bool) -> Geometry:
         )
     try:
         geometry = Geometry(form, start[: form.header_bytes])
-        _refuse_unusable(geometry)
+        _refuse_unusable(geometry, max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     return geometry
 
 
-def _refuse_unusable(geometry: Geometry) -> None:
+def _refuse_unusable(geometry: Geometry, max_pixels: int) -> None:
     """Raise unless the header describes one volume of real numbers within the limits."""
     shape, dtype = geometry.shape, geometry.dtype
     if not 2 <= len(shape) <= 7 or min(shape) < 1:
@@ -138,12 +145,9 @@ def _refuse_unusable(geometry: Geometry) -> None:
     if dtype.kind not in _SAMPLE_KINDS or dtype.itemsize > 8:
         kind = "colours (RGB)" if dtype.names else str(dtype)
         raise ImageError(f"voxels of {kind}, expected integers or floats of up to 64 bits")
-    if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
-        raise ImageError(
-            f"shape {shape}, more than {MAX_VOXELS:,} voxels or {MAX_SIDE:,} to a side; cut it first"
-        )
+    refuse_large_volume(shape[:3], "", max_pixels)
     smallest = 0 if geometry.form.is_pair else geometry.form.header_bytes
-    if not smallest <= geometry.offset <= MAX_VOLUME_BYTES:
+    if not smallest <= geometry.offset <= MAX_OFFSET:
         raise ImageError(f"a damaged header: voxels from byte {geometry.offset}")
 
 
@@ -153,6 +157,15 @@ def _skip(stream: BinaryIO, count: int) -> None:
         if not skipped:
             return  # what follows is missing, and said to be
         count -= skipped
+
+
+def _read_to_end(stream: gzip.GzipFile, path: Path) -> None:
+    """Raise unless a gzip file ends after its voxels, where its checksum is compared."""
+    trailing = 0
+    while part := stream.read(_MAX_TRAILING_BYTES):
+        trailing += len(part)
+        if trailing > _MAX_TRAILING_BYTES:
+            raise ImageError(f"{path}: damaged: goes on after its voxels; get a whole copy")
 
 
 def _read_voxels(stream: BinaryIO, geometry: Geometry, path: Path) -> NDArray[np.generic]:

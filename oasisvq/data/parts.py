@@ -21,6 +21,7 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.volumes import partner, volume_suffix
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe
@@ -54,6 +55,7 @@ class Maker:
     size: int
     recipe: Recipe
     whole: bool
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def part(self, sources: tuple[Source, ...], folder: Path) -> Part:
         """The part of these sources in a work folder."""
@@ -86,11 +88,19 @@ class Maker:
         first = sources[0]
         if first.slice_number is None:
             return cut_volume(
-                first.path, self.images, self.size, self.recipe, first.variant.axis_codes, first.guide
+                first.path,
+                self.images,
+                self.size,
+                self.recipe,
+                first.variant.axis_codes,
+                first.guide,
+                self.max_pixels,
             )
         paths = [source.path for source in sources]
         numbers = [source.slice_number or 0 for source in sources]
-        return cut_stack(paths, numbers, self.images, self.size, self.recipe, self.whole)
+        return cut_stack(
+            paths, numbers, self.images, self.size, self.recipe, self.whole, self.max_pixels
+        )
 
     def make(self, part: Part) -> OasisVQError | None:
         """Make one part and write it; gives back why it could not be made."""

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.pixels import Box, content_box, union
 from oasisvq.data.dataset import (
     MANIFEST,
@@ -69,6 +70,7 @@ def preprocess(
     advance: Advance = lambda done, total: None,
     tell: Tell = lambda message: None,
     failed: Callable[[OasisVQError], None] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Write the prepared dataset of a raw folder; `output` appears when it is whole.
 
@@ -87,6 +89,7 @@ def preprocess(
         advance: told (files done, files in all).
         tell: told what was found, and what to know about it.
         failed: told each file that cannot be used; without it the first one raises.
+        max_pixels: how large a file's image or volume may be, see `limits.py`.
 
     Raises:
         DatasetError: no known layout, no images, no good one, or a subject in two splits.
@@ -101,7 +104,7 @@ def preprocess(
         tell(line)
     _refuse_replacing(output, force)
     make_folder(output.parent)
-    maker = Maker(images, size, recipe, found.layout.whole)
+    maker = Maker(images, size, recipe, found.layout.whole, max_pixels)
     work = output.parent / f".{output.name}.parts"
     try:
         work.mkdir(exist_ok=True)
@@ -352,6 +355,7 @@ def open_or_prepare(
     size: int,
     advance: Advance = lambda done, total: None,
     tell: Tell = lambda message: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Open `data` if it is a prepared dataset; else prepare it, as a raw folder, into `cache`.
 
@@ -365,5 +369,13 @@ def open_or_prepare(
     if is_prepared_from(cache, data, images, size):
         return open_dataset(cache)
     return preprocess(
-        data, cache, images=images, size=size, force=True, jobs=None, advance=advance, tell=tell
+        data,
+        cache,
+        images=images,
+        size=size,
+        force=True,
+        jobs=None,
+        advance=advance,
+        tell=tell,
+        max_pixels=max_pixels,
     )

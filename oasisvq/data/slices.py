@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.codec.geometry import Form, Geometry, slicing_by
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.scans import read_image
 from oasisvq.codec.volumes import read_volume
 from oasisvq.data.layouts import Images
@@ -83,6 +84,7 @@ def cut_volume(
     recipe: Recipe,
     axis_codes: str | None = None,
     guide: Path | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Cut:
     """Cut a volume into slices.
 
@@ -93,18 +95,19 @@ def cut_volume(
         recipe: which slices, and which percentiles become black and white.
         axis_codes: where its axes grow to if it is Analyze; None: what the header says.
         guide: a volume that lies over it and shows where the brain is.
+        max_pixels: how large they may be, see `limits.py`.
 
     Raises:
         FileError: it, or its guide, is missing or unreadable.
         ImageError: damaged, of no finite numbers, constant, or, as labels, not of 0 to 255.
     """
-    axial = read_axial(path, axis_codes)
+    axial = read_axial(path, axis_codes, max_pixels)
     is_labels = images is Images.SEGMENTATIONS
     labels = labels_of(axial.planes, path) if is_labels else ()
     level = 0.0 if is_labels else foreground_level(axial.planes)
     brain = axial.planes > level
     if guide is not None:
-        other = read_axial(guide, axis_codes)
+        other = read_axial(guide, axis_codes, max_pixels)
         if other.planes.shape == axial.planes.shape:
             brain = other.planes > other.planes.min()
     numbers = slice_numbers(brain, axial.spacing[0], recipe.slices, path)
@@ -135,13 +138,13 @@ def cut_volume(
     )
 
 
-def read_axial(path: Path, axis_codes: str | None = None) -> Axial:
+def read_axial(path: Path, axis_codes: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Axial:
     """Read a volume as axial slices.
 
     Raises:
         FileError, ImageError: see `cut_volume`.
     """
-    volume = read_volume(path)
+    volume = read_volume(path, max_pixels)
     geometry = volume.geometry
     is_corrected = axis_codes is not None and geometry.form is Form.ANALYZE
     try:
@@ -307,7 +310,13 @@ def _shares(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]
 
 
 def cut_stack(
-    paths: list[Path], numbers: list[int], images: Images, size: int, recipe: Recipe, whole: bool
+    paths: list[Path],
+    numbers: list[int],
+    images: Images,
+    size: int,
+    recipe: Recipe,
+    whole: bool,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Cut:
     """Bring the images of one subject's slices to size; a bad one is left out and said.
 
@@ -321,6 +330,7 @@ def cut_stack(
         size: pixels to a side.
         recipe: which percentiles become black and white.
         whole: whether any bad image, or one of 16 bits, is an error.
+        max_pixels: how large an image may be.
 
     Raises:
         OasisVQError: there is no good image, or `whole` and a bad one.
@@ -330,7 +340,7 @@ def cut_stack(
     intensity, depth = None, None
     for place, path in enumerate(paths):
         try:
-            plane = read_image(path).plane
+            plane = read_image(path, max_pixels).plane
             is_deep = plane.dtype != np.uint8
             if is_deep:
                 _refuse_deep(path, images, whole)
@@ -338,7 +348,7 @@ def cut_stack(
                 raise ImageError(f"{path}: {plane.dtype} beside slices of {depth}; convert it first")
             depth = plane.dtype
             if is_deep:
-                intensity = intensity or _intensity_of_stack(paths, recipe.percentiles)
+                intensity = intensity or _intensity_of_stack(paths, recipe.percentiles, max_pixels)
                 plane = np.rint(255 * _shares(plane, *intensity))
         except OasisVQError as error:
             if whole:
@@ -362,12 +372,14 @@ def _refuse_deep(path: Path, images: Images, whole: bool) -> None:
         raise ImageError(f"{path}: labels of 16 bits, expected 8; number them anew from 0 to 255")
 
 
-def _intensity_of_stack(paths: list[Path], percentiles: tuple[float, float]) -> tuple[float, float]:
+def _intensity_of_stack(
+    paths: list[Path], percentiles: tuple[float, float], max_pixels: int
+) -> tuple[float, float]:
     """The grey levels of 16-bit slices that become black and white, from their common histogram."""
     counts = np.zeros(2**16, np.int64)
     for path in paths:
         try:
-            plane = read_image(path).plane
+            plane = read_image(path, max_pixels).plane
         except OasisVQError:
             continue  # said where it is read for good
         if plane.dtype == np.uint16:

@@ -22,6 +22,7 @@ from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, read_codes_file
 from oasisvq.codec.dicom import DICOM_SUFFIXES
 from oasisvq.codec.headers import placement_of
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.codec.scans import IMAGE_SUFFIXES, read_scan
 from oasisvq.codec.volumes import VOLUME_SUFFIXES
@@ -89,7 +90,9 @@ def find_original(codes: Path) -> Path | None:
     return folder if is_series else None
 
 
-def open_view(codec: Codec, path: Path, original: Path | None) -> View:
+def open_view(
+    codec: Codec, path: Path, original: Path | None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> View:
     """Read a `.codes` file and what it was made from.
 
     Raises:
@@ -97,7 +100,9 @@ def open_view(codec: Codec, path: Path, original: Path | None) -> View:
         FileError: a file is missing or cannot be read.
         ImageError: the original cannot be read, or has another shape.
     """
-    codes = codec.codes_of(read_codes_file(path))
+    file = read_codes_file(path)
+    refuse_large_codes(file.header, str(path), max_pixels)
+    codes = codec.codes_of(file)
     placement = placement_of(codes.header, str(path))
     aspect = 1.0
     if placement is not None:
@@ -105,7 +110,7 @@ def open_view(codec: Codec, path: Path, original: Path | None) -> View:
         aspect = down / across if down > 0 and across > 0 else 1.0
     if original is None:
         return View(path.name, codes, None, 0, aspect)
-    scan = read_scan(original)
+    scan = read_scan(original, max_pixels=max_pixels)
     planes = scan.planes
     if placement is not None and scan.placement is not None:
         planes = placement.slicing.planes(scan.voxels)  # cut as the codes were, not as by default

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.container import CodesHeader
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.scans import Scan, read_scan
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 
@@ -61,6 +62,7 @@ def score_scan(
     path: Path,
     wishes: list[Wish],
     advance: Callable[[int, int], None] = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> list[ScanScore]:
     """Encode and decode a scan at each wish and measure what was lost.
 
@@ -70,7 +72,7 @@ def score_scan(
     """
     scores = []
     for done, wish in enumerate(wishes, start=1):
-        scan = read_scan(path, wish.axis)
+        scan = read_scan(path, wish.axis, max_pixels)
         content = codec.encode_scan(scan, wish)
         file = container.read(content, str(path))
         restored = codec.decode_codes(codec.codes_of(file), str(path))

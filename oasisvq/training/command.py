@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from oasisvq.codec.codec import choose_device
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.modelfile import (
     ModelFile,
     choose_model,
@@ -62,6 +63,7 @@ class Request:
     with_prior: bool = True
     prior_only: bool = False
     model: Path | None = None  # the codec to give a prior
+    max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
 
 
 class Trained(NamedTuple):
@@ -333,7 +335,13 @@ def _open(session: _Session, images: Images, size: int) -> Dataset:
             dataset = open_dataset(prepared)
         else:
             dataset = open_or_prepare(
-                request.data, prepared, images=images, size=size, advance=advance, tell=session.tell
+                request.data,
+                prepared,
+                images=images,
+                size=size,
+                advance=advance,
+                tell=session.tell,
+                max_pixels=request.max_pixels,
             )
         dataset.verify()
     world.wait()

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec import scans
-from oasisvq.codec.container import MAX_PIXELS
+from oasisvq.codec.limits import MAX_PIXELS
 from oasisvq.codec.scans import Scan, as_scan, read_image, write_image
 from oasisvq.errors import FileError, ImageError
 
@@ -218,13 +217,12 @@ def test_a_damaged_image_is_never_a_crash(image_format: str, tmp_path: Path) -> 
     assert not crashes
 
 
-def test_the_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixel_limit(tmp_path: Path) -> None:
     GREY.save(tmp_path / "scan.png")
-    monkeypatch.setattr(scans, "MAX_PIXELS", PLANE.size)
-    assert read_image(tmp_path / "scan.png").plane.size == PLANE.size
-    monkeypatch.setattr(scans, "MAX_PIXELS", PLANE.size - 1)
-    with pytest.raises(ImageError, match="12×10 pixels, more than the limit of 119"):
-        read_image(tmp_path / "scan.png")
+    assert read_image(tmp_path / "scan.png", PLANE.size).plane.size == PLANE.size
+    message = "12×10 pixels, more than the limit of 119; .* pass --max-pixels 120"
+    with pytest.raises(ImageError, match=message):
+        read_image(tmp_path / "scan.png", PLANE.size - 1)
 
 
 def test_what_is_no_file_is_a_file_error(tmp_path: Path) -> None:
