@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -21,6 +21,7 @@ import oasisvq
 from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
+from oasisvq.text import printable
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
@@ -42,6 +43,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# typer brings its own click, or uses the installed one
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 class Device(str, Enum):
@@ -132,11 +137,6 @@ def note(message: str) -> None:
     print(printable(message), file=sys.stderr, flush=True)
 
 
-def printable(message: str) -> str:
-    """Control characters, which a file's name may hold, written as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-
-
 def counted(number: int, thing: str) -> str:
     """1 subject, 2 subjects."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
@@ -179,10 +179,11 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     progress = Progress(console=Console(stderr=True), transient=True)
-    bar = progress.add_task(description, total=None)
+    bar = progress.add_task(escape(printable(description)), total=None)
 
     def advance(done: int, total: int) -> None:
         progress.start()
@@ -1278,11 +1279,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has a ×
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         try:
-            app(args=arguments, prog_name="oasisvq")
+            code = app(args=given, prog_name="oasisvq", standalone_mode=False)
         finally:
             sys.stdout.flush()
+    except UsageError as error:
+        _show_usage_error(error, given)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
     except OasisVQError as error:
         note(f"oasisvq: {error}")
     except MemoryError as error:
@@ -1294,8 +1301,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         note(f"oasisvq: {where}{error.strerror or error}")
         _abandon_stdout()
     else:
-        sys.exit(0)
+        sys.exit(code or 0)
     sys.exit(1)
+
+
+def _show_usage_error(error: Any, given: list[str]) -> None:  # noqa: ANN401 - see `UsageError`
+    """Print what typer says of a wrong call; it quotes arguments, which may be names of files."""
+    message = error.format_message()
+    if not "".join(given).isprintable():
+        error.format_message = lambda: printable(message)
+    error.show()
 
 
 def _abandon_stdout() -> None:

@@ -21,13 +21,14 @@ from scipy.ndimage import binary_fill_holes
 
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.colours import NEUTRAL, SERIES, principal_components, ramp
-from oasisvq.evaluation.figures import SOFT, new_chart, new_figure, plain, styled
+from oasisvq.evaluation.figures import SOFT, new_chart, new_figure, styled
 from oasisvq.evaluation.metrics import FOREGROUND_LEVEL
 from oasisvq.evaluation.observations import Observations, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
 from oasisvq.evaluation.score import DATA_RANGE
 from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
+from oasisvq.text import printable
 
 PAGE_INCHES = 7.09  # 180 mm, both columns
 CELL_MAP = "viridis"
@@ -106,7 +107,7 @@ def subject_ranges(seen: Observations) -> Chart:
     axes.margins(y=0.12)
     lowest = next(iter(subjects))
     axes.annotate(
-        plain(lowest),
+        printable(lowest),
         (0, float(subjects[lowest].mean())),
         (-2, -11),
         textcoords="offset points",

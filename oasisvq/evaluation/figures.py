@@ -91,12 +91,6 @@ def figure_bytes(figure: Figure, suffix: str, **more: object) -> bytes:
     return content.getvalue()
 
 
-def plain(name: str) -> str:
-    """A name from a file, without what cannot be written: control characters and broken bytes."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown.encode("utf-8", "replace").decode("utf-8")
-
-
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure by its name's ending.
 

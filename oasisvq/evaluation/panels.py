@@ -28,9 +28,10 @@ from oasisvq.codec.scans import IMAGE_SUFFIXES, read_scan
 from oasisvq.codec.volumes import VOLUME_SUFFIXES
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
-from oasisvq.evaluation.figures import new_figure, plain, styled
+from oasisvq.evaluation.figures import new_figure, styled
 from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.scan_score import SMALLEST_SIDE, range_of
+from oasisvq.text import printable
 
 Plane = NDArray[np.generic]
 TILE_INCHES = 2.1
@@ -370,7 +371,7 @@ def _headline(view: View) -> list[str]:
         parts += [f"quality {header.levels}", f"model {header.fingerprint.hex()[:8]}"]
         if view.original is not None:
             parts.append(f"scores on a range of {view.data_range:.4g}")
-    return [plain(view.name), " · ".join(parts)]
+    return [printable(view.name), " · ".join(parts)]
 
 
 def _agreement(view: View) -> str:

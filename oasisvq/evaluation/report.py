@@ -34,11 +34,12 @@ from oasisvq.evaluation.charts import (
     read_metrics,
 )
 from oasisvq.evaluation.colours import SERIES, error_colours
-from oasisvq.evaluation.figures import inline_svg, plain, write_figure
+from oasisvq.evaluation.figures import inline_svg, write_figure
 from oasisvq.evaluation.observations import THUMBNAIL, Case, Observations, level_usage
 from oasisvq.evaluation.samples import Drawn, SampleScore
 from oasisvq.evaluation.score import QualityScore, Spread
 from oasisvq.files import make_folder, write_atomically
+from oasisvq.text import printable
 
 # the series on a dark page: the same hues, lighter
 DARK_SERIES = (
@@ -132,7 +133,7 @@ def page(report: Report) -> str:
 
 def text(name: object) -> str:
     """Anything as text of the page, whatever it holds."""
-    return escape(plain(str(name)))
+    return escape(printable(str(name)))
 
 
 def _variables(colours: Iterable[str]) -> str:
@@ -240,7 +241,7 @@ def _percent(rate: float, digits: int = 0) -> str:
 
 def _figure(chart: Chart, says: str = "") -> str:
     caption = f"<figcaption>{says}</figcaption>" if says else ""
-    return f"<figure>{inline_svg(chart.figure, chart.name, plain(chart.says))}{caption}</figure>"
+    return f"<figure>{inline_svg(chart.figure, chart.name, printable(chart.says))}{caption}</figure>"
 
 
 def _row(cells: Iterable[str], tag: str = "td", kind: str = "") -> str:

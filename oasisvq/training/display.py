@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from oasisvq.text import printable
 from oasisvq.training.reports import EpochReport, Start, StepReport, duration
 
 WIDEST = 78  # so that a terminal of the usual width or more is resized without a trace
@@ -232,7 +233,7 @@ class LiveReporter:
 
     def note(self, message: str) -> None:
         """Print one line above the display."""
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state on the terminal, and the terminal as it was."""

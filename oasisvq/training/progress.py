@@ -4,6 +4,7 @@ import time
 
 from rich.console import Console
 
+from oasisvq.text import printable
 from oasisvq.training.reports import EpochReport, Start, StepReport, duration
 
 SECONDS_PER_LINE = 30.0
@@ -43,7 +44,7 @@ class LineReporter:
 
     def note(self, message: str) -> None:
         """Print one line."""
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing to undo."""
