@@ -23,9 +23,11 @@ All arrays lie on one grid, so that one cell means one place in every slice.
 import hashlib
 import io
 import json
+import os
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,10 @@ from oasisvq.files import atomic_writer, read_bytes, walk, write_atomically
 TOKEN_SUFFIXES = (".npz", ".safetensors")
 NO_INDEX = 65_535  # K is at most 65,535, so no index is
 MAX_TOKEN_BYTES = 2**36
+MAX_NAME_BYTES = 255  # of a file or folder, on most systems
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending
+    f"{name}{number}" for name in ("COM", "LPT") for number in "0123456789¹²³"
+}
 MAX_SPREAD = 4  # the common grid may have so many times the cells of the largest window
 _ARRAYS = {
     "indices": (np.uint16, 4),
@@ -139,6 +145,8 @@ def gather(folder: Path, model: Path | None = None) -> Tokens:
     paths = list(walk(folder, lambda path: path.suffix == SUFFIX))
     if not paths:
         raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    _refuse_unsafe(names, str(folder))
     unpack = _Unpacker(model)
     files = [unpack(read_codes_file(path)) for path in paths]
     first = files[0].header
@@ -169,7 +177,6 @@ def gather(folder: Path, model: Path | None = None) -> Tokens:
         else:  # a constant image has no cells; its place is set to the origin
             windows[position, :2] = origin
     headers = [file.header for file in files]
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     arrays: dict[str, NDArray[Any]] = {
         "indices": indices,
         "windows": windows,
@@ -267,8 +274,7 @@ def read_tokens(path: Path) -> Tokens:
         or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
     ):
         raise CodesFileError(f"{path}: damaged: a number is out of range")
-    for name in names:
-        _refuse_unsafe(name, path)
+    _refuse_unsafe(names, str(path))
     return Tokens(arrays, names, subjects)
 
 
@@ -298,8 +304,37 @@ def _checksum(arrays: dict[str, NDArray[Any]], strings: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _refuse_unsafe(name: str, path: Path) -> None:
-    """Names become paths below an output folder, so none may lead out of it."""
-    parts = PurePosixPath(name)
-    if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
-        raise CodesFileError(f"{path}: a name that leads out of the output folder: {name!r}")
+def _refuse_unsafe(names: list[str], where: str) -> None:
+    """Names become paths below an output folder: none may lead out of it, on whatever system.
+
+    Raises:
+        CodesFileError: a name could, or is that of two slices.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise CodesFileError(f"{where}: damaged: two slices named {twice}")
+    for name in names:
+        if not _is_safe(name):
+            raise CodesFileError(
+                f"{where}: a name that cannot be a path below the output folder: '{name}'; rename it"
+            )
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a name is a path downwards on every system, of folders and a file without its ending."""
+    *folders, last = name.split("/")
+    return (
+        bool(last.strip("."))
+        and all(map(_is_safe_part, (*folders, f"{last}.png")))
+        and not any(folder.endswith((".", " ")) for folder in folders)  # which Windows leaves out
+    )
+
+
+def _is_safe_part(part: str) -> bool:
+    try:
+        size = len(os.fsencode(part))
+    except UnicodeEncodeError:
+        return False
+    device = part.split(".", maxsplit=1)[0].rstrip().upper()
+    is_plain = "\0" not in part and "\\" not in part and not PureWindowsPath(part).drive
+    return 0 < size <= MAX_NAME_BYTES and is_plain and device not in _DEVICES

@@ -1,7 +1,9 @@
-"""Tiny models and drawn phantoms. No scan of a person is needed to run the tests."""
+"""Tiny models and drawn phantoms, and no network. No scan of a person is needed to run the tests."""
 
 import os
-from collections.abc import Callable
+import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,6 +106,38 @@ def tiny_kinds(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Kinds:
 def tiny_prior(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Prior:
     """A prior for `tiny_model`."""
     return tiny_network(config, seed).prior(tiny_kinds(config, seed))
+
+
+NETWORK_EVENTS = (
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"),
+    *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
+)
+network_attempts: list[str] = []
+
+
+def refuse_network(event: str, arguments: tuple[object, ...]) -> None:
+    """Python tells this hook of all it does with sockets, in whatever module; an error forbids it.
+
+    Processes are not followed: those of torchrun in training/test_survival.py meet on this machine.
+    """
+    if event not in NETWORK_EVENTS:
+        return
+    first = arguments[0]
+    if isinstance(first, socket.socket) and first.family == getattr(socket, "AF_UNIX", None):
+        return
+    network_attempts.append(f"{event} {arguments[1:]}")
+    raise PermissionError(f"a test reached for the network: {network_attempts[-1]}")
+
+
+sys.addaudithook(refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """Also an attempt whose error was caught fails the test."""
+    network_attempts.clear()
+    yield
+    assert not network_attempts
 
 
 @pytest.fixture

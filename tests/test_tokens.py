@@ -128,7 +128,7 @@ def test_a_name_cannot_lead_out_of_the_output_folder(codes_folder: Path, name: s
     tokens = gather(codes_folder)
     tokens.names[0] = name
     write_tokens(tokens, path)
-    with pytest.raises(CodesFileError, match="leads out"):
+    with pytest.raises(CodesFileError, match="cannot be a path below"):
         read_tokens(path)
 
 

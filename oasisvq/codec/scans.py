@@ -279,7 +279,7 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: more pixels than the limit of {MAX_PIXELS:,} that a .codes file holds; cut or "
+            f"{path}: more than the limit of {MAX_PIXELS:,} pixels that a .codes file holds; cut or "
             "shrink it first"
         ) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error) as error:

@@ -384,7 +384,12 @@ def shared_out(subjects: set[str], shares: tuple[float, float, float], seed: int
     The order is that of hashes of seed and subject, the same on every machine. A split with a share
     gets at least one subject where there are enough.
     """
-    order = sorted(subjects, key=lambda s: hashlib.sha256(f"{seed}/{s}".encode()).digest())
+
+    def place(subject: str) -> bytes:
+        told = f"{seed}/{subject}".encode(errors="surrogatepass")  # a folder's name may be no Unicode
+        return hashlib.sha256(told).digest()
+
+    order = sorted(subjects, key=place)
     wanted = [len(order) * share / sum(shares) for share in shares]
     counts = [max(int(count), 1 if count > 0 else 0) for count in wanted]
     while sum(counts) > len(order):  # the last splits go without
