@@ -5,6 +5,7 @@ Each peer is used as its own users would for small grey images, at its slowest s
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -132,14 +133,26 @@ def read_comparison(path: Path) -> Comparison:
     try:
         fields = json.loads(read_bytes(path, MAX_COMPARISON_BYTES))
         curves = {
-            name: [RatePoint(**point) for point in points] for name, points in fields["curves"].items()
+            name: [_rate_point(point) for point in points] for name, points in fields["curves"].items()
         }
+        if not all(curves.values()):
+            raise ValueError("a curve of no points")
         rates = {name: BDRate(**rate) for name, rate in fields["bd_rates"].items()}
         return Comparison(**(fields | {"curves": curves, "bd_rates": rates}))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
             f"{path}: not what `oasisvq score --against ... --json` prints ({error})"
         ) from error
+
+
+def _rate_point(fields: dict[str, Any]) -> RatePoint:
+    setting, *numbers = RatePoint(**fields)
+    if type(setting) is not str or not all(type(number) in (int, float) for number in numbers):
+        raise ValueError("a point of other types")
+    point = RatePoint(setting, *map(float, numbers))
+    if not all(map(math.isfinite, point[1:])) or point.file_bytes <= 0:
+        raise ValueError("a point of numbers out of range")
+    return point
 
 
 def require_peers(names: Iterable[str]) -> list[str]:

@@ -112,7 +112,19 @@ def test_score_against_reuses_what_an_earlier_run_measured(
     other = run("score", data, "--model", model_file, "--against", "jpeg", "--reuse", earlier)
     assert other.code == 1
     assert "the earlier comparison is of every 2. slice of validation" in other.err
-    earlier.write_text("{}")
-    refused = run(*common, "--against", "jpeg", "--reuse", earlier)
-    assert refused.code == 1
-    assert f"{earlier}: not what `oasisvq score --against ... --json` prints" in refused.err
+    point = known["curves"]["jpeg"][0]
+    for spoilt in (
+        [],
+        [point | {"ssim": "0.9"}],
+        [point | {"setting": 5}],
+        [point | {"psnr": 10**400}],
+        [point | {"psnr": float("nan")}],
+        [point | {"file_bytes": 0}],
+        [point | {"more": 1}],
+        None,
+    ):
+        curves = {"curves": known["curves"] | {"jpeg": spoilt}} if spoilt is not None else {}
+        earlier.write_text(json.dumps(known | curves if curves else {}))
+        refused = run(*common, "--against", "jpeg", "--reuse", earlier)
+        assert refused.code == 1
+        assert f"{earlier}: not what `oasisvq score --against ... --json` prints" in refused.err

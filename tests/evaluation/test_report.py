@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import Result, tiny_model, write_raw_folder
+from conftest import Result, tiny_model, tiny_prior, write_raw_folder
 from PIL import Image
 
 import oasisvq
@@ -23,11 +25,13 @@ from oasisvq.evaluation import figures
 from oasisvq.evaluation.baselines import Comparison, compare
 from oasisvq.evaluation.charts import Chart, bits_map, latent_map, rate_curve, read_metrics
 from oasisvq.evaluation.observations import Observations, QualityRows, choose_cases, level_usage, observe
+from oasisvq.evaluation.panels import View, draw_panel, view_slice
 from oasisvq.evaluation.report import Report, page, write_figures
 from oasisvq.evaluation.samples import Request, draw_beside, score_samples
 from oasisvq.evaluation.score import score_split
+from oasisvq.text import printable
 
-EVIL = "<script>alert(1)</script> & \"'$x$"
+EVIL = "</title></script><script>alert(1)</script>--><!-- & \"' onload=x $x^$ \x1b[31m\u202e\x9b"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EPOCH = {
     "what": "codec",
@@ -80,15 +84,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     split = found.splits["validation"]
     records = [replace(record, source=f"{EVIL}/{record.source}") for record in split.records]
     records = [replace(r, subject=EVIL) if r.subject == records[0].subject else r for r in records]
-    return replace(
-        found, splits=found.splits | {"validation": Split(tuple(records), split.sha256, split.content)}
-    )
+    splits = found.splits | {"validation": Split(tuple(records), split.sha256, split.content)}
+    training = found.splits["train"]
+    near = tuple(replace(record, subject=f"{EVIL} t", source=f"{EVIL} t") for record in training.records)
+    splits["train"] = Split(near, training.sha256, training.content)
+    return replace(found, splits=splits, layout=f"{EVIL} layout", raw=f"{EVIL} raw")
 
 
 @pytest.fixture(scope="module")
 def report(dataset: Dataset, prior_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    run = tmp_path_factory.mktemp("run")
-    model = Path(shutil.copy(prior_model_file, run))
+    run = tmp_path_factory.mktemp("run") / EVIL.replace("/", "\N{FRACTION SLASH}")
+    run.mkdir()
+    model = run / "model.safetensors"
+    save_model(tiny_model(), model, {"images": "scans", "size": 64, EVIL: f"{EVIL} card"}, tiny_prior())
     rows = [EPOCH, EPOCH | {"epoch": 2}, PRIOR_EPOCH, PRIOR_EPOCH | {"epoch": 2}]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nspoilt")
     codec = oasisvq.load(model)
@@ -194,10 +202,51 @@ def test_the_report_reaches_for_no_network(html: str) -> None:
     assert set(sources) <= {"data:"}
 
 
-def test_names_from_files_are_escaped(html: str) -> None:
+class Elements(HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts = 0
+        self.attributes: set[str] = set()
+        self.quoted: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.attributes |= {name for name, _ in attrs}
+        self.quoted += [value for _, value in attrs if value]
+
+    def handle_data(self, data: str) -> None:
+        self.quoted.append(data)
+
+
+def test_names_from_files_are_escaped(html: str, report: Report) -> None:
     assert "<script>alert" not in html
-    assert html.count("<script>") == 1
-    assert EVIL in unescape(html)
+    elements = Elements()
+    elements.feed(html)
+    elements.close()
+    assert elements.scripts == 1
+    assert not any(name.startswith("on") or not name.isprintable() for name in elements.attributes)
+    whole = "\n".join(elements.quoted)
+    for said in (EVIL, f"{EVIL} layout", f"{EVIL} card", f"{EVIL} t", report.model.parent.name):
+        assert printable(said) in whole, said
+    assert not any(letter in html for letter in "\x1b\u202e\x9b")
+
+
+def test_names_in_a_vector_figure_are_escaped(report: Report) -> None:
+    """An SVG is a page of its own to a browser."""
+    view = View(EVIL, report.seen.cases[0].codes, None, 0, 1.0)
+    slices = [view_slice(report.codec, view, 0)]
+    content = figures.figure_bytes(draw_panel(view, slices, report.codec.file.codebooks), ".svg")
+    root = ElementTree.fromstring(content)
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert {"svg", "path", "image"} <= tags
+    assert not tags & {"script", "foreignObject", "a", "b", "iframe"}
+    attributes = {name for element in root.iter() for name in element.attrib}
+    assert not any(name.startswith("on") for name in attributes)
+    assert b"<script" not in content
+    comments = re.findall(rb"<!--(.*?)-->", content, re.DOTALL)  # matplotlib says each text in one
+    assert any(b"alert(1)" in comment for comment in comments)
 
 
 def test_every_picture_has_an_alternative_text(html: str) -> None:
