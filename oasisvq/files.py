@@ -156,6 +156,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name.
+
+    Raises:
+        FileError: it cannot be listed.
+    """
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise FileError(f"{folder}: no such folder; check the name") from None
+    except NotADirectoryError:
+        raise FileError(f"{folder}: is a file, expected a folder") from None
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
+
+
 def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
     """The wanted files below a folder in a fixed order, hidden ones left out.
 
@@ -165,12 +181,8 @@ def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
     Raises:
         FileError: a folder cannot be listed.
     """
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
     folders = []
-    for entry in entries:
+    for entry in _entries(folder):
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -187,10 +199,7 @@ def walk_folder(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
     Raises:
         FileError: it cannot be listed.
     """
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
+    names = [entry.name for entry in _entries(folder) if not entry.is_dir()]
     yield from (folder / name for name in names if not name.startswith(".") and wanted(folder / name))
 
 

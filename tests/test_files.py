@@ -19,6 +19,7 @@ from oasisvq.files import (
     require_file,
     shard_of_environment,
     walk,
+    walk_folder,
     write_atomically,
 )
 
@@ -212,9 +213,10 @@ def test_links_to_files_are_found(tree: Path) -> None:
 
 
 def test_what_cannot_be_listed_is_a_file_error(tree: Path) -> None:
-    for path in (tree / "missing", tree / "a.txt"):
-        with pytest.raises(FileError, match="cannot be listed"):
-            list(walk(path, lambda _: True))
+    for path, says in ((tree / "missing", "no such folder"), (tree / "a.txt", "is a file, expected")):
+        for walker in (walk, walk_folder):
+            with pytest.raises(FileError, match=f"{path}: {says}"):
+                list(walker(path, lambda _: True))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 30])
