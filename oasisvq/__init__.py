@@ -23,6 +23,7 @@ from oasisvq.errors import (
     ImageError,
     ModelError,
     OasisVQError,
+    OtherModelError,
     TrainingError,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "ImageError",
     "ModelError",
     "OasisVQError",
+    "OtherModelError",
     "TrainingError",
     "__version__",
     "load",

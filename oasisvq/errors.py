@@ -17,6 +17,10 @@ class CodesFileError(OasisVQError):
     """A `.codes` file is damaged, of another version, or made with another model."""
 
 
+class OtherModelError(CodesFileError):
+    """A `.codes` file was made with another model than the one given; it may well be whole."""
+
+
 class ModelError(OasisVQError):
     """A model or checkpoint is missing, damaged, or does not fit the request."""
 

@@ -2,8 +2,9 @@
 
 A model file is one safetensors file: the tensors of the encoder, the decoder and the codebooks, the
 integer arrays of the prior where there is one (`prior.…`), and one metadata entry (`oasisvq`):
-sorted JSON with the format version, the config, that of the prior, and the model card. Nothing is
-unpickled. How the arrays become networks is in `weights.py`.
+sorted JSON with the format version, the config, that of the prior, the model card, and the
+fingerprints, with which the tensors are compared when the file is read. Nothing is unpickled. How
+the arrays become networks is in `weights.py`.
 
 The fingerprint of a model covers its config and every tensor, not the card and not the order of
 bytes in the file. What packed codes need is the codec alone, what prior-coded ones need is the prior
@@ -36,7 +37,7 @@ from oasisvq.codec.container import (
     read_codes_file,
 )
 from oasisvq.codec.prior import Prior, PriorConfig
-from oasisvq.errors import CodesFileError, ModelError
+from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
 
 MODEL_FORMAT = 1
@@ -215,6 +216,12 @@ class ModelFile:
             digest.update(little.tobytes())
         return digest.digest()[:FINGERPRINT_BYTES]
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """That of the codec and, where there is one, that of codec and prior, as the file names them."""
+        both = self.fingerprint, self.prior_fingerprint
+        return [each.hex() for each in both if each is not None]
+
     def fingerprint_for(self, coder: Coder) -> bytes | None:
         """What names this model in files of a coder; None where it cannot make or read them."""
         if coder is Coder.LABELS:  # which needs no model
@@ -237,11 +244,19 @@ class ModelFile:
 
 
 class ModelHeader(NamedTuple):
-    """What a model file says of itself."""
+    """What a model file says of itself.
+
+    Attributes:
+        config: of the codec.
+        prior: its config, where it has one.
+        card: of its training.
+        fingerprints: see `ModelFile.fingerprints`; None in files of before they were stored.
+    """
 
     config: ModelConfig
     prior: PriorConfig | None
     card: dict[str, Any]
+    fingerprints: list[str] | None
 
 
 def parse_safetensors_metadata(content: bytes, path: Path) -> dict[str, str]:
@@ -250,7 +265,7 @@ def parse_safetensors_metadata(content: bytes, path: Path) -> dict[str, str]:
     Raises:
         ModelError: this is no safetensors file.
     """
-    not_ours = f"{path}: not a safetensors file; expected a model that `oasisvq train` wrote"
+    not_ours = f"{path}: not a safetensors file; expected one that oasisvq wrote"
     if len(content) < 8:
         raise ModelError(not_ours)
     (length,) = struct.unpack("<Q", content[:8])
@@ -287,7 +302,9 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
             f"{path}: model format {found!r}, but this version of oasisvq reads format "
             f"{MODEL_FORMAT}; update oasisvq or train the model anew"
         )
-    card = header.get("card", {})
+    card = header.get("card")
+    if not isinstance(card, dict):
+        raise ModelError(f"{path}: damaged model file: its card is no JSON object")
     config = config_from_dict(header.get("config"), str(path))
     prior: PriorConfig | None = None
     if header.get("prior") is not None:
@@ -297,7 +314,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
                 f"{path}: its prior knows {prior.levels} levels of {prior.codebook_size} codes, its "
                 f"codec has {config.levels} of {config.codebook_size}"
             )
-    return ModelHeader(config, prior, card if isinstance(card, dict) else {})
+    return ModelHeader(config, prior, card, header.get("fingerprints"))
 
 
 def read_model(path: Path) -> ModelFile:
@@ -326,7 +343,13 @@ def read_model(path: Path) -> ModelFile:
             raise ModelError(f"{path}: damaged model file: {error}") from error
     elif ours:
         raise ModelError(f"{path}: damaged model file: arrays of a prior, but no config of one")
-    return ModelFile(header.config, arrays, prior, header.card)
+    file = ModelFile(header.config, arrays, prior, header.card)
+    if header.fingerprints not in (None, file.fingerprints):
+        raise ModelError(
+            f"{path}: damaged model file: its tensors are those of model {file.fingerprints}, but it "
+            f"names itself {header.fingerprints}; get a whole copy of the file"
+        )
+    return file
 
 
 def write_model(file: ModelFile, path: Path) -> None:
@@ -337,6 +360,7 @@ def write_model(file: ModelFile, path: Path) -> None:
         "config": config_to_dict(file.config),
         "card": file.card,
         "prior": config_to_dict(prior.config) if prior else None,
+        "fingerprints": file.fingerprints,
     }
     ours = {f"{PRIOR_PREFIX}{n}": array for n, array in prior.arrays.items()} if prior else {}
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
@@ -379,17 +403,17 @@ def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
     """Raise unless the model made a `.codes` file; `name` is what messages call that.
 
     Raises:
-        CodesFileError: names both fingerprints.
+        OtherModelError: names both fingerprints.
     """
     ours, theirs = file.fingerprint_for(header.coder), header.fingerprint.hex()[:8]
     if ours is None:
-        raise CodesFileError(
+        raise OtherModelError(
             f"{name}: coded with the prior of model {theirs}, but model "
             f"{file.fingerprint.hex()[:8]} was given, which has no prior; pass the right one with "
             "--model"
         )
     if ours != header.fingerprint:
-        raise CodesFileError(
+        raise OtherModelError(
             f"{name}: made with model {theirs}, but model {ours.hex()[:8]} was given; pass the right "
             "one with --model"
         )
