@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ from oasisvq.text import printable
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Codec
+    from oasisvq.codec.modelfile import ModelChoice, ModelFile
     from oasisvq.data.dataset import Dataset
     from oasisvq.data.recipe import Recipe
     from oasisvq.evaluation.baselines import Comparison
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from oasisvq.evaluation.samples import SampleScore
     from oasisvq.evaluation.score import QualityScore, SplitScore
     from oasisvq.files import Shard
+    from oasisvq.verify import Verdict
 
 app = typer.Typer(
     name="oasisvq",
@@ -182,7 +184,9 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     from rich.markup import escape
     from rich.progress import Progress
 
-    progress = Progress(console=Console(stderr=True), transient=True)
+    # what is printed meanwhile must not end up on stderr where stdout is a file
+    into_terminal = sys.stdout.isatty()
+    progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=into_terminal)
     bar = progress.add_task(escape(printable(description)), total=None)
 
     def advance(done: int, total: int) -> None:
@@ -204,10 +208,15 @@ def load_codec(model: Path | None, device: Device) -> "Codec":
 
     choice = choose_model(model, Path.cwd())
     codec = Codec.load(choice.path, device.value)
-    ours, prior = codec.fingerprint.hex()[:8], codec.file.prior_fingerprint
-    with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
-    note(f"model {ours}{with_prior}: {choice.path} ({choice.reason}), on {codec.device}")
+    note(f"{model_line(codec.file, choice)}, on {codec.device}")
     return codec
+
+
+def model_line(file: "ModelFile", choice: "ModelChoice") -> str:
+    """Which model is used, and why."""
+    ours, prior = file.fingerprint.hex()[:8], file.prior_fingerprint
+    with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
+    return f"model {ours}{with_prior}: {choice.path} ({choice.reason})"
 
 
 def finish(outcome: "Outcome", verb: str, output: Path) -> None:
@@ -1263,6 +1272,82 @@ def info(
     for key, fact in facts.items():
         shown = json.dumps(fact) if isinstance(fact, (dict, list)) else str(fact)
         print_line(f"{key:<{width}}  {shown}")
+
+
+@app.command()
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH",
+            help="Files and folders. Below a folder all .codes files, model.safetensors and prepared "
+            "datasets count.",
+        ),
+    ],
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Decode the payloads too, build the networks of models, and compare the arrays of "
+            "datasets with their checksums.",
+        ),
+    ] = False,
+    model: ModelOption = None,
+    shard: ShardOption = None,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that .codes files, models and prepared datasets are whole, and the codes of this model.
+
+    Each that is not gets a line with the reason, and the exit code is 1. A .codes file is read to its
+    checksum and its model compared with the one that would decode it; no networks are needed.
+    """
+    from oasisvq import verify as verification
+    from oasisvq.codec.modelfile import choose_model, read_model
+
+    def choose() -> "ModelFile":
+        choice = choose_model(model, Path.cwd())
+        file = read_model(choice.path)
+        note(model_line(file, choice))
+        return file
+
+    verifier = verification.Verifier(choose, deep, max_pixels)
+    with progress_bar("verifying") as advance:
+        verdicts = verification.verify(paths, verifier, chosen_shard(shard), advance)
+        all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts)
+    if not all_whole:
+        raise typer.Exit(1)
+
+
+def print_verdicts(verdicts: Iterable["Verdict"]) -> bool:
+    """Print a line for each that is not whole, as it comes, and their numbers; whether all are whole."""
+    from oasisvq.verify import State
+
+    totals = dict.fromkeys(State, 0)
+    for verdict in verdicts:
+        totals[verdict.state] += 1
+        if verdict.reason:
+            print_line(verdict.reason)
+    checked, whole = sum(totals.values()), totals.pop(State.WHOLE)
+    others = "".join(f", {count:,} {state.value}" for state, count in totals.items() if count)
+    print_line(f"{checked:,} checked: {whole:,} whole{others}")
+    return not others
+
+
+def print_verdicts_as_json(verdicts: Iterable["Verdict"]) -> bool:
+    """Print one JSON object with all verdicts, each as it comes; whether all are whole."""
+    from oasisvq.verify import State
+
+    totals = dict.fromkeys((state.name.lower() for state in State), 0)
+    before = '{"files": [\n  '
+    for verdict in verdicts:
+        totals[verdict.state.name.lower()] += 1
+        print(before + json.dumps(verdict.as_dict()), end="")
+        before = ",\n  "
+    checked = sum(totals.values())
+    print("\n]" if checked else '{"files": []', end="")
+    print(f', "totals": {json.dumps({"checked": checked, **totals})}}}')
+    return checked == totals["whole"]
 
 
 def usage_error(message: str) -> NoReturn:
