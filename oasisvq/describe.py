@@ -8,7 +8,6 @@ from typing import Any
 
 from oasisvq.codec import container
 from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES, Coder, CodesHeader, VolumeHeader
-from oasisvq.codec.headers import placement_of
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
@@ -44,7 +43,6 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
         "original": _original(header),
     }
     if header.volume:
-        placement_of(header, str(path))  # refuses a header that does not fit
         facts |= _geometry(header.volume)
     if header.labels:
         facts["labels"] = list(header.labels)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES, SUFFIX, Coder, read_codes_file
-from oasisvq.codec.headers import placement_of
 from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.data.dataset import MANIFEST, is_prepared, open_dataset
@@ -118,7 +117,6 @@ class Verifier:
 
     def _check_codes(self, path: Path) -> None:
         file = read_codes_file(path)
-        placement_of(file.header, str(path))  # refuses a header that does not fit
         needs_prior = file.header.coder is Coder.PRIOR
         if self._deep:
             refuse_large_codes(file.header, str(path), self._max_pixels)

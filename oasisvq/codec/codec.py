@@ -41,7 +41,7 @@ from oasisvq.errors import CodesFileError, ImageError, ModelError
 # What a bit counts as, in shares of the energy of the last level's codes: measured on the validation
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
 RATE_WEIGHT_PER_LEVEL = 0.02
-LARGEST_RATE_WEIGHT = 0.1
+LARGEST_RATE_WEIGHT = 0.06
 
 
 Advance = Callable[[int, int], None]
@@ -384,7 +384,6 @@ class Codec:
             CodesFileError: it is damaged, or another model made it.
         """
         self.refuse_other_model(file.header, file.name)
-        placement_of(file.header, file.name)  # refuses a geometry that does not fit, before the payload
         return file.codes(self.prior, self._codebooks)
 
     def decode_codes(self, codes: Codes, name: str, advance: Advance = lambda done, total: None) -> Scan:
@@ -396,11 +395,11 @@ class Codec:
             advance: told (slices done, slices in all).
 
         Raises:
-            CodesFileError: they do not fit this model, or their geometry does not fit their shape.
+            CodesFileError: they do not fit this model.
         """
         header = codes.header
         self.refuse_other_model(header, name)
-        placement = placement_of(header, name)
+        placement = placement_of(header)
         if codes.label_map is not None:
             return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
         ours = (self.config.stride, self.config.codebook_size)

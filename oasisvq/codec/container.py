@@ -50,8 +50,8 @@ pixels stand for the place of a label in their order, from low 0 to high count -
 
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
 does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
-in its shortest form, another length, a wrong CRC, and, before pixels are made, a model with another
-fingerprint.
+in its shortest form, another length, a wrong CRC, a header of the original that is none or has
+another shape or type, and, before pixels are made, a model with another fingerprint.
 
 For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 """
@@ -76,7 +76,7 @@ from oasisvq.codec.limits import MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.recall import Recall
-from oasisvq.errors import CodesFileError
+from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.files import read_bytes
 
 MAGIC = b"OVQC"
@@ -426,6 +426,8 @@ def read(content: bytes, name: str) -> CodesFile:
     if crc != zlib.crc32(content[:-_CRC_BYTES]):
         raise reader.fail("damaged: its CRC-32 does not fit its content; get a whole copy of the file")
     _refuse_out_of_bounds(header, payload_bytes, reader)
+    if header.volume:
+        _refuse_geometry(header, header.volume, reader)
     payload = content[reader.position : reader.position + payload_bytes]
     return CodesFile(header, payload, len(content), name)
 
@@ -530,6 +532,23 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         )
     if header.labels and (low, high) != (0, len(header.labels) - 1):
         raise reader.fail("damaged: a range of pixels that does not fit its labels")
+
+
+def _refuse_geometry(header: CodesHeader, volume: VolumeHeader, reader: _Reader) -> None:
+    """The original's header has to be one, of the same shape and type as ours says."""
+    try:
+        geometry = volume.geometry
+    except ImageError as error:
+        raise reader.fail(f"damaged: {error}") from error
+    shape = header.slices, *header.shape
+    stored = (*geometry.shape, 1)[:3] if len(geometry.shape) >= 2 else ()
+    expected = tuple(shape[volume.slicing.axes.index(axis)] for axis in range(3))
+    if stored != expected or any(side != 1 for side in geometry.shape[3:]):
+        raise reader.fail(f"damaged: a header of {geometry.shape} voxels, expected {expected}")
+    if geometry.dtype.newbyteorder("=") != header.sample_type.dtype:
+        raise reader.fail(
+            f"damaged: a header of {geometry.dtype}, expected {header.sample_type.name.lower()}"
+        )
 
 
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:

@@ -118,6 +118,12 @@ class RangeEncoder:
         self._coder.encode(indices.astype(np.int32), self._model, frequencies.astype(np.float32))
         self._is_empty = False
 
+    @property
+    def sealed_bytes(self) -> int:
+        """How many bytes can no longer change: a lower bound of what `finish` will give."""
+        start: int = self._coder.pos()[0]
+        return max(0, start - 1) * _WORD_BYTES  # the coder may hold a word back, for a carry
+
     def finish(self) -> bytes:
         """All that was put."""
         if self._is_empty:
@@ -218,6 +224,8 @@ class GridDecoder:
         def code(_: Pass, frequencies: Frequencies) -> Indices:
             taken = self._decoder.take(frequencies)
             self._encoder.put(taken, frequencies)
+            if self._encoder.sealed_bytes > len(self._payload):
+                raise CodesFileError("the payload ends before its indices do")
             return taken
 
         try:

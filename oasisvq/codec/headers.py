@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.pixels import NOTHING, Window
 from oasisvq.codec.scans import Placement, Scan
-from oasisvq.errors import CodesFileError, ImageError
 
 
 def header_of(
@@ -62,29 +61,7 @@ def slice_ranges(
     return tuple(ranges)
 
 
-def placement_of(header: CodesHeader, name: str) -> Placement | None:
-    """How the planes of a volume lie.
-
-    Raises:
-        CodesFileError: its geometry does not fit its shape.
-    """
+def placement_of(header: CodesHeader) -> Placement | None:
+    """How the planes of a volume lie; None for an image."""
     volume = header.volume
-    if volume is None:
-        return None
-    shape = header.slices, *header.shape
-    try:
-        geometry = volume.geometry
-    except ImageError as error:
-        raise CodesFileError(f"{name}: damaged: {error}") from error
-    stored = (*geometry.shape, 1)[:3] if len(geometry.shape) >= 2 else ()
-    expected = tuple(shape[volume.slicing.axes.index(axis)] for axis in range(3))
-    extra = geometry.shape[3:]
-    if stored != expected or any(side != 1 for side in extra):
-        raise CodesFileError(
-            f"{name}: damaged: a header of {geometry.shape} voxels, expected {expected}"
-        )
-    if geometry.dtype.newbyteorder("=") != header.sample_type.dtype:
-        raise CodesFileError(
-            f"{name}: damaged: a header of {geometry.dtype}, expected {header.sample_type.name}"
-        )
-    return Placement(geometry, volume.slicing)
+    return Placement(volume.geometry, volume.slicing) if volume else None

@@ -202,6 +202,7 @@ class _Reader:
 
     def __init__(self, payload: bytes) -> None:
         self.encoder, self._decoder = RangeEncoder(), RangeDecoder(payload)
+        self._payload_bytes = len(payload)
 
     def ask(self, answers: Booleans, logits: Integers) -> Booleans:
         frequencies = _frequencies(logits)
@@ -210,6 +211,8 @@ class _Reader:
         except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
             raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
         self.encoder.put(taken, frequencies)
+        if self.encoder.sealed_bytes > self._payload_bytes:  # what follows would be read out of nothing
+            raise CodesFileError("the payload ends before its labels do")
         found: Booleans = taken != 0
         return found
 

@@ -104,7 +104,7 @@ def open_view(
     file = read_codes_file(path)
     refuse_large_codes(file.header, str(path), max_pixels)
     codes = codec.codes_of(file)
-    placement = placement_of(codes.header, str(path))
+    placement = placement_of(codes.header)
     aspect = 1.0
     if placement is not None:
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)

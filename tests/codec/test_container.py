@@ -25,7 +25,7 @@ from oasisvq.codec.container import (
     VolumeHeader,
 )
 from oasisvq.codec.entropy import encode_with_prior, pack
-from oasisvq.codec.geometry import SLICINGS, Form, Slicing
+from oasisvq.codec.geometry import SLICINGS, Geometry, Slicing
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import read_codes
 from oasisvq.codec.pixels import Window, cells
@@ -386,18 +386,31 @@ def test_zeros_behind_a_prior_coded_payload_are_refused_though_the_crc_is_right(
         container.read(forge(payload + b"\0", coder=1), "scan.codes").codes(drawn_prior())
 
 
+def original(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    sample_type: SampleType,
+    ranges: tuple[tuple[int, int], ...] = (),
+) -> VolumeHeader:
+    """What a drawn volume of planes (slices, H, W) came in."""
+    slicing = Slicing.of_number(int(rng.integers(SLICINGS)))
+    voxels = slicing.voxels(np.zeros(shape, sample_type.dtype))
+    geometry = Geometry.of_array(voxels, np.diag([*rng.uniform(0.5, 2, 3), 1]))
+    geometry = geometry.as_pair() if rng.random() < 0.5 else geometry
+    return VolumeHeader(shape[0], slicing, geometry.form, geometry.content, ranges)
+
+
 def volume_codes(rng: np.random.Generator) -> tuple[CodesHeader, NDArray[np.int64]]:
     """The header of a drawn volume, and indices of its coded slices."""
     slices = int(rng.integers(1, 9))
     ranges = tuple((low, high) for low, high in np.sort(rng.integers(0, 65_536, (slices, 2))).tolist())
     ranges = (*ranges[:-1], (7, 7))
-    content = np.where(rng.random(348) < 0.3, rng.integers(0, 256, 348), 0).astype(np.uint8)
-    slicing = Slicing.of_number(int(rng.integers(SLICINGS)))
-    volume = VolumeHeader(slices, slicing, Form(int(rng.integers(2))), content.tobytes(), ranges)
+    sample_type = SampleType(int(rng.integers(10)))
+    volume = original(rng, (slices, *HEADER.shape), sample_type, ranges)
     header = replace(
         HEADER,
         kind=Kind.VOLUME,
-        sample_type=SampleType(int(rng.integers(10))),
+        sample_type=sample_type,
         intensity=(0.0, float(rng.integers(1, 100))),
         volume=volume,
     )
@@ -417,8 +430,6 @@ def test_inverse_for_volumes(rng: np.random.Generator) -> None:
 
 def label_file(rng: np.random.Generator, labels: tuple[int, ...]) -> tuple[bytes, NDArray[np.int64]]:
     ranks = rng.integers(0, len(labels), (3, 7, 5)).astype(np.uint16)
-    volume, _ = volume_codes(rng)
-    assert volume.volume is not None
     header = CodesHeader(
         Coder.LABELS,
         Kind.VOLUME,
@@ -430,7 +441,7 @@ def label_file(rng: np.random.Generator, labels: tuple[int, ...]) -> tuple[bytes
         0,
         (0, 0),
         b"",
-        replace(volume.volume, slices=3, ranges=()),
+        original(rng, ranks.shape, SampleType.INT32),
         labels,
     )
     return container.write(header, encode_labels(ranks, len(labels))), np.array(labels)[ranks]
