@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_SIDE, MAX_PIXELS, MAX_VOXELS = 65_535, 2**26, 2**30  # that a `.codes` file holds; pixels a slice
 DEFAULT_MAX_PIXELS = 2**24
 VOXELS_A_PIXEL = 8
+MAX_TRAINING_SIDE = 4096  # pixels to a side of a dataset's slices, and of the samples of its model
 FORMAT_MAX_PIXELS = MAX_VOXELS // VOXELS_A_PIXEL  # with it only the limits of `.codes` files hold
 
 

@@ -36,6 +36,7 @@ from oasisvq.codec.container import (
     CodesHeader,
     read_codes_file,
 )
+from oasisvq.codec.limits import MAX_TRAINING_SIDE
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
@@ -305,6 +306,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
     card = header.get("card")
     if not isinstance(card, dict):
         raise ModelError(f"{path}: damaged model file: its card is no JSON object")
+    _refuse_card(card, path)
     config = config_from_dict(header.get("config"), str(path))
     prior: PriorConfig | None = None
     if header.get("prior") is not None:
@@ -315,6 +317,16 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
                 f"codec has {config.levels} of {config.codebook_size}"
             )
     return ModelHeader(config, prior, card, header.get("fingerprints"))
+
+
+def _refuse_card(card: dict[str, Any], path: Path) -> None:
+    """Raise unless what a card says of the training slices, where it does, can be acted upon."""
+    size, images = card.get("size", 1), card.get("images", "")
+    if type(size) is not int or not 1 <= size <= MAX_TRAINING_SIDE or type(images) is not str:
+        raise ModelError(
+            f"{path}: damaged model file: trained on {images!r:.40} of {size!r:.40} pixels to a side "
+            f"by its card, expected 1 to {MAX_TRAINING_SIDE:,}; get a whole copy"
+        )
 
 
 def read_model(path: Path) -> ModelFile:

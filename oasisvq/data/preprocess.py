@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 from oasisvq.codec.pixels import Box, content_box, union
 from oasisvq.data.dataset import (
     MANIFEST,
@@ -41,7 +41,7 @@ from oasisvq.files import make_folder
 
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "preprocess"]
 
-MIN_SIZE, MAX_SIZE = 16, 4096
+MIN_SIZE, MAX_SIZE = 16, MAX_TRAINING_SIDE
 Advance = Callable[[int, int], None]  # told (files done, files in all)
 Tell = Callable[[str], None]  # told one line for a person
 

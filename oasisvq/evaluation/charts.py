@@ -327,10 +327,24 @@ def latent_map(seen: Observations) -> Chart:
 # --- training -------------------------------------------------------------------------------------
 
 
+_NUMBERS = ("loss", "ssim_loss", "l1", "mse", "commitment")
+_LISTS = ("validation_ssim", "perplexity", "validation_bits")
+_LARGEST = 1e12
+
+
 def read_metrics(model: Path) -> list[Row]:
     """The rows of epochs in the metrics beside a model."""
     rows = read_rows(model.parent / METRICS_FILE, MAX_METRICS_BYTES)
-    return [row for row in rows if row.get("kind") == "epoch"]
+    return [row for row in rows if row.get("kind") == "epoch" and _is_drawable(row)]
+
+
+def _is_drawable(row: Row) -> bool:
+    """Whether what charts take from a row are numbers; the file may be anyone's."""
+    lists = [row[key] for key in _LISTS if row.get(key)]
+    if not all(isinstance(values, list) for values in lists):
+        return False
+    numbers = [row.get("epoch"), *(row[key] for key in _NUMBERS if key in row), *sum(lists, [])]
+    return all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
 
 
 def training_curves(rows: list[Row]) -> list[Chart]:

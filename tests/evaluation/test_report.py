@@ -344,6 +344,18 @@ def test_spoilt_metrics_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 1}\n[1]\nnull\n{"kind": "ste')
     assert read_metrics(tmp_path / "model.safetensors") == [{"kind": "epoch", "epoch": 1}]
     assert read_metrics(tmp_path / "none" / "model.safetensors") == []
+    for key, value in (
+        ("epoch", "<script>"),
+        ("epoch", 10**400),
+        ("loss", "0.5"),
+        ("validation_ssim", 0.5),
+        ("validation_ssim", [[0.5]]),
+        ("perplexity", "high"),
+        ("validation_bits", [None]),
+    ):
+        rows = [EPOCH, EPOCH | {key: value}]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert read_metrics(tmp_path / "model.safetensors") == [EPOCH]
 
 
 @pytest.mark.usefixtures("few_charts")

@@ -27,7 +27,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import Result, draw_phantom, network_attempts
+from conftest import Result, draw_phantom, network_attempts, tiny_model, tiny_prior
 from PIL import Image, PngImagePlugin
 from rich.console import Console
 
@@ -38,6 +38,7 @@ from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.codec.volumes import read_volume
+from oasisvq.codec.weights import save_model
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.text import printable
 from oasisvq.tokens import Tokens, read_tokens, write_tokens
@@ -523,6 +524,18 @@ def test_the_limit_is_raised_by_an_option(
         assert "64×64 pixels, more than the limit of 4,095" in refused.err
         assert "pass --max-pixels 4096" in refused.err
         assert run(*command, *enough).code == 0
+
+
+@pytest.mark.parametrize(
+    "card",
+    [{"size": 65_535}, {"size": 10**30}, {"size": 0}, {"size": 1.5}, {"size": "x"}, {"images": [1]}],
+)
+def test_a_model_whose_card_asks_for_too_much(run: Run, tmp_path: Path, card: dict[str, object]) -> None:
+    """Samples and slices of raw folders are made at the size that it names."""
+    save_model(tiny_model(), tmp_path / "m.safetensors", card, tiny_prior())
+    result = run("sample", "-n", "1", "-o", "s.png", "--model", "m.safetensors")
+    assert_shown_safely(result, code=1)
+    assert "expected 1 to 4,096" in result.err
 
 
 def test_the_limit_of_a_volume(tmp_path: Path) -> None:
