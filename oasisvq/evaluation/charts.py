@@ -343,7 +343,8 @@ def _is_drawable(row: Row) -> bool:
     lists = [row[key] for key in _LISTS if row.get(key)]
     if not all(isinstance(values, list) for values in lists):
         return False
-    numbers = [row.get("epoch"), *(row[key] for key in _NUMBERS if key in row), *sum(lists, [])]
+    numbers = [row.get("epoch"), *(row[key] for key in _NUMBERS if key in row)]
+    numbers += [number for values in lists for number in values]
     return all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
 
 

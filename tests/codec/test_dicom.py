@@ -22,6 +22,7 @@ from pydicom.uid import (  # noqa: E402
     ExplicitVRLittleEndian,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    RLELossless,
 )
 
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -345,6 +346,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no frames": ({"NumberOfFrames": 0}, "no pixels"),
     "no rows": ({"Rows": 0}, "no pixels"),
     "huge": ({"Rows": 65535, "Columns": 65535}, "65535×65535 pixels, more than the limit"),
+    "large": ({"Rows": 5000, "Columns": 5000}, "5000×5000 pixels, more than the limit of 16,777,216"),
+    "too many frames": ({"NumberOfFrames": 10_000_000}, "5×6×10000000 voxels, more than the limit"),
     "more rows": ({"Rows": 7}, "truncated or damaged: 60 bytes of pixels, expected 70"),
     "fewer rows": ({"Rows": 3}, "truncated or damaged: 60 bytes of pixels, expected 30"),
     "no image": ({"Rows": None}, "Rows is missing"),
@@ -474,6 +477,18 @@ def test_pixels_of_another_size_are_refused_before_they_are_decoded(
     start = b"\xff\xf7\x00\x0b\x10"  # 64×64 becomes 32767×32767, 4 GB to decode
     with pytest.raises(ImageError, match="pixels of another size than 64×64"):
         read_dicom(patched(path, start + b"\0\x40\0\x40", start + b"\x7f\xff\x7f\xff"))
+
+
+def test_a_frame_far_longer_than_its_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """Run lengths may stand for 64 times as many bytes."""
+    dataset = dataset_of(drawn())
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    whole = read_dicom(write(tmp_path / "a.dcm", dataset)).voxels
+    np.testing.assert_array_equal(whole[:, :, 0].T, drawn())
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = pydicom.encaps.encapsulate([frame + b"\x81\x00" * 2**17])
+    with pytest.raises(ImageError, match="pixels of another size than 5×6"):
+        read_dicom(write(tmp_path / "a.dcm", dataset))
 
 
 def test_a_real_truncated_file(shared_data: Path) -> None:
