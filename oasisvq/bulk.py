@@ -4,6 +4,7 @@ A run over a folder skips outputs that are there, goes on after a bad file, and 
 failed; it holds one file at a time, so memory does not grow with the folder.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ from oasisvq.files import (
     Shard,
     make_folder,
     refuse_overwrite,
+    remove_temporaries,
     require_file,
+    require_output,
     walk,
     walk_folder,
     write_atomically,
@@ -40,17 +43,19 @@ from oasisvq.files import (
 from oasisvq.tokens import read_tokens
 
 Advance = Callable[[int, int], None]  # told (files or slices done, in all)
+NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass
 class Outcome:
-    """What a run over a folder did."""
+    """What a run over a folder did; `ended_early` if nothing more could be written."""
 
     done: int = 0
     skipped: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     failures: list[str] = field(default_factory=list)
+    ended_early: bool = False
 
 
 def encode_file(
@@ -74,19 +79,31 @@ def encode_file(
         max_pixels: how large a scan may be, see `limits.py`.
 
     Raises:
-        OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
+        OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
+            nothing is left.
     """
+    require_source(source)
     if codes.exists() and any(codes.samefile(part) for part in files_of(source) if part.exists()):
         raise FileError(f"{codes}: is what is to be encoded; name another output")
-    refuse_overwrite(codes, force)
+    require_output(codes, force)
+    state = _state(source)
     scan = read_scan(source, wish.axis, max_pixels)
     try:
         content = codec.encode_scan(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from error
     written = container.read(content, str(codes))
+    if _state(source) != state:
+        raise FileError(f"{source}: changed while it was encoded; run again when it is whole")
+    refuse_overwrite(codes, force)  # another process may have written it meanwhile
     write_atomically(codes, content)
     return written
+
+
+def _state(source: Path) -> list[tuple[Path, int, int, int]]:
+    """What tells the files of a scan from changed ones."""
+    states = [(path, path.stat()) for path in _parts_of(source)]
+    return [(path, state.st_ino, state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
@@ -96,10 +113,10 @@ def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
         OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
     """
     if output is not None:
-        _refuse_in_the_way(output, force)
+        _require_outputs(output, force)
     header = read_codes_file(codes).header
     written = output or decoded_name(codes, header)
-    _refuse_in_the_way(written, force)
+    _require_outputs(written, force)
     if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
         raise ImageError(
             f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii or .img"
@@ -120,17 +137,19 @@ def decode_file(
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
-    _refuse_in_the_way(output, force)
+    _require_outputs(output, force)
     file = read_codes_file(codes)
     refuse_large_codes(file.header, str(codes), max_pixels)
-    write_scan(codec.decode_codes(codec.codes_of(file), str(codes), advance), output)
+    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
+    _require_outputs(output, force)  # another process may have written it meanwhile
+    write_scan(scan, output)
 
 
-def _refuse_in_the_way(output: Path, force: bool) -> None:
+def _require_outputs(output: Path, force: bool) -> None:
     """Both files of a pair count."""
     require_writable(output)
     for path in files_of(output):
-        refuse_overwrite(path, force)
+        require_output(path, force)
 
 
 def refuse_codes(source: Path) -> None:
@@ -209,7 +228,8 @@ def encode_folder(
 
     They go to the same places below `output`. A `.codes` file that is there, whole, as this run would
     make it and no older than its original is skipped; any other file in the way is a failure unless
-    `force`. All shards together write what one run writes.
+    `force`. All shards together write what one run writes. Two runs that share no work are no harm
+    either: each file is written whole. A full disk ends the run.
 
     Raises:
         FileError: there is nothing to encode.
@@ -220,7 +240,7 @@ def encode_folder(
     taken: dict[Path, Path] = {}
     parent: Path | None = None
     kinds = "images or volumes (" + ", ".join((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES)) + ")"
-    for path, is_ours in _shard_of(folder, is_source, kinds, shard, advance):
+    for path, is_ours in _shard_of(folder, is_source, kinds, shard, advance, output):
         if path.parent != parent:  # the walk lists one folder after the other
             parent, taken = path.parent, {}
         source = _scan_at(path)
@@ -233,22 +253,30 @@ def encode_folder(
         with _surviving(outcome, source):
             if first != source:
                 raise FileError(f"{path}: its output {codes} is also that of {first.name}; rename one")
-            if not force and codes.exists() and _is_valid(codes, source, codec, wish):
+            if not force and _is_valid(codes, source, codec, wish):
                 outcome.skipped += 1
                 continue
             make_folder(codes.parent)
-            outcome.bytes_out += encode_file(
-                codec, source, codes, wish, force, max_pixels=max_pixels
-            ).file_bytes
-            outcome.bytes_in += bytes_of(source)
+            bytes_in = bytes_of(source)
+            try:
+                file = encode_file(codec, source, codes, wish, force, max_pixels=max_pixels)
+            except FileError:
+                if force or not _is_valid(codes, source, codec, wish):
+                    raise
+                outcome.skipped += 1  # another process was faster
+                continue
+            outcome.bytes_in += bytes_in
+            outcome.bytes_out += file.file_bytes
             outcome.done += 1
+        if outcome.ended_early:
+            break
     return outcome
 
 
 def _parts_of(source: Path) -> list[Path]:
     """The files of an image, of a volume with both of a pair, or of a series."""
     if not source.is_dir():
-        return files_of(source)
+        return [path for path in files_of(source) if path.is_file()]
     return list(walk_folder(source, lambda path: path.is_file() and not is_codes(path)))
 
 
@@ -277,7 +305,7 @@ def decode_folder(
     """
     outcome = Outcome()
     beside = output.resolve() == folder.resolve()
-    for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance):
+    for codes, is_ours in _shard_of(folder, is_codes, f"{SUFFIX} files", shard, advance, output):
         if is_ours:
             with _surviving(outcome, codes):
                 file = read_codes_file(codes)
@@ -287,6 +315,8 @@ def decode_folder(
                 )
                 refuse_large_codes(file.header, str(codes), max_pixels)
                 _decode_to(codec, file, codes, codes, output / named, force, outcome, max_pixels)
+        if outcome.ended_early:
+            break
     return outcome
 
 
@@ -315,6 +345,8 @@ def decode_tokens(
                 _decode_to(
                     codec, codes, tokens_file, tokens_file / name, image, force, outcome, max_pixels
                 )
+        if outcome.ended_early:
+            break
         advance(place + 1, len(tokens))
     return outcome
 
@@ -331,12 +363,13 @@ def _decode_to(
 ) -> None:
     """Decode codes of `file`, unless their output is there; `source` names them in messages."""
     codec.refuse_other_model(codes.header, str(source))
-    is_newer = output.is_file() and output.stat().st_mtime_ns >= file.stat().st_mtime_ns
-    if not force and is_newer and _fits(output, codes.header, max_pixels):
+    # looked for once: what another run with this output writes from here on are the same bytes
+    may_write = force or not any(path.exists() for path in files_of(output))
+    if not may_write and _is_newer(output, file) and _fits(output, codes.header, max_pixels):
         outcome.skipped += 1
         return
-    _refuse_in_the_way(output, force)
     make_folder(output.parent)
+    _require_outputs(output, may_write)
     if isinstance(codes, CodesFile):
         codes = codec.codes_of(codes)
     write_scan(codec.decode_codes(codes, str(source)), output)
@@ -345,30 +378,47 @@ def _decode_to(
     outcome.done += 1
 
 
+def _is_newer(output: Path, file: Path) -> bool:
+    return output.is_file() and output.stat().st_mtime_ns >= file.stat().st_mtime_ns
+
+
 @contextmanager
 def _surviving(outcome: Outcome, where: Path) -> Iterator[None]:
-    """Record an error of one file and let the run go on."""
+    """Record an error of one file and let the run go on, unless it is one of the disk."""
     try:
         yield
     except OasisVQError as error:
         outcome.failures.append(str(error))  # not the error, whose traceback holds the image
+        cause = error.__cause__
+        outcome.ended_early = isinstance(cause, OSError) and cause.errno in NOTHING_CAN_BE_WRITTEN
     except MemoryError as error:
         outcome.failures.append(f"{where}: too large for this machine's memory ({error})")
     except OSError as error:
-        outcome.failures.append(f"{error.filename}: {error.strerror}")
+        outcome.failures.append(f"{error.filename or where}: {error.strerror}")
 
 
 def _shard_of(
-    folder: Path, wanted: Callable[[Path], bool], kinds: str, shard: Shard, advance: Advance
+    folder: Path,
+    wanted: Callable[[Path], bool],
+    kinds: str,
+    shard: Shard,
+    advance: Advance,
+    output: Path,
 ) -> Iterator[tuple[Path, bool]]:
     """Every wanted file in the order of the walk, and whether the shard takes it.
+
+    What killed runs left in `output` is removed, a folder when the walk comes to it.
 
     Raises:
         FileError: there is none.
     """
     total = sum(shard.takes(place) for place, _ in enumerate(walk(folder, wanted)))
     done = seen = 0
+    parent: Path | None = None
     for place, path in enumerate(walk(folder, wanted)):
+        if path.parent != parent:
+            parent = path.parent
+            remove_temporaries(output / parent.relative_to(folder))
         is_ours = shard.takes(place)
         yield path, is_ours
         seen += 1
@@ -393,8 +443,9 @@ def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
 
 
 def _is_valid(codes: Path, source: Path, codec: Codec, wish: Wish) -> bool:
-    """Whether encoding the source anew would give what is there."""
-    if codes.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in _parts_of(source)):
+    """Whether there are codes already, and encoding the source anew would give the same."""
+    dates = [path.stat().st_mtime_ns for path in _parts_of(source)]
+    if not (dates and codes.exists() and codes.stat().st_mtime_ns >= max(dates)):
         return False
     try:
         header = read_codes_file(codes).header

@@ -47,6 +47,8 @@ app = typer.Typer(
 )
 
 
+INTERRUPTED = 130  # exit code, as shells give it for Ctrl-C
+
 # typer brings its own click, or uses the installed one
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
@@ -228,6 +230,8 @@ def finish(outcome: "Outcome", verb: str, output: Path) -> None:
         note(f"{len(outcome.failures):,} failed:")
         for failure in outcome.failures:
             note(f"  {failure}")
+        if outcome.ended_early:
+            note("nothing more can be written there; once it can, the same command goes on from here")
         raise typer.Exit(1)
 
 
@@ -526,13 +530,17 @@ def train(
     )
     with progress_bar("reading slices") as advance, stop_on_signals() as should_stop:
         trained = command.train(request, note, should_stop, advance)
+        interrupted = trained is not None and not trained.finished and should_stop()
     if trained is None:
         return
     if not trained.finished:
+        score = f"; `oasisvq score {data} --model {output}` scores it" if interrupted else ""
         note(
-            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable; "
-            "go on with the same command and --resume"
+            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable{score}; "
+            f"`oasisvq train {data} -o {output} --resume` goes on"
         )
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
     if trained.has_validation:
         codec = load_codec(trained.model, device)
         if codec.prior is not None and not has_range_coder():
@@ -627,7 +635,7 @@ def encode(
     from oasisvq import bulk
     from oasisvq.codec.codec import Content, Wish
     from oasisvq.codec.container import SUFFIX, Coder
-    from oasisvq.files import refuse_overwrite
+    from oasisvq.files import require_output
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
@@ -646,11 +654,11 @@ def encode(
         return
     bulk.refuse_codes(source)
     codes = output or bulk.encoded_name(source)
-    refuse_overwrite(codes, force)
+    require_output(codes, force)
+    before = bulk.bytes_of(source)
     codec = load_codec(model, device)
     with progress_bar("encoding") as advance:
         file = bulk.encode_file(codec, source, codes, wish, force, advance, max_pixels)
-    before = bulk.bytes_of(source)
     held = f", {counted(file.header.slices, 'slice')}" if file.header.volume else ""
     labels = f", {counted(len(file.header.labels), 'label')}" if file.header.labels else ""
     how = ", kept exactly" if file.header.coder is Coder.LABELS else ""
@@ -771,14 +779,14 @@ def show(
     """
     from oasisvq.codec.container import read_codes_file
     from oasisvq.evaluation import figures, panels
-    from oasisvq.files import refuse_overwrite
+    from oasisvq.files import require_output
 
     if slice_number is not None and slice_count is not None:
         usage_error("--slice and --slices exclude each other")
     picture = output or source.with_suffix(".panel.png")
     if picture.suffix.lower() not in figures.SUFFIXES:
         usage_error(f"{picture}: expected a .png, .svg or .pdf")
-    refuse_overwrite(picture, force)
+    require_output(picture, force)
     read_codes_file(source)  # what is wrong with it is said before anything is looked for
     codec = load_codec(model, device)
     found = original or panels.find_original(source)
@@ -811,10 +819,10 @@ def export(
     The file holds `indices` (slices, levels, h, w) with `names` and `subjects`; all slices lie on
     one grid, and 65535 marks where one has no index. `decode` takes it back to images.
     """
-    from oasisvq.files import refuse_overwrite
+    from oasisvq.files import require_output
     from oasisvq.tokens import gather, write_tokens
 
-    refuse_overwrite(output, force)
+    require_output(output, force)
     tokens = gather(source, model)
     write_tokens(tokens, output)
     shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
@@ -940,12 +948,10 @@ def score(
 def refuse_to_replace(report: Path | None, figures: Path | None, force: bool) -> None:
     """Before anything is measured, raise if something is in the way of a report or its figures."""
     from oasisvq.errors import FileError
-    from oasisvq.files import refuse_overwrite
+    from oasisvq.files import require_output
 
     if report:
-        refuse_overwrite(report, force)
-        if not report.parent.is_dir():
-            raise FileError(f"{report}: there is no folder {report.parent}")
+        require_output(report, force)
     if figures and not force and figures.exists() and (figures.is_file() or any(figures.iterdir())):
         raise FileError(f"{figures}: exists and is not empty; pass -f to write into it")
 
@@ -1373,8 +1379,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except UsageError as error:
         _show_usage_error(error, given)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        note("oasisvq: interrupted")
+        sys.exit(INTERRUPTED)
     except OasisVQError as error:
         note(f"oasisvq: {error}")
     except MemoryError as error:

@@ -1,25 +1,32 @@
-"""Atomic writes, overwrite policy, reading with a limit, walking a tree.
+"""Atomic writes, locks, overwrite policy, reading with a limit, walking a tree.
 
 Never imports torch.
 """
 
 import json
 import os
-import shutil
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from oasisvq.errors import FileError
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 METRICS_FILE = "metrics.jsonl"  # in a run folder
 MAX_METRICS_BYTES = 2**28
 MODEL_FILE = "model.safetensors"  # in a run folder, and beside the bundled model's card
-_TEMPORARY_PREFIX = ".oasisvq-"
+_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".oasisvq-", ".tmp"
+_TEMPORARY = re.compile(r"\.oasisvq-[a-z0-9_]{8}\.tmp")  # as `mkstemp` names them
 
 
 def _reason(error: OSError) -> str:
@@ -88,12 +95,31 @@ def refuse_overwrite(path: Path, force: bool) -> None:
     """Raise if something is in the way of an output.
 
     Raises:
-        FileError: `path` exists and `force` is not set, or is a folder.
+        FileError: `path` exists and `force` is not set; or is a folder, a pipe or a device, which are
+            never replaced.
     """
     if path.is_dir():
         raise FileError(f"{path}: is a folder, expected the name of a file to write")
-    if path.exists() and not force:
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path}: is a pipe or device, expected the name of a file to write")
+    if os.path.lexists(path) and not force:
         raise FileError(f"{path}: exists; pass -f to overwrite it or name another output")
+
+
+def require_output(path: Path, force: bool) -> None:
+    """Raise unless an output can be written, so that it is known before the work and not after it.
+
+    Raises:
+        FileError: something is in the way, see `refuse_overwrite`; or the folder is missing or cannot
+            be written to.
+    """
+    refuse_overwrite(path, force)
+    folder = path.parent
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise FileError(f"{path}: the folder {folder} {found}; make it or name another output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileError(f"{path}: the folder {folder} cannot be written to; name another output")
 
 
 def make_folder(path: Path) -> None:
@@ -108,42 +134,139 @@ def make_folder(path: Path) -> None:
         raise FileError(f"{path}: the folder cannot be created: {_reason(error)}") from error
 
 
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file; what it gives is what `claimed` gives."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without them
+        return None
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still lies at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def claimed(path: Path, create: bool = False) -> Iterator[bool | None]:
+    """Lock a file as long as the block runs, so that other processes see that it is in use.
+
+    The system takes the lock back when the process ends, however it ends. What is locked stays: whoever
+    waits for it asks again.
+
+    Gives: True if it is ours now, False if another process has it, None where that cannot be known,
+    because the system or the file system has no locks.
+
+    Raises:
+        FileError: the file cannot be opened for writing; without `create`, it is missing.
+    """
+    descriptor = -1
+    try:
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+            except OSError as error:
+                raise FileError(f"{path}: cannot be written: {_reason(error)}") from error
+            free = _lock(descriptor)
+            if free is False or _is_at(descriptor, path):
+                break
+            stale, descriptor = descriptor, -1  # it was deleted by the one who had it
+            os.close(stale)
+        yield free
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file, which other processes see to be in use as long as it is open."""
+    while True:
+        descriptor, name = tempfile.mkstemp(_TEMPORARY_SUFFIX, _TEMPORARY_PREFIX, folder)
+        path, stream = Path(name), os.fdopen(descriptor, "wb")
+        if _lock(descriptor) is not False and _is_at(descriptor, path):
+            return path, stream
+        stream.close()  # another process, clearing the folder, was faster than the lock
+
+
+@contextmanager
+def atomic_writers(*paths: Path) -> Iterator[list[BinaryIO]]:
+    """Streams to temporary files beside `paths`, renamed to them when the block ends well.
+
+    An interrupted or failed block leaves the old files, or none, and no temporary file. What a kill
+    leaves is removed by the next write into the folder. Of several files that make one output the last
+    must be the one without which the others are nothing, such as a header: it is taken away while they
+    are replaced, so that a kill leaves all old, all new, or no header, but never old beside new.
+
+    Raises:
+        FileError: a folder is missing or not writable, or the disk is full.
+    """
+    unfinished: list[tuple[Path, BinaryIO]] = []
+    try:
+        for path in paths:
+            _clear_once(path.parent.absolute())
+            unfinished.append(_open_temporary(path.parent))
+        yield [stream for _, stream in unfinished]
+        umask = os.umask(0)
+        os.umask(umask)
+        for temporary, stream in unfinished:
+            stream.flush()
+            os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; outputs follow the umask
+            if fcntl is None:
+                stream.close()  # Windows renames no open file
+        if len(paths) > 1:
+            paths[-1].unlink(missing_ok=True)
+        for path in paths:
+            unfinished[0][0].replace(path)
+            unfinished.pop(0)[1].close()
+    except OSError as error:
+        raise FileError(f"{paths[0]}: cannot be written: {_reason(error)}") from error
+    finally:
+        for temporary, stream in unfinished:
+            with suppress(OSError):  # what it still holds need not fit on the disk
+                stream.close()
+            temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a temporary file in the same folder, renamed to `path` when the block ends well.
-
-    An interrupted or failed block leaves the old file, or none, and no temporary file.
+    """A stream to one file, see `atomic_writers`.
 
     Raises:
         FileError: the folder is missing or not writable, or the disk is full.
     """
-    temporary: Path | None = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; outputs follow the umask
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {_reason(error)}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with atomic_writers(path) as (stream,):
+        yield stream
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left in a folder that no other process writes to now."""
-    for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Delete what killed writers left in a folder, and nothing that a process still writes.
+
+    Where there are no locks the two cannot be told apart, and nothing is deleted.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    except OSError:
+        return  # who writes there will say what is wrong with it
+    for path in paths:
+        with suppress(OSError, FileError):  # another process was faster, or it is another person's
+            if stat.S_ISREG(path.lstat().st_mode):
+                with claimed(path) as free:
+                    if free:
+                        path.unlink()
+
+
+@lru_cache(maxsize=16)  # the folders that are written to now
+def _clear_once(folder: Path) -> None:
+    remove_temporaries(folder)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,8 +1,12 @@
 """Atomic writes, overwrite policy, reading with a limit, walking a tree, shards."""
 
+import errno
+import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +15,15 @@ from oasisvq.files import (
     WHOLE,
     Shard,
     atomic_writer,
+    atomic_writers,
+    claimed,
     make_folder,
     parse_shard,
     read_bytes,
     refuse_overwrite,
     remove_temporaries,
     require_file,
+    require_output,
     shard_of_environment,
     walk,
     walk_folder,
@@ -96,13 +103,24 @@ def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tree: Path) -> None:
-    (tree / "b" / ".oasisvq-in-another-folder").write_bytes(b"")
+    for name in (
+        ".oasisvq-notes",
+        ".oasisvq-abcdefgh",
+        "b/.oasisvq-abcdefgh.tmp",
+        "x.oasisvq-abcdefgh.tmp",
+    ):
+        (tree / name).write_bytes(b"mine")
+    (tree / ".oasisvq-folder00.tmp").mkdir()
+    (tree / ".oasisvq-link0000.tmp").symlink_to(tree / "a.txt")
     before = sorted(tree.rglob("*"))
-    with pytest.raises(FileError, match="cannot be written"), atomic_writer(tree / "x"):
-        assert len(sorted(tree.rglob("*"))) == len(before) + 1
-        (tree / ".oasisvq-folder" / "inner").mkdir(parents=True)  # of a killed preprocess
-        remove_temporaries(tree)
-        assert sorted(tree.rglob("*")) == before
+    (tree / ".oasisvq-k1ll_d00.tmp").write_bytes(b"half")
+    (tree / ".oasisvq-k1ll_d01.tmp").write_bytes(b"")
+    with atomic_writer(tree / "x") as stream:
+        stream.write(b"content")
+        remove_temporaries(tree)  # as another process would
+        assert len(sorted(tree.rglob("*"))) == len(before) + 1  # what is being written stays
+    assert (tree / "x").read_bytes() == b"content"
+    assert sorted(tree.rglob("*")) == sorted([*before, tree / "x"])
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
@@ -266,3 +284,92 @@ def test_the_shard_that_a_launcher_gave(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert shard_of_environment() == expected
+
+
+def test_a_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / ".oasisvq-k1ll_d00.tmp").write_bytes(b"half")
+    write_atomically(tmp_path / "x", b"content")
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_without_locks_nothing_is_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / ".oasisvq-k1ll_d00.tmp").write_bytes(b"perhaps another machine's")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    write_atomically(tmp_path / "x", b"content")
+    assert {path.name for path in tmp_path.iterdir()} == {"x", ".oasisvq-k1ll_d00.tmp"}
+    with claimed(tmp_path / "x") as free:
+        assert free is None
+
+
+def test_a_file_has_one_claim_at_a_time(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="lock: cannot be written: No such file"):
+        claimed(tmp_path / "lock").__enter__()
+    with claimed(tmp_path / "lock", create=True) as first:
+        with claimed(tmp_path / "lock") as second:
+            assert (first, second) == (True, False)
+        (tmp_path / "lock").unlink()
+        with claimed(tmp_path / "lock", create=True) as other:  # a lock of the new file, not the old
+            assert other is True
+    with claimed(tmp_path / "lock") as again:
+        assert again is True
+
+
+def test_a_pair_is_never_half_old_and_half_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever moment a kill takes, there are both old files, both new ones, or no header."""
+    names = ("x.img", "x.hdr")
+    for name in names:
+        (tmp_path / name).write_bytes(b"old")
+    seen = []
+
+    def look(function: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(*arguments: Any, **options: Any) -> Any:
+            result = function(*arguments, **options)
+            seen.append(tuple((tmp_path / n).read_bytes() for n in names if (tmp_path / n).exists()))
+            return result
+
+        return looking
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, look(getattr(Path, name)))
+    with atomic_writers(*(tmp_path / name for name in names)) as streams:
+        for stream in streams:
+            stream.write(b"new")
+    assert seen == [(b"old",), (b"new",), (b"new", b"new")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_pipes_and_devices_are_never_replaced(tmp_path: Path, force: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(FileError, match="is a pipe or device, expected the name of a file"):
+            refuse_overwrite(path, force)
+
+
+def test_a_link_to_nothing_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    with pytest.raises(FileError, match="link: exists; pass -f"):
+        refuse_overwrite(tmp_path / "link", force=False)
+    refuse_overwrite(tmp_path / "link", force=True)
+
+
+def test_an_output_needs_a_folder(tmp_path: Path) -> None:
+    require_output(tmp_path / "x", force=False)
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(FileError, match=r"the folder .*missing does not exist; make it"):
+        require_output(tmp_path / "missing" / "x", force=False)
+    with pytest.raises(FileError, match=r"the folder .*file is a file"):
+        require_output(tmp_path / "file" / "x", force=False)
+
+
+def test_an_output_needs_a_folder_that_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(FileError, match="cannot be written to; name another output"):
+        require_output(tmp_path / "x", force=True)

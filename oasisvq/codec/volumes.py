@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oasisvq.codec.geometry import Form, Geometry, form_of
 from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
 from oasisvq.errors import FileError, ImageError
-from oasisvq.files import atomic_writer, require_file, write_atomically
+from oasisvq.files import atomic_writer, atomic_writers, require_file
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
@@ -185,7 +185,7 @@ def _read_voxels(stream: BinaryIO, geometry: Geometry, path: Path) -> NDArray[np
 
 
 def write_volume(volume: Volume, path: Path) -> None:
-    """Write a volume; the inverse of `read_volume`. Each file is written whole or not at all.
+    """Write a volume, whole or not at all; the inverse of `read_volume`.
 
     `.nii` and `.nii.gz` are single files; for `.hdr` or `.img` the other of the pair is written too.
 
@@ -199,9 +199,9 @@ def write_volume(volume: Volume, path: Path) -> None:
     if suffix in (".hdr", ".img"):
         geometry = volume.geometry.as_pair()
         header, image = (path, partner(path)) if suffix == ".hdr" else (partner(path), path)
-        with atomic_writer(image) as stream:
-            _write_voxels(volume.voxels, geometry.dtype, stream)
-        write_atomically(header, geometry.content)
+        with atomic_writers(image, header) as (voxels, text):
+            _write_voxels(volume.voxels, geometry.dtype, voxels)
+            text.write(geometry.content)
         return
     geometry = volume.geometry.as_single()
     gap = bytes(geometry.offset_written - len(geometry.content))  # no extensions

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -27,7 +28,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
 from oasisvq.data.sources import Source
-from oasisvq.errors import DatasetError, OasisVQError
+from oasisvq.errors import DatasetError, ImageError, OasisVQError
 
 VERSION = 1  # of how slices are cut; another one makes parts of before useless
 _BYTES_PER_JOB = 2**25  # of sources that are worth another process
@@ -104,10 +105,14 @@ class Maker:
 
     def make(self, part: Part) -> OasisVQError | None:
         """Make one part and write it; gives back why it could not be made."""
+        states = [_states(source.path) for source in part.sources]
         try:
             cut = self.cut(part.sources)
         except OasisVQError as error:
             return error
+        for source, state in zip(part.sources, states, strict=True):
+            if _states(source.path) != state:
+                return ImageError(f"{source.path}: changed while it was read; run again")
         write_cut(cut, part.path)
         return None
 
@@ -204,13 +209,27 @@ def _in_order_of_end(
 ) -> Iterator[tuple[Part, OasisVQError | None]]:
     running: dict[Future[OasisVQError | None], Part] = {}
     for part in parts:
-        running[pool.submit(make, part)] = part
+        with _interrupts_waiting():  # a submission may start a process
+            running[pool.submit(make, part)] = part
         if len(running) >= ahead:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), future.result()
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Let Ctrl-C wait; processes that are started meanwhile never get it, not even while they start."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow_the_parent() -> None:

@@ -7,8 +7,6 @@ and kept until the end (`parts.py`), and lay them one after another into one arr
 import dataclasses
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from itertools import groupby
@@ -36,8 +34,8 @@ from oasisvq.data.parts import Maker, Part, bytes_of, make_parts, read_cut, sens
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
 from oasisvq.data.slices import Cut, fit_plane
 from oasisvq.data.sources import Found, Source, find_sources
+from oasisvq.data.work import Work, working_on
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
-from oasisvq.files import make_folder
 
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "preprocess"]
 
@@ -75,7 +73,7 @@ def preprocess(
     """Write the prepared dataset of a raw folder; `output` appears when it is whole.
 
     What an interrupted run had done lies in a hidden folder beside `output`, and the same call goes
-    on from there.
+    on from there. Only one process at a time makes `output`.
 
     Args:
         raw: a folder in a known layout, or any folder of images or volumes.
@@ -94,7 +92,7 @@ def preprocess(
     Raises:
         DatasetError: no known layout, no images, no good one, or a subject in two splits.
         ImageError: without `failed`, a file is damaged or unusable.
-        FileError: `output` is in the way or cannot be written.
+        FileError: `output` is in the way, cannot be written, or is being made by another process.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise DatasetError(f"size {size}, expected {MIN_SIZE} to {MAX_SIZE} pixels")
@@ -102,25 +100,14 @@ def preprocess(
     found = look(raw, images, recipe)
     for line in what_was_found(raw, found):
         tell(line)
-    _refuse_replacing(output, force)
-    make_folder(output.parent)
     maker = Maker(images, size, recipe, found.layout.whole, max_pixels)
-    work = output.parent / f".{output.name}.parts"
-    try:
-        work.mkdir(exist_ok=True)
-        parts = [maker.part(sources, work) for sources in _units(found.sources)]
-        errors = _make_missing(maker, parts, jobs, advance, tell, stop=failed is None)
+    with working_on(output, force) as work:
+        parts = [maker.part(sources, work.folder) for sources in _units(found.sources)]
+        errors = _make_missing(maker, parts, work, jobs, advance, tell, stop=failed is None)
         assembly = _Assembly(parts, images, size)
         _report(raw, assembly, errors, tell, failed)
         layout, source = found.layout.name, str(raw.resolve())
-        _write(assembly, Dataset(output, layout, source, images, size, {}, recipe))
-    except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
-        raise FileError(f"{output}: cannot be written: {error.strerror or error}") from error
-    except OasisVQError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
+        _write(assembly, Dataset(output, layout, source, images, size, {}, recipe), work)
     return open_dataset(output)
 
 
@@ -129,22 +116,6 @@ def what_was_found(raw: Path, found: Found) -> list[str]:
     if found.layout.whole and not found.left_out:
         return []
     return [f"dataset {raw}: {line}" for line in (str(found), *found.remarks)]
-
-
-def _refuse_replacing(output: Path, force: bool) -> None:
-    """Only a prepared dataset is ever replaced, and only with `force`; an empty folder is filled."""
-    if is_prepared(output):
-        if not force:
-            raise FileError(f"{output}: exists; pass -f to replace it or name another output")
-        ours = {MANIFEST, *(f"{split}.npy" for split in SPLITS)}
-        others = sorted(path.name for path in output.iterdir() if path.name not in ours)
-        if others:
-            raise FileError(
-                f"{output}: holds {others[0]} beside a prepared dataset; move it away or name "
-                "another output"
-            )
-    elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileError(f"{output}: exists and is no prepared dataset; name another output")
 
 
 def _units(sources: list[Source]) -> list[tuple[Source, ...]]:
@@ -159,15 +130,21 @@ def _units(sources: list[Source]) -> list[tuple[Source, ...]]:
 
 
 def _make_missing(
-    maker: Maker, parts: list[Part], jobs: int | None, advance: Advance, tell: Tell, stop: bool
+    maker: Maker,
+    parts: list[Part],
+    work: Work,
+    jobs: int | None,
+    advance: Advance,
+    tell: Tell,
+    stop: bool,
 ) -> list[OasisVQError]:
     """Make the parts that are not there yet; gives back why some could not be made.
 
     Raises:
         OasisVQError: the first such reason, if a bad file is to `stop` the run.
     """
-    wanted = {part.path for part in parts}
-    for path in parts[0].path.parent.iterdir():
+    wanted = {work.lock, *(part.path for part in parts)}
+    for path in work.folder.iterdir():
         if path not in wanted:
             path.unlink()  # out of date, or half written
     missing = [part for part in parts if read_cut(part.path, with_planes=False) is None]
@@ -250,26 +227,23 @@ def _report(
         )
 
 
-def _write(assembly: _Assembly, dataset: Dataset) -> None:
+def _write(assembly: _Assembly, dataset: Dataset, work: Work) -> None:
     """Write the arrays and the manifest into a new folder, and put it in the dataset's place."""
-    temporary = Path(tempfile.mkdtemp(prefix=".oasisvq-", dir=dataset.folder.parent))
-    try:
-        splits, volumes = {}, []
-        for name in SPLITS:
-            members = assembly.of_split(name)
-            if members:
-                with (temporary / f"{name}.npy").open("wb") as stream:
-                    splits[name] = _write_split(assembly, members, stream)
-                volumes += [record for each in members if (record := _volume_record(*each))]
-        content = manifest_bytes(
-            dataclasses.replace(dataset, splits=splits, volumes=tuple(volumes), labels=assembly.labels)
-        )
-        with (temporary / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
-            stream.write(content)
-            _force_to_disk(stream)
-        _replace_folder(temporary, dataset.folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    work.new.mkdir()
+    splits, volumes = {}, []
+    for name in SPLITS:
+        members = assembly.of_split(name)
+        if members:
+            with (work.new / f"{name}.npy").open("wb") as stream:
+                splits[name] = _write_split(assembly, members, stream)
+            volumes += [record for each in members if (record := _volume_record(*each))]
+    content = manifest_bytes(
+        dataclasses.replace(dataset, splits=splits, volumes=tuple(volumes), labels=assembly.labels)
+    )
+    with (work.new / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
+        stream.write(content)
+        _force_to_disk(stream)
+    work.put_in_place()
 
 
 def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], stream: BinaryIO) -> Split:
@@ -316,18 +290,6 @@ def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
 def _force_to_disk(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _replace_folder(new: Path, final: Path) -> None:
-    """Rename `new` to `final`; a folder there is first renamed away and then deleted."""
-    new.chmod(0o755)
-    if final.exists():
-        old = Path(tempfile.mkdtemp(prefix=".oasisvq-", dir=final.parent))
-        final.replace(old)
-        new.replace(final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.replace(final)
 
 
 def is_prepared_from(folder: Path, raw: Path, images: Images, size: int) -> bool:

@@ -18,7 +18,7 @@ from oasisvq.codec.scans import Scan, write_image
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError
 from oasisvq.evaluation.metrics import similarity
-from oasisvq.files import make_folder, refuse_overwrite, write_atomically
+from oasisvq.files import make_folder, refuse_overwrite, require_output, write_atomically
 
 DATA_RANGE = 255.0
 Advance = Callable[[int, int], None]  # told (done, total)
@@ -125,7 +125,7 @@ def write_picture(
         DatasetError: no prepared dataset of this size with a training split.
         ModelError: see `draw_codes`.
     """
-    refuse_overwrite(output, force)
+    require_output(output, force)
     dataset = None if neighbours is None else open_dataset(neighbours)
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
     if dataset is None:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
-from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
+from oasisvq.files import METRICS_FILE, MODEL_FILE, claimed, make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.display import LiveReporter
@@ -126,11 +126,35 @@ def train(
         reporter = console_reporter(world.first)
         pictures = Pictures(request.run, reporter.note)
         session = _Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
-        try:
-            trained = _train(session)
-        finally:
-            session.reporter.close()
+        with _alone_in(request.run) if world.first else nullcontext():
+            try:
+                trained = _train(session)
+            finally:
+                session.reporter.close()
         return trained if world.first else None
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, by its metrics; what is made for it and not used goes.
+
+    Raises:
+        FileError: another process trains into it, or it cannot be written to.
+    """
+    metrics, is_new = run / METRICS_FILE, not run.exists()
+    make_folder(run)
+    with claimed(metrics, create=True) as free:
+        if free is False:
+            raise FileError(
+                f"{run}: another process trains into it; wait for its end or name another with -o"
+            )
+        try:
+            yield
+        finally:
+            if metrics.is_file() and not metrics.stat().st_size:
+                metrics.unlink()
+                if is_new and not any(run.iterdir()):
+                    run.rmdir()
 
 
 class _Session(NamedTuple):
@@ -150,7 +174,7 @@ class _Session(NamedTuple):
         if checkpoint is not None:
             loop.resume(checkpoint)
             self.tell(f"resuming the {loop.what} at step {loop.step:,} of {loop.steps:,}")
-        loop.start_metrics()
+        loop.start_run()
         loop.pictures = self.pictures
         finished = loop.go(self.should_stop, self.deadline)
         self.reporter.close()
@@ -309,7 +333,8 @@ def _check_run_folder(request: Request) -> None:
     if run.exists() and not run.is_dir():
         raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
     ours = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE, *PICTURES)
-    taken = [name for name in ours if (run / name).exists()]
+    # an empty file is what a training leaves that was killed before its first step
+    taken = [name for name in ours if (run / name).exists() and (run / name).stat().st_size]
     if taken and not request.force:
         raise FileError(
             f"{run}: holds a training already ({', '.join(taken)}); pass --resume to go on with it, "

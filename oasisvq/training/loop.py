@@ -234,8 +234,6 @@ class Loop(abc.ABC):
             TrainingError: the loss is no longer a number.
             FileError: a checkpoint cannot be written.
         """
-        if self.step == 0 and self.world.first:
-            self._save_checkpoint()  # so that --resume never finds that of a training replaced by -f
         self._report_start()
         saved = time.monotonic()
         seed = self.loop_config.seed
@@ -399,11 +397,17 @@ class Loop(abc.ABC):
                     for key, tensor in state.items()
                 }
 
-    def start_metrics(self) -> None:
-        """Clear what a killed training left: temporary files, and metrics beyond the checkpoint."""
+    def start_run(self) -> None:
+        """Take over the run folder: without temporary files, and metrics beyond the checkpoint.
+
+        Raises:
+            FileError: it cannot be written to; a training that `-f` replaces is then still whole.
+        """
         if self.world.first:
             make_folder(self.run)
             remove_temporaries(self.run)
+            if self.step == 0:
+                self._save_checkpoint()  # so that --resume never finds that of a training replaced by -f
             self.metrics.cut()
         self.world.wait()
 

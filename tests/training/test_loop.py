@@ -59,7 +59,7 @@ def config(**changes: object) -> TrainingConfig:
 
 def training(dataset: Dataset, reporter: Recorder, **changes: object) -> Training:
     made = Training(dataset, config(**changes), dataset.folder.parent / "run", ALONE, reporter)
-    made.start_metrics()
+    made.start_run()
     return made
 
 
@@ -99,7 +99,7 @@ def test_a_model_stopped_before_its_codebooks_learned_is_usable(dataset: Dataset
     assert straight.quantizing_from > 1
     straight.go(lambda: straight.step == 40)
     stopped = Training(dataset, config(epochs=20), dataset.folder.parent / "stopped", ALONE, Recorder())
-    stopped.start_metrics()
+    stopped.start_run()
     assert not stopped.go(lambda: stopped.step == 1)
     codes = Codec.load(stopped.run)
     planes = [np.asarray(plane) for plane in dataset.array("validation")]

@@ -253,8 +253,12 @@ def test_a_signal_stops_after_the_step(
     monkeypatch.setattr(Training, "train_step", interrupted)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     result = run("train", raw_folder, *SEED)
-    assert result.code == 0
-    assert "stopped at step 2 of the codec; " in result.err
+    assert (result.code, result.out) == (130, "")  # nothing is scored
+    line = result.err.splitlines()[-1]
+    assert line.startswith("stopped at step 2 of the codec; ")
+    assert f"`oasisvq score {raw_folder} --model oasisvq-run` scores it" in line
+    assert f"`oasisvq train {raw_folder} -o oasisvq-run --resume` goes on" in line
+    assert run("score", raw_folder, "--model", "oasisvq-run").code == 0
     assert load_model(tmp_path / "oasisvq-run" / "model.safetensors").card["steps"] == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 

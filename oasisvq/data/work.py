@@ -1,0 +1,111 @@
+"""The hidden folder beside an output in which a dataset is made, and what the output may replace.
+
+It is locked by the process that works in it, outlives a kill, and is deleted when the output is there.
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from oasisvq.data.dataset import MANIFEST, is_prepared
+from oasisvq.data.layouts import SPLITS
+from oasisvq.errors import FileError, OasisVQError
+from oasisvq.files import claimed, make_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where things lie while a dataset is made.
+
+    Attributes:
+        final: the output, links followed.
+    """
+
+    final: Path
+
+    @property
+    def folder(self) -> Path:
+        """The work folder, which holds the parts, see `parts.py`, and what is named below."""
+        return self.final.with_name(f".{self.final.name}.parts")
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works here."""
+        return self.folder / "lock"
+
+    @property
+    def new(self) -> Path:
+        """The dataset, until it is whole."""
+        return self.folder / "new"
+
+    @property
+    def old(self) -> Path:
+        """The dataset that it replaces, between two renames."""
+        return self.folder / "old"
+
+    def put_in_place(self) -> None:
+        """Rename `new` to `final`; a kill between the two renames is undone by the next run."""
+        try:
+            if self.final.exists():
+                self.final.replace(self.old)
+            self.new.replace(self.final)
+        finally:
+            self.undo()
+
+    def undo(self) -> None:
+        """Drop what is half written, and give back a dataset that was not replaced."""
+        shutil.rmtree(self.new, ignore_errors=True)
+        if self.old.exists() and not self.final.exists():
+            self.old.replace(self.final)
+        shutil.rmtree(self.old, ignore_errors=True)
+
+
+@contextmanager
+def working_on(output: Path, force: bool) -> Iterator[Work]:
+    """The work folder of an output, for this process alone; deleted unless the block is interrupted.
+
+    Raises:
+        FileError: another process makes this output, it is in the way, or a file cannot be written.
+    """
+    work = Work(Path(os.path.realpath(output)))
+    make_folder(work.folder)
+    try:
+        with claimed(work.lock, create=True) as free:
+            if free is False:
+                raise FileError(
+                    f"{output}: another process is making it; wait for its end or name another output"
+                )
+            keep = any(work.folder.glob("*.npz"))  # of an interrupted run, when this one is refused
+            try:
+                work.undo()
+                _refuse_replacing(output, force)
+                keep = False
+                yield work
+            except (OSError, OasisVQError):
+                if not keep:
+                    shutil.rmtree(work.folder, ignore_errors=True)
+                raise
+            shutil.rmtree(work.folder, ignore_errors=True)
+    except OSError as error:
+        raise FileError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def _refuse_replacing(output: Path, force: bool) -> None:
+    """Only a prepared dataset is ever replaced, and only with `force`; an empty folder is filled."""
+    if is_prepared(output):
+        if not force:
+            raise FileError(f"{output}: exists; pass -f to replace it or name another output")
+        ours = {MANIFEST, *(f"{split}.npy" for split in SPLITS)}
+        others = sorted(path.name for path in output.iterdir() if path.name not in ours)
+        if others:
+            raise FileError(
+                f"{output}: holds {others[0]} beside a prepared dataset; move it away or name "
+                "another output"
+            )
+    elif output.is_symlink() and not output.exists() and Path(os.path.realpath(output)).is_symlink():
+        raise FileError(f"{output}: a link that leads in a circle; name another output")
+    elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileError(f"{output}: exists and is no prepared dataset; name another output")
