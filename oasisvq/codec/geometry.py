@@ -177,7 +177,8 @@ class Geometry:
         from nibabel.spatialimages import HeaderDataError
 
         try:
-            return np.asarray(self._repaired.get_best_affine(), dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond sense are not finite
+                return np.asarray(self._repaired.get_best_affine(), dtype=np.float64)
         except (HeaderDataError, ValueError) as error:
             raise ImageError(f"a qform that is no rotation ({error}); pass --axis 0, 1 or 2") from error
 
@@ -228,7 +229,8 @@ class Geometry:
         """
         from nibabel.orientations import aff2axcodes
 
-        codes = aff2axcodes(self.affine) if np.isfinite(self.affine).all() else ()
+        with np.errstate(over="ignore", invalid="ignore"):  # of squares; no axis is found then
+            codes = aff2axcodes(self.affine) if np.isfinite(self.affine).all() else ()
         if len(codes) != 3 or None in codes:
             raise ImageError("its affine does not say which axis is which; pass --axis 0, 1 or 2")
         return "".join(str(code) for code in codes)

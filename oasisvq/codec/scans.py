@@ -282,7 +282,7 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
             f"{path}: more than the limit of {MAX_PIXELS:,} pixels that a .codes file holds; cut or "
             "shrink it first"
         ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
 
 

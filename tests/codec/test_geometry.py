@@ -147,3 +147,13 @@ def test_an_affine_that_says_nothing_is_an_error() -> None:
     made = header(srow_x=[0, 0, 0, 0])
     with pytest.raises(ImageError, match="--axis"):
         _ = Geometry(Form.NIFTI1, made.binaryblock).axis_codes
+
+
+def test_an_affine_beyond_all_sense_is_an_error_without_a_warning() -> None:
+    squares = nibabel.Nifti2Header()
+    squares.set_data_shape((3, 4, 5))
+    squares.set_sform(np.diag([1e200, 1e200, 1e200, 1]), code=1)
+    infinite = header(qform_code=1, sform_code=0, quatern_b=1, pixdim=[1, 1, np.inf, 1, 0, 0, 0, 0])
+    for form, made in ((Form.NIFTI2, squares), (Form.NIFTI1, infinite)):
+        with pytest.raises(ImageError, match="--axis"):
+            _ = Geometry(form, made.binaryblock).axis_codes

@@ -133,6 +133,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "text.png": (lambda path: path.write_text("no image\n"), "not an image that can be read"),
     "codes.png": (lambda path: path.write_bytes(b"OVQC\x01" + bytes(60)), "not an image"),
     "signature-only.png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "image"),
+    "no-pixels.png": (
+        lambda path: path.write_bytes(png(12, 10, 8, 0, b"")[:33] + png_chunk(b"IEND", b"")),
+        "damaged or truncated",
+    ),
     "no-rows.png": (lambda path: path.write_bytes(png(12, 10, 8, 0, b"")), "damaged or truncated"),
     "huge.png": (lambda path: path.write_bytes(png(50_000, 50_000, 8, 0, b"")), "cut or shrink"),
     "large.png": (
