@@ -1,0 +1,213 @@
+"""Start the golden files of a format version, or add files to them.
+
+    PYTHONPATH=tests python tests/golden/remake.py tests/golden/version1
+
+Where the folder has no model, one is made. Scans that have no file yet are drawn, encoded and recorded;
+files that are there, and what is recorded of them, stay as they are: other bytes for the same input are
+another version of the format, and go to a folder of their own.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from conftest import draw_phantom, tiny_model, tiny_prior
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.spm2analyze import Spm2AnalyzeHeader
+from numpy.typing import NDArray
+from pixels import PIXELS
+from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
+
+from oasisvq.codec import container
+from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.container import Coder, Codes
+from oasisvq.codec.geometry import Form, Geometry
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.scans import Scan, as_scan, scan_of_volume
+from oasisvq.codec.volumes import Volume
+from oasisvq.codec.weights import save_model
+
+SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20))
+LABELS = np.array([0, 85, 170, 255])
+AFFINE = np.array([[-1.0, 0, 0.1, 9], [0, 1.25, 0, -8], [0.1, 0, 1.5, -7], [0, 0, 0, 1]])
+
+
+class Drawn(NamedTuple):
+    """A drawn scan and how to encode it."""
+
+    name: str
+    scan: Scan
+    wish: Wish
+
+
+class VolumeSpec(NamedTuple):
+    """A volume to draw: its file format, type, byte order, what its slices follow, its values."""
+
+    form: Form
+    dtype: str
+    order: str
+    axis: str
+    low: float
+    high: float
+
+
+VOLUMES = (
+    VolumeSpec(Form.NIFTI1, "int16", "<", "axial", -20, 3000),
+    VolumeSpec(Form.NIFTI1_PAIR, "uint8", ">", "coronal", 0, 255),
+    VolumeSpec(Form.NIFTI2, "float32", "<", "sagittal", -1.5, 1000),
+    VolumeSpec(Form.NIFTI2_PAIR, "int32", ">", "2", -70_000, 70_000),
+    VolumeSpec(Form.ANALYZE, "int16", ">", "axial", 0, 4095),
+    VolumeSpec(Form.NIFTI1, "int8", "<", "axial", -128, 127),
+    VolumeSpec(Form.NIFTI1, "uint16", ">", "axial", 7, 65_535),
+    VolumeSpec(Form.NIFTI1, "uint32", "<", "axial", 0, 2**32 - 1),
+    VolumeSpec(Form.NIFTI1, "float64", ">", "axial", -1e-9, 1e-9),
+    VolumeSpec(Form.NIFTI1, "int64", "<", "axial", -(2**53), 2**53),
+    VolumeSpec(Form.NIFTI1, "uint64", "<", "axial", 0, 2**53),
+)
+
+
+def drawn_scans() -> Iterator[Drawn]:
+    """All scans; each has a generator of its own, so that more of them change none."""
+    coders = (Coder.PACKED, Coder.PRIOR)
+    for coder in coders:
+        for name, plane, levels in _images():
+            wish = Wish(levels, coder, Content.SCAN)
+            yield Drawn(f"image-{name}-{coder.name.lower()}", as_scan(plane), wish)
+        for spec in VOLUMES:
+            name = f"volume-{spec.form.name.lower()}-{spec.dtype}-{coder.name.lower()}"
+            yield Drawn(name, _volume(spec), Wish(3, coder, Content.SCAN, axis=spec.axis))
+    for name, scan in _label_scans():
+        yield Drawn(f"labels-{name}", scan, Wish(content=Content.LABELS))
+        if name in ("image", "volume"):
+            for coder in coders:
+                wish = Wish(3, coder, Content.LABELS, lossy=True)
+                yield Drawn(f"labels-{name}-lossy-{coder.name.lower()}", scan, wish)
+
+
+def _images() -> Iterator[tuple[str, NDArray[Any], int]]:
+    """Name, image (H, W) and levels to keep."""
+    rng = np.random.default_rng(1)
+    phantom = draw_phantom(rng)
+    for levels in (1, 2, 3):
+        yield f"uint8-{levels}", phantom, levels
+    yield "uint16", draw_phantom(rng).astype(np.uint16) * 257, 3
+    yield "narrow", 40 + draw_phantom(rng) // 4, 3
+    yield "beyond-the-window", draw_phantom(rng, 90, 101, margin=5), 3
+    yield "off-centre", np.pad(draw_phantom(rng, 41, 30, margin=2), ((50, 1), (0, 60))), 3
+    yield "constant", np.full((30, 20), 7, np.uint8), 3
+    for height, width in SHAPES:
+        yield f"{height}x{width}", rng.integers(0, 256, (height, width), np.uint8), 3
+
+
+def _volume(spec: VolumeSpec) -> Scan:
+    shape = (26, 33, 10) if spec is VOLUMES[0] else (10, 13, 7)
+    shares = _head(shape, seed=VOLUMES.index(spec))
+    voxels = spec.low + shares * (spec.high - spec.low)
+    dtype = np.dtype(spec.dtype)
+    voxels = (np.rint(voxels) if dtype.kind in "iu" else voxels).astype(dtype)
+    return scan_of_volume(Volume(voxels, _geometry(spec, shape)), spec.axis)
+
+
+def _head(shape: tuple[int, int, int], seed: int) -> NDArray[np.float64]:
+    """An ellipsoid with a hole, of values up to 1, on a ground of 0 that is all of the outer slices."""
+    rng = np.random.default_rng([2, seed])
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"), axis=-1)
+    distance = np.linalg.norm(grid, axis=-1)
+    head = (distance < 0.9) * np.clip(0.7 + rng.normal(0, 0.05, shape), 0, 1)
+    head[distance < 0.3] = 0.25
+    head[tuple(side // 2 for side in shape)] = 1
+    return head
+
+
+def _geometry(spec: VolumeSpec, shape: tuple[int, int, int]) -> Geometry:
+    classes = (Nifti1Header, Nifti1PairHeader, Nifti2Header, Nifti2PairHeader, Spm2AnalyzeHeader)
+    header = classes[spec.form](endianness=spec.order)
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.dtype(spec.dtype))
+    header.set_zooms((1, 1.25, 1.5))
+    if spec.form is Form.ANALYZE:
+        header.set_origin_from_affine(np.diag([-1, 1.25, 1.5, 1]) + np.eye(4, k=3) * 5)
+    else:
+        header.set_sform(AFFINE, code=2)
+        header.set_qform(AFFINE, code=1, strip_shears=True)
+        header.set_slope_inter(0.5, -3)
+        header.set_xyzt_units("mm")
+    return Geometry(spec.form, header.binaryblock)
+
+
+def _label_scans() -> Iterator[tuple[str, Scan]]:
+    rng = np.random.default_rng(3)
+    plane = LABELS[np.digitize(draw_phantom(rng), [1, 90, 180])].astype(np.uint8)
+    yield "image", as_scan(plane)
+    yield "image-one", as_scan(np.full((9, 5), 3, np.uint16))
+    yield "image-noise", as_scan(rng.integers(0, 300, (33, 29)).astype(np.uint16))
+    tissue = np.digitize(_head((21, 25, 12), seed=99), [0.1, 0.5, 0.75])
+    for name, values, dtype in (
+        ("volume", [0, 3, 4, 200], np.int16),
+        ("volume-negative", [-1000, -1, 0, 7], np.int32),
+        ("volume-float", [0, 1, 2, 3], np.float32),
+    ):
+        voxels = np.array(values, dtype)[tissue]
+        yield name, scan_of_volume(Volume(voxels, Geometry.of_array(voxels, AFFINE)))
+
+
+def make_model(path: Path) -> None:
+    """A model with random weights, whose pixels fill the range as those of a trained one do."""
+    model = tiny_model()
+    last = model.decoder.layers[-2]
+    with torch.no_grad():
+        last.weight *= 2.5
+        last.bias.fill_(0.4)
+    save_model(model, path, {"note": "random weights, for the golden files"}, tiny_prior())
+
+
+def kinds_of(codes: Codes, file: ModelFile) -> list[int]:
+    """The kind of every slice that the prior codes."""
+    if codes.header.coder is not Coder.PRIOR:
+        return []
+    assert file.prior is not None
+    grids = (codes.indices if codes.header.volume else codes.indices[None])[codes.header.coded_slices]
+    return [
+        file.prior.kind_of(sum(book[level] for book, level in zip(file.codebooks, grid, strict=False)))
+        for grid in grids
+    ]
+
+
+def main() -> None:
+    """Write what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help=f"of version {container.VERSION}")
+    folder: Path = parser.parse_args().folder
+    if folder.name != f"version{container.VERSION}":
+        raise SystemExit(f"{folder}: this oasisvq writes version {container.VERSION}")
+    folder.mkdir(exist_ok=True)
+    if not (folder / MODEL).exists():
+        make_model(folder / MODEL)
+    codec = Codec.load(folder / MODEL)
+    facts = recorded_facts(folder) if (folder / FACTS).exists() else {}
+    pixels = dict(np.load(folder / PIXELS)) if (folder / PIXELS).exists() else {}
+    for name, scan, wish in drawn_scans():
+        path = folder / f"{name}.codes"
+        if path.exists():
+            continue
+        codes = codec.codes_of(container.read(codec.encode_scan(scan, wish), name))
+        kinds = kinds_of(codes, codec.file)
+        content = code_again(codes, kinds, codec.file)
+        path.write_bytes(content)
+        facts[path.name] = facts_of(content, codes, kinds)
+        pixels[path.name] = codec.decode(content)
+        print(f"{path.name}: {len(content)} bytes")
+    lines = (f"{json.dumps(name)}: {json.dumps(facts[name])}" for name in sorted(facts))
+    (folder / FACTS).write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line a file
+    np.savez_compressed(folder / PIXELS, **pixels)
+
+
+if __name__ == "__main__":
+    main()

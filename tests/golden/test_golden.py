@@ -1,0 +1,85 @@
+"""Files of every kind and format version decode to what was recorded, wherever these tests run.
+
+If one of them fails, files that people keep would be read as something else, or written otherwise: the
+change needs a new format version, which reads these too.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pixels import PIXELS, largest_differences
+from recorded import FOLDERS, MODEL, golden_files, recorded_facts
+
+import oasisvq
+from oasisvq.codec.container import VERSION, Coder, Kind, SampleType
+from oasisvq.codec.geometry import Form
+
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+@pytest.fixture(scope="module", params=[1, 4], ids=["one thread", "four threads"])
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the files decode to in a process without torch."""
+    threads = {f"{library}_NUM_THREADS": str(request.param) for library in ("OMP", "OPENBLAS", "MKL")}
+    driver = Path(__file__).with_name("recorded.py")
+    done = subprocess.run(
+        [sys.executable, driver], env=os.environ | threads, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+@each_folder
+def test_the_files_hold_what_was_recorded(folder: Path, found: dict[str, Any]) -> None:
+    assert found[folder.name]["facts"] == recorded_facts(folder)
+
+
+@each_folder
+def test_what_they_hold_is_coded_to_the_same_bytes(folder: Path, found: dict[str, Any]) -> None:
+    contents = {path.name: path.read_bytes() for path in golden_files(folder)}
+    expected = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    assert found[folder.name]["coded again"] == expected
+
+
+@each_folder
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_pixels_are_those_recorded(folder: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        differences = largest_differences(folder)
+    finally:
+        torch.set_num_threads(before)
+    assert set(differences) == set(recorded_facts(folder))
+    assert {name: part for name, part in differences.items() if part > 1} == {}
+
+
+def test_every_version_has_files_of_every_kind() -> None:
+    assert [folder.name for folder in FOLDERS] == [f"version{number + 1}" for number in range(VERSION)]
+    headers = [facts["header"] for facts in recorded_facts(FOLDERS[-1]).values()]
+    kinds = {(header["coder"], header["kind"]) for header in headers}
+    assert kinds == {(coder.name, kind.name) for coder in Coder for kind in Kind}
+    volumes = [header["volume"] for header in headers if header["volume"]]
+    assert {volume["form"] for volume in volumes} == {form.name for form in Form}
+    of_scans = {header["sample_type"] for header in headers if not header["labels"]}
+    assert of_scans == {sample_type.name for sample_type in SampleType}
+
+
+@each_folder
+def test_the_pixels_are_of_pictures(folder: Path) -> None:
+    """The decoder's values are spread over the range, so that a wrong one is seen."""
+    with np.load(folder / PIXELS) as recorded:
+        plane = recorded["image-beyond-the-window-prior.codes"]
+    assert plane.std() > 30
+    assert len(np.unique(plane)) > 100
+    codec = oasisvq.load(folder / MODEL)
+    assert codec.prior is not None
