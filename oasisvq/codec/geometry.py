@@ -262,7 +262,7 @@ class Geometry:
         header.set_data_shape(self.shape)
         header.set_data_dtype(self.dtype)
         zooms = self._repaired.get_zooms()
-        header.set_zooms((*zooms[:3], *(zoom or 1.0 for zoom in zooms[3:])))
+        header.set_zooms((*zooms[:3], *(abs(zoom) or 1.0 for zoom in zooms[3:])))
         header.set_sform(self.affine, code=2)
         header.set_slope_inter(*self.scaling)
         header.set_xyzt_units("mm")

@@ -112,6 +112,14 @@ def test_an_analyze_geometry_becomes_nifti() -> None:
     assert analyze.as_pair() is analyze
 
 
+def test_further_steps_of_an_analyze_header_may_be_negative() -> None:
+    made = nibabel.Spm2AnalyzeHeader()
+    made.set_data_shape((5, 6, 7, 1))
+    made["pixdim"][1:5] = 1, 1.25, 2, -3
+    single = Geometry(Form.ANALYZE, made.binaryblock).as_single()
+    assert np.frombuffer(single.content[76:96], "<f4").tolist() == [1, 1, 1.25, 2, 3]
+
+
 @pytest.mark.parametrize("content", [b"", b"short", bytes(348), b"\x5c\x01\0\0" + b"\xff" * 344])
 def test_what_is_no_header_is_refused_or_unusable(content: bytes) -> None:
     assert form_of(content, is_pair=False) is None
