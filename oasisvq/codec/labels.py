@@ -42,6 +42,7 @@ upper 18 bits of aM + bM² + cM³ .. modulo 2^32, where M = 0x9E3779B1.
 """
 
 import base64
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -55,6 +56,7 @@ Ranks = NDArray[np.uint16]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 Box = list[tuple[int, int]]  # first and past the last, by axis
+_NO_BOX: Box = [(0, 0)] * 3
 
 _SHARES_OF_BOTH = 2**24 - 2
 _UNIT = 256  # odds grow by 1/256 with each step of a logit
@@ -82,7 +84,6 @@ _VOLUME: Neighbours = (
     *((-1, 2, 0), (-2, 0, 0), *_IMAGE[4:]),
 )
 _LAGS = (7, 3, 1)  # of slices, rows, columns: the least for which every neighbour comes before
-_MARGINS = ((2, 0), (3, 2), (3, 3))  # how far neighbours reach beyond the box
 _MULTIPLIERS = np.array([pow(0x9E3779B1, power, 2**32) for power in range(1, 13)], np.uint32)
 
 
@@ -95,12 +96,14 @@ class _Design(NamedTuple):
     """
 
     neighbours: Neighbours
+    margins: tuple[tuple[int, int], ...]  # how far neighbours reach beyond the box
     in_context: int
     start: str
 
 
 _FOR_IMAGES = _Design(
     _IMAGE,
+    ((0, 0), (3, 0), (3, 3)),
     4,
     "4*&oF_4pj|1@rFi0|NXC0RQ|22M7oN0RR00>;eG*@&pG11Nr~~3IrAa76AJ066^x*`uYI;`v~>{{ssvP3kv}903ZhU`2Fz!{"
     "sH<2`~e051^@sC_2>xy^9}O&{rm{{2m%BI0}~Sf6ZYN)^alO`^ZEJy2loa81PKWM2?+!42JiF+`TG9=1pN2{0R#mQ5D*ab0U"
@@ -110,6 +113,7 @@ _FOR_IMAGES = _Design(
 )
 _FOR_VOLUMES = _Design(
     _VOLUME,
+    ((2, 0), (3, 2), (3, 3)),
     10,
     "1ONa47zYIe2m|~4@&E_t_U#J$`uF(u0RH~{1p)yK0tE#C02K!V1O)yQ{q6z@=l1LY`U3y~^Zon)1o{L63IYWH1ppcc1`!4Y{"
     "P*(-0r2+f2mbr}_V@k#0Q&|2{|f^O3JL%U4GIPZ1OV&_`w8y&>H_}(`~UI!`~C#_1OW*J4*&oU3I+}R1qS!+`uqp+`|}F)`1"
@@ -119,6 +123,11 @@ _FOR_VOLUMES = _Design(
     "00I60|NjE{{{RaG0000E0t5*J1Ox^B0|E&E0sII4{{aF10{sI1{Qm+K2LK2F2p0$r4g3oV^Y;r6^8oq+0{{O0{RR2}`~Lj_7"
     "6bqQ3kv}Q1qcWJ3<ClG0sH{~1Oov90saC30s#U30uBWL4h{|v{|5&C00sd1`Umm>{Q(030s;O6`U3s@{R0vQ",
 )
+
+
+def _design_for(shape: tuple[int, ...]) -> _Design:
+    return _FOR_VOLUMES if shape[0] > 1 else _FOR_IMAGES
+
 
 _MOST_LABELS = {2: 64, 3: 256}  # by dimensions
 _LEAST_FLATNESS = 0.65
@@ -130,7 +139,9 @@ def encode_labels(ranks: NDArray[np.unsignedinteger[Any]], count: int) -> bytes:
     assert not ranks.size or ranks.max() < count
     writer = _Writer()
     if count > 1 and ranks.size:
-        _walk(ranks.astype(np.uint16, order="C"), count, writer)
+        box, design = _code_box(_box(ranks), ranks.shape, writer), _design_for(ranks.shape)
+        known = np.pad(ranks[_inside(box)].astype(np.uint16), design.margins)
+        _walk(known, design, count, writer)
     return writer.encoder.finish()
 
 
@@ -141,12 +152,31 @@ def decode_labels(payload: bytes, shape: tuple[int, int, int], count: int) -> Ra
         CodesFileError: the payload is not what these ranks are coded to.
     """
     reader = _Reader(payload)
-    ranks = np.zeros(shape, np.uint16)
-    if count > 1 and ranks.size:
-        ranks = _walk(ranks, count, reader)
+    box, inner = _NO_BOX, np.zeros((0, 0, 0), np.uint16)
+    if count > 1 and 0 not in shape:
+        box = _code_box(_NO_BOX, shape, reader)
+        sides = tuple(past - first for first, past in box)
+        inner = _decode_inner(sides, _design_for(shape), count, reader)
     if reader.encoder.finish() != payload:
         raise CodesFileError("the payload does not end where its labels end")
+    ranks = np.zeros(shape, np.uint16)
+    ranks[_inside(box)] = inner
     return ranks
+
+
+def _decode_inner(sides: tuple[int, ...], design: _Design, count: int, reader: "_Reader") -> Ranks:
+    """The ranks of a box with these sides."""
+    voxels = math.prod(sides)
+    if voxels * _FEWEST_BITS > 8 * (reader.payload_bytes + _AHEAD_BYTES):
+        raise CodesFileError(f"{voxels:,} voxels in a payload of {reader.payload_bytes} bytes")
+    ends = [(before, before + side) for side, (before, _) in zip(sides, design.margins, strict=True)]
+    padded = [past + after for (_, past), (_, after) in zip(ends, design.margins, strict=True)]
+    known = np.zeros(padded, np.uint16)
+    _walk(known, design, count, reader)
+    inner: Ranks = known[_inside(ends)]
+    if _box(inner) != [(0, side) for side in sides]:
+        raise CodesFileError("the payload's box is larger than what it holds")
+    return inner
 
 
 def looks_like_labels(array: NDArray[Any]) -> bool:
@@ -202,7 +232,7 @@ class _Reader:
 
     def __init__(self, payload: bytes) -> None:
         self.encoder, self._decoder = RangeEncoder(), RangeDecoder(payload)
-        self._payload_bytes = len(payload)
+        self.payload_bytes = len(payload)
 
     def ask(self, answers: Booleans, logits: Integers) -> Booleans:
         frequencies = _frequencies(logits)
@@ -211,7 +241,7 @@ class _Reader:
         except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
             raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
         self.encoder.put(taken, frequencies)
-        if self.encoder.sealed_bytes > self._payload_bytes:  # what follows would be read out of nothing
+        if self.encoder.sealed_bytes > self.payload_bytes:  # what follows would be read out of nothing
             raise CodesFileError("the payload ends before its labels do")
         found: Booleans = taken != 0
         return found
@@ -237,6 +267,8 @@ def _tables() -> tuple[Integers, Integers]:
 
 
 _SHARES, _LOGARITHMS = _tables()
+_FEWEST_BITS = 24 - math.log2(int(_SHARES[-1]) + 1)  # that a voxel of the box costs
+_AHEAD_BYTES = 8  # that the range coder may leave out at the end of a payload
 
 
 def _shares(logits: Integers) -> Integers:
@@ -399,17 +431,13 @@ class _Walk:
         self._known[voxels.at] = ranks
 
 
-def _walk(ranks: Ranks, count: int, coder: _Coder) -> Ranks:
-    """Code ranks (S, H, W): a writer is given them, a reader zeros. Returns the ranks."""
-    box = _code_box(_box(ranks), ranks.shape, coder)
-    inside = tuple(slice(first, past) for first, past in box)
-    known = np.pad(ranks[inside], _MARGINS)
-    design = _FOR_VOLUMES if len(ranks) > 1 else _FOR_IMAGES
-    strides = np.array([known[0].size, known.shape[2], 1], np.int64)
-    reach = np.array(design.neighbours, np.int64) @ strides
+def _walk(known: Ranks, design: _Design, count: int, coder: _Coder) -> None:
+    """Code the ranks of a box with its margins: a writer is given them, a reader zeros to fill."""
+    strides = known.shape[1] * known.shape[2], known.shape[2], 1
+    reach = np.array(design.neighbours, np.int64) @ np.array(strides, np.int64)
     flat = known.reshape(-1)
     walk = _Walk(flat, design, count, coder)
-    for at in _wavefronts(ranks[inside].shape, strides):
+    for at in _wavefronts(known.shape, design.margins, strides):
         voxels = _Voxels(at, flat[at[:, None] + reach])
         is_uniform = (voxels.around == voxels.around[:, :1]).all(axis=1)
         left = []
@@ -419,27 +447,38 @@ def _walk(ranks: Ranks, count: int, coder: _Coder) -> Ranks:
             left += walk.mixed(voxels.only(~is_uniform))
         if any(each.at.size for each in left):
             walk.others(_Voxels(*(np.concatenate(arrays) for arrays in zip(*left, strict=True))))
-    coded = np.zeros_like(ranks)
-    (above, _), (before, after), (left_of, right_of) = _MARGINS
-    coded[inside] = known[above:, before:-after, left_of:-right_of]
-    if _box(coded) != box:
-        raise CodesFileError("the payload's box is larger than what it holds")
-    return coded
 
 
-def _wavefronts(shape: tuple[int, ...], strides: Integers) -> Iterator[Integers]:
-    """Where the voxels of each wavefront of a box lie in the padded array, laid flat."""
-    slices, rows, columns = shape
-    if 0 in shape:
+def _wavefronts(
+    padded: tuple[int, ...], margins: tuple[tuple[int, int], ...], strides: tuple[int, ...]
+) -> Iterator[Integers]:
+    """Where the voxels of each wavefront of a box lie in the padded array, laid flat.
+
+    What a wavefront takes is in proportion to its own voxels and slices, however large the box.
+    """
+    slices, rows, columns = (
+        length - before - after for length, (before, after) in zip(padded, margins, strict=True)
+    )
+    if 0 in (slices, rows, columns):
         return
-    z, y = np.arange(slices, dtype=np.int64)[:, None], np.arange(rows, dtype=np.int64)
-    lag = _LAGS[0] * z + _LAGS[1] * y
-    (above, _), (before, _), (beside, _) = _MARGINS
-    start = (z + above) * strides[0] + (y + before) * strides[1] + beside - lag
-    for front in range(int(lag[-1, -1]) + columns):
-        at = start[(lag <= front) & (front < lag + columns)] + front
+    by_slice, by_row, _ = _LAGS
+    start = sum(stride * before for stride, (before, _) in zip(strides, margins, strict=True))
+    row_step = strides[1] - by_row
+    longest = by_row * (rows - 1) + columns - 1  # x + 3y of the last voxel of a slice
+    for front in range(by_slice * (slices - 1) + longest + 1):
+        z = np.arange(max(0, -(-(front - longest) // by_slice)), min(slices - 1, front // by_slice) + 1)
+        lag = front - by_slice * z  # x + 3y
+        first = np.maximum(0, -((columns - 1 - lag) // by_row))
+        numbers = np.minimum(rows - 1, lag // by_row) + 1 - first  # of rows
+        before = numbers.cumsum() - numbers
+        in_first = start + z * strides[0] + lag + (first - before) * row_step
+        at = np.repeat(in_first, numbers) + np.arange(int(numbers.sum())) * row_step
         if at.size:
             yield at
+
+
+def _inside(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(first, past) for first, past in box)
 
 
 def _box(ranks: Ranks) -> Box:
@@ -458,7 +497,7 @@ def _code_box(box: Box, shape: tuple[int, ...], coder: _Coder) -> Box:
         bits = np.array([end >> place & 1 for end in ends for place in range(width - 1, -1, -1)])
         bits = coder.ask(bits != 0, np.zeros(2 * width, np.int64)).reshape(2, width)
         first, past = (int("".join("01"[bit] for bit in row.tolist()), 2) for row in bits)
-        if not first <= past <= side:
+        if not (first < past <= side or first == past == 0):
             raise CodesFileError(f"the payload's box goes from {first} to {past}, of a side of {side}")
         coded.append((first, past))
     return coded

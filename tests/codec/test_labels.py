@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from conftest import draw_phantom
 from numpy.typing import NDArray
 from PIL import Image
 
+from oasisvq.codec.entropy import RangeEncoder
 from oasisvq.codec.labels import decode_labels, encode_labels, looks_like_labels
 from oasisvq.errors import CodesFileError
 
@@ -160,6 +163,44 @@ def test_another_shape_or_count_does_not_give_these_labels(
     payload = encode_labels(draw_labels(rng, (1, 14, 12), 4), 4)
     with pytest.raises(CodesFileError):
         decode_labels(payload, *other)
+
+
+def box_payload(*box: tuple[int, int, int]) -> bytes:
+    """What begins a payload: first and past the last of each axis, and the length of its side."""
+    encoder = RangeEncoder()
+    for first, past, side in box:
+        width = side.bit_length()
+        bits = [end >> place & 1 for end in (first, past) for place in range(width - 1, -1, -1)]
+        encoder.put(np.array(bits), np.full((2 * width, 2), 2**23 - 1))
+    return encoder.finish()
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (((0, 9, 9), (0, 8, 8), (0, 7, 7)), "ends before its labels do|denies a voxel|larger than"),
+        (((0, 512, 512), (0, 512, 512), (0, 512, 512)), r"134,217,728 voxels in a payload of \d+ bytes"),
+        (((0, 65_535, 65_535), (0, 2048, 2048), (0, 1, 1)), "134,215,680 voxels in a payload"),
+        (((0, 1, 1), (0, 65_535, 65_535), (0, 200, 200)), "13,107,000 voxels in a payload"),
+        (((0, 1, 1), (0, 4096, 4096), (0, 1024, 1024)), "ends before|denies a voxel"),
+        (((0, 9, 9), (5, 5, 8), (0, 7, 7)), "from 5 to 5, of a side of 8"),
+        (((0, 9, 9), (6, 5, 8), (0, 7, 7)), "from 6 to 5, of a side of 8"),
+        (((0, 9, 9), (0, 9, 8), (0, 7, 7)), "from 0 to 9, of a side of 8"),
+        (((0, 9, 9), (0, 0, 8), (0, 7, 7)), "larger than what it holds"),
+    ],
+)
+def test_a_box_that_the_payload_does_not_fill_is_refused_at_once(
+    box: tuple[tuple[int, int, int], ...], message: str
+) -> None:
+    payload, shape = box_payload(*box), tuple(side for _, _, side in box)
+    tracemalloc.start()
+    before = time.process_time()
+    with pytest.raises(CodesFileError, match=message):
+        decode_labels(payload, shape, 2)
+    seconds, (_, peak) = time.process_time() - before, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 1
+    assert peak < 30 * 2**20
 
 
 def test_a_volume_takes_less_than_its_slices(rng: np.random.Generator) -> None:
