@@ -15,10 +15,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import reprlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, TypeGuard, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +47,9 @@ from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
 MODEL_FORMAT = 1
 METADATA_KEY = "oasisvq"
 MAX_MODEL_BYTES = 2**31
-MAX_HEADER_BYTES = 2**24
+MAX_HEADER_BYTES = 2**24  # of any safetensors file
+MAX_MODEL_HEADER_BYTES = 2**20
+MAX_NUMBER = 2**31 - 1  # in a config; and at most MAX_LEVELS of them in a list
 MAX_CHANNELS = 4096
 MAX_BLOCKS = 64
 MAX_CODE_DIM = 1024
@@ -55,6 +60,7 @@ MODEL_VARIABLE = "OASISVQ_MODEL"
 BUNDLED_MODEL = Path(__file__).parent.parent / "pretrained" / MODEL_FILE
 
 Arrays = dict[str, NDArray[Any]]
+_STORED_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +142,9 @@ def config_from_dict(fields: object, where: str) -> ModelConfig:
     Raises:
         ModelError: a key is unknown or missing, or a value has another type or is out of range.
     """
-    return ModelConfig(**_fields(fields, get_type_hints(ModelConfig), f"{where}: model config"))
+    known = _fields(fields, get_type_hints(ModelConfig), f"{where}: model config")
+    with _named(where):
+        return ModelConfig(**known)
 
 
 def prior_config_from_dict(fields: object, where: str) -> PriorConfig:
@@ -145,7 +153,18 @@ def prior_config_from_dict(fields: object, where: str) -> PriorConfig:
     Raises:
         ModelError: a key is unknown or missing, or a value has another type or is out of range.
     """
-    return PriorConfig(**_fields(fields, get_type_hints(PriorConfig), f"{where}: prior config"))
+    known = _fields(fields, get_type_hints(PriorConfig), f"{where}: prior config")
+    with _named(where):
+        return PriorConfig(**known)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Put a name before the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{what}: {error}") from error
 
 
 def _fields(fields: object, hints: dict[str, Any], what: str) -> dict[str, Any]:
@@ -154,19 +173,28 @@ def _fields(fields: object, hints: dict[str, Any], what: str) -> dict[str, Any]:
     unknown, missing = sorted(set(fields) - set(hints)), sorted(set(hints) - set(fields))
     if unknown or missing:
         raise ModelError(
-            f"{what} with unknown keys {unknown} and missing keys {missing}; "
+            f"{what} with unknown keys {reprlib.repr(unknown)} and missing keys {missing}; "
             "it was made by another version of oasisvq"
         )
     converted: dict[str, Any] = {}
     for key, hint in hints.items():
         entry = fields[key]
-        if hint is int and type(entry) is int:
+        if hint is int and _is_number(entry):
             converted[key] = entry
-        elif hint is not int and isinstance(entry, list) and all(type(e) is int for e in entry):
+        elif hint is not int and _is_list(entry):
             converted[key] = tuple(entry)
         else:
-            raise ModelError(f"{what} has {key} = {entry!r}, expected {hint}")
+            expected = "a whole number" if hint is int else f"up to {MAX_LEVELS} whole numbers"
+            raise ModelError(f"{what} has {key} = {reprlib.repr(entry)}, expected {expected}")
     return converted
+
+
+def _is_number(entry: object) -> bool:
+    return type(entry) is int and abs(entry) <= MAX_NUMBER
+
+
+def _is_list(entry: object) -> TypeGuard[list[int]]:
+    return isinstance(entry, list) and len(entry) <= MAX_LEVELS and all(map(_is_number, entry))
 
 
 def fingerprint(config: ModelConfig, arrays: Arrays) -> bytes:
@@ -260,8 +288,15 @@ class ModelHeader(NamedTuple):
     fingerprints: list[str] | None
 
 
-def parse_safetensors_metadata(content: bytes, path: Path) -> dict[str, str]:
+def parse_safetensors_metadata(
+    content: bytes, path: Path, limit: int = MAX_HEADER_BYTES
+) -> dict[str, str]:
     """The `__metadata__` of a safetensors file, read without any tensor library.
+
+    Args:
+        content: of the file.
+        path: what messages call it.
+        limit: of the header's length; as Python holds it, it may take a hundred times as much.
 
     Raises:
         ModelError: this is no safetensors file.
@@ -270,7 +305,7 @@ def parse_safetensors_metadata(content: bytes, path: Path) -> dict[str, str]:
     if len(content) < 8:
         raise ModelError(not_ours)
     (length,) = struct.unpack("<Q", content[:8])
-    if length > min(len(content) - 8, MAX_HEADER_BYTES):
+    if length > min(len(content) - 8, limit):
         raise ModelError(not_ours)
     try:
         header = json.loads(content[8 : 8 + length])
@@ -288,7 +323,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
     Raises:
         ModelError: not a safetensors file, not one of ours, or of another format version.
     """
-    metadata = parse_safetensors_metadata(content, path)
+    metadata = parse_safetensors_metadata(content, path, MAX_MODEL_HEADER_BYTES)
     if METADATA_KEY not in metadata:
         raise ModelError(
             f"{path}: a safetensors file, but not a model of oasisvq (no '{METADATA_KEY}' metadata)"
@@ -300,7 +335,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
     if not isinstance(header, dict) or header.get("format") != MODEL_FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise ModelError(
-            f"{path}: model format {found!r}, but this version of oasisvq reads format "
+            f"{path}: model format {reprlib.repr(found)}, but this version of oasisvq reads format "
             f"{MODEL_FORMAT}; update oasisvq or train the model anew"
         )
     card = header.get("card")
@@ -345,21 +380,19 @@ def read_model(path: Path) -> ModelFile:
         raise ModelError(f"{path}: damaged model file: {error}") from error
     ours = {n.removeprefix(PRIOR_PREFIX): a for n, a in arrays.items() if n.startswith(PRIOR_PREFIX)}
     arrays = {name: array for name, array in arrays.items() if not name.startswith(PRIOR_PREFIX)}
-    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays.values()):
+    if not all(array.dtype in _STORED_TYPES and np.isfinite(array).all() for array in arrays.values()):
         raise ModelError(f"{path}: damaged model file: a tensor holds values that are no numbers")
     prior: Prior | None = None
     if header.prior is not None:
-        try:
+        with _named(f"{path}: damaged model file"):
             prior = Prior(header.prior, ours)
-        except ModelError as error:
-            raise ModelError(f"{path}: damaged model file: {error}") from error
     elif ours:
         raise ModelError(f"{path}: damaged model file: arrays of a prior, but no config of one")
     file = ModelFile(header.config, arrays, prior, header.card)
     if header.fingerprints not in (None, file.fingerprints):
         raise ModelError(
             f"{path}: damaged model file: its tensors are those of model {file.fingerprints}, but it "
-            f"names itself {header.fingerprints}; get a whole copy of the file"
+            f"names itself {reprlib.repr(header.fingerprints)}; get a whole copy of the file"
         )
     return file
 

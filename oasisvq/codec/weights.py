@@ -65,10 +65,13 @@ def build_model(file: ModelFile, name: str) -> Model:
     Raises:
         ModelError: the arrays do not fit the config.
     """
+    found = {key: array.shape for key, array in file.arrays.items()}
+    blocks = sum(file.config.encoder_blocks + file.config.decoder_blocks)
+    if blocks > len(found):  # said before so many are made
+        raise ModelError(f"{name}: damaged model file: {len(found)} tensors, but {blocks} blocks")
     with torch.device("meta"):
         model = Model(file.config)
     expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: array.shape for key, array in file.arrays.items()}
     if expected != found:
         wrong = sorted(
             key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
