@@ -1,6 +1,17 @@
-"""python -m oasisvq."""
+"""python -m oasisvq, and the command `oasisvq`."""
 
-from oasisvq.cli import main
+import sys
+
+
+def start() -> None:
+    """Run the command line; Ctrl-C counts from here, while it is being imported."""
+    try:
+        from oasisvq.cli import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -1380,7 +1380,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _show_usage_error(error, given)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        note("oasisvq: interrupted")
         sys.exit(INTERRUPTED)
     except OasisVQError as error:
         note(f"oasisvq: {error}")

@@ -20,6 +20,7 @@ from torch import Tensor
 from oasisvq.codec.weights import load_model
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
+from oasisvq.files import claimed
 from oasisvq.training import command, loop
 from oasisvq.training.codec_training import Training
 
@@ -261,6 +262,22 @@ def test_a_signal_stops_after_the_step(
     assert run("score", raw_folder, "--model", "oasisvq-run").code == 0
     assert load_model(tmp_path / "oasisvq-run" / "model.safetensors").card["steps"] == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_only_one_process_trains_into_a_folder(run: Run, raw_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "oasisvq-run"
+    folder.mkdir()
+    with claimed(folder / "metrics.jsonl", create=True):
+        result = run("train", raw_folder, *SEED)
+    assert result.code == 1
+    assert "oasisvq-run: another process trains into it; wait for its end" in result.err
+    assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
+    assert run("train", raw_folder, *SEED).code == 0
+
+
+def test_a_training_that_does_not_begin_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    assert run("train", "missing", *SEED).code == 1
+    assert not (tmp_path / "oasisvq-run").exists()
 
 
 class Bench:
