@@ -8,12 +8,16 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from oasisvq.errors import FileError
 
@@ -277,6 +281,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with atomic_writer(path) as stream:
         stream.write(content)
+
+
+def write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as `numpy.savez` does, and leave no archive open where that fails.
+
+    NumPy does so up to 1.26; the archive is then closed after its stream, with a traceback on stderr.
+    """
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -55,7 +55,7 @@ from oasisvq.codec.modelfile import (
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer, read_bytes, walk, write_atomically
+from oasisvq.files import atomic_writer, read_bytes, walk, write_arrays, write_atomically
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
 NO_INDEX = 65_535  # K is at most 65,535, so no index is
@@ -225,8 +225,7 @@ def write_tokens(tokens: Tokens, path: Path) -> None:
     if path.suffix == ".npz":
         strings = {"names": np.array(tokens.names), "subjects": np.array(tokens.subjects)}
         with atomic_writer(path) as stream:
-            arrays_of: dict[str, Any] = {**tokens.arrays, **strings}
-            np.savez(stream, **arrays_of)
+            write_arrays(stream, {**tokens.arrays, **strings})
     elif path.suffix == ".safetensors":
         from safetensors.numpy import save
 

@@ -2,12 +2,15 @@
 
 import errno
 import fcntl
+import gc
+import io
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from oasisvq.errors import FileError
@@ -27,6 +30,7 @@ from oasisvq.files import (
     shard_of_environment,
     walk,
     walk_folder,
+    write_arrays,
     write_atomically,
 )
 
@@ -373,3 +377,24 @@ def test_an_output_needs_a_folder_that_can_be_written_to(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(FileError, match="cannot be written to; name another output"):
         require_output(tmp_path / "x", force=True)
+
+
+def test_arrays_are_written_as_numpy_writes_them() -> None:
+    arrays = {"grid": np.arange(12).reshape(3, 4), "names": np.array(["a", "bc"])}
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    write_arrays(ours, arrays)
+    np.savez(theirs, **arrays)
+    assert ours.getvalue() == theirs.getvalue()
+
+
+class FullDisk(io.BytesIO):
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > 1000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+def test_arrays_that_do_not_fit_leave_no_archive_open() -> None:
+    with pytest.raises(OSError, match="No space left"), FullDisk() as stream:
+        write_arrays(stream, {"grid": np.zeros(10_000)})
+    gc.collect()  # an open archive would now be closed, and pytest make an error of its complaint

@@ -29,6 +29,7 @@ from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
 from oasisvq.data.sources import Source
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
+from oasisvq.files import write_arrays
 
 VERSION = 1  # of how slices are cut; another one makes parts of before useless
 _BYTES_PER_JOB = 2**25  # of sources that are worth another process
@@ -142,7 +143,7 @@ def write_cut(cut: Cut, path: Path) -> None:
     facts = json.dumps(cut._replace(planes=None)._asdict()).encode()  # type: ignore[arg-type]
     temporary = path.with_suffix(f".{os.getpid()}")
     with temporary.open("wb") as stream:
-        np.savez(stream, facts=np.frombuffer(facts, np.uint8), planes=cut.planes)
+        write_arrays(stream, {"facts": np.frombuffer(facts, np.uint8), "planes": cut.planes})
     temporary.replace(path)
 
 
