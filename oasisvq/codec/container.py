@@ -214,7 +214,7 @@ class CodesHeader:
         if self.volume is None:
             return low, high
         darkest, brightest = (
-            low + (high - low) * (each / RANGE_UNITS) for each in self.volume.ranges[place]
+            min(low + (high - low) * (each / RANGE_UNITS), high) for each in self.volume.ranges[place]
         )
         return darkest, brightest
 

@@ -148,6 +148,7 @@ def from_pixels(
     top, left = window.top * stride, window.left * stride
     inside = plane[top : top + window.height * stride, left : left + window.width * stride]
     values = np.clip(pixels.astype(np.float64), 0, 1) * (high - low) + low
+    values = np.clip(values, low, high)  # of large numbers, the sum may be rounded beyond them
     values = values[: inside.shape[0], : inside.shape[1]]
     inside[...] = np.rint(values) if is_whole else values
     return plane
