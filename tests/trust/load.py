@@ -68,7 +68,9 @@ def resident_bytes(process: "subprocess.Popen[bytes]") -> int:
     return next((int(field[1]) * 1024 for field in fields if field[0] == "VmRSS:"), 0)
 
 
-def run_phase(name: str, arguments: Callable[[int], list[str]], shards: int, every: float = 1.0) -> Phase:
+def run_phase(
+    name: str, arguments: Callable[[int], list[str]], shards: int, every: float = 1.0
+) -> Phase:
     """Run a command once a shard, all at once, and watch its memory."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} if shards > 1 else dict(os.environ)
     start = time.monotonic()
@@ -147,7 +149,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1, help="processes at once")
     parser.add_argument("options", nargs="*", help="for encode, after --, such as -q 1")
     given = parser.parse_args()
-    print(json.dumps(load(given.source, given.folder, given.slices, given.shards, given.options), indent=1))
+    print(
+        json.dumps(load(given.source, given.folder, given.slices, given.shards, given.options), indent=1)
+    )
 
 
 if __name__ == "__main__":
