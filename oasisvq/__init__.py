@@ -59,12 +59,15 @@ def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
     return Codec.load(None if path is None else Path(path), device)
 
 
-def read_codes(path: Path | str, model: Path | str | None = None) -> Codes:
+def read_codes(
+    path: Path | str, model: Path | str | None = None, max_pixels: int | None = None
+) -> Codes:
     """Header and indices of a `.codes` file, or its labels, without torch; see `Codes`.
 
     A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
-    made it, which is looked for as `load` does.
+    made it, which is looked for as `load` does. Beyond `max_pixels`, as of the commands, it is refused.
     """
+    from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
     from oasisvq.codec.modelfile import read_codes as read
 
-    return read(Path(path), None if model is None else Path(model))
+    return read(Path(path), None if model is None else Path(model), max_pixels or DEFAULT_MAX_PIXELS)

@@ -519,6 +519,10 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         smallest, largest = _limits(dtype)
         if header.labels[0] < smallest or header.labels[-1] > largest:
             raise reader.fail(f"damaged: labels beyond {dtype}")
+    elif header.labels:
+        labels = np.array(header.labels)
+        if (labels.astype(dtype) != labels).any():
+            raise reader.fail(f"damaged: labels that no {dtype} holds exactly")
     if header.coder is Coder.LABELS:
         if not header.labels:
             raise reader.fail("damaged: a file of labels that names none")

@@ -39,7 +39,7 @@ from oasisvq.codec.container import (
     CodesHeader,
     read_codes_file,
 )
-from oasisvq.codec.limits import MAX_TRAINING_SIDE
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE, refuse_large_codes
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
@@ -464,7 +464,7 @@ def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
         )
 
 
-def read_codes(path: Path, model: Path | None = None) -> Codes:
+def read_codes(path: Path, model: Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Codes:
     """Read a `.codes` file: header and indices, or labels, without torch.
 
     A packed file and one of labels need no model. One coded with a prior needs that of the model that
@@ -472,10 +472,12 @@ def read_codes(path: Path, model: Path | None = None) -> Codes:
 
     Raises:
         FileError: missing or unreadable.
+        ImageError: it holds more pixels than the limit, see `refuse_large_codes`.
         CodesFileError: not a whole `.codes` file of a known version, or made with another model.
         ModelError: no whole model.
     """
     codes_file = read_codes_file(path)
+    refuse_large_codes(codes_file.header, str(path), max_pixels)
     if codes_file.header.coder is not Coder.PRIOR:
         return codes_file.codes()
     file = read_model(choose_model(model, Path.cwd()).path)

@@ -480,6 +480,10 @@ def test_every_damage_to_a_volume_or_to_labels_is_an_error(rng: np.random.Genera
         ({"intensity": (0.0, float("inf"))}, "expected .* in order"),
         ({"intensity": (0.0, 256.0)}, "expected 0 to 255 in order"),
         ({"labels": (0, 1, 300)}, "labels beyond uint8"),
+        (
+            {"labels": (0, 2**24, 2**24 + 1), "sample_type": SampleType.FLOAT32},
+            "labels that no float32 holds exactly",
+        ),
         ({"labels": (0, 9)}, "a range of pixels that does not fit its labels"),
         ({"shape": (8192, 8192), "window": Window(0, 0, 0, 0), "slices": 17}, "17 such slices"),
     ],

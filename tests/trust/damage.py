@@ -5,10 +5,10 @@ python tests/trust/damage.py scan.codes ...     # files of your own, of the bund
 
 Of each file every single-bit flip, every truncation, every byte deleted, each of 256 bytes inserted
 and every two neighbours swapped, at every place, or at 10,000 places of a larger file. Each must end in
-a `CodesFileError` that names the file, within 1 s of computing, and all of them within 100 MB. The same flips, and
-extreme values of every field of the header, one by one and in pairs, are tried with the CRC made right:
-then a file may be decoded, if what it decodes to is within the bounds of its header, but nothing else
-than that error may come out of it either.
+a `CodesFileError` that names the file, within 1 s of computing and 100 MB. The same flips, and extreme
+values of every field of the header, one by one and in pairs, and of the header of a volume's original,
+are tried with the CRC made right: then a file may be decoded, all the way to its scan, if that is within
+the bounds of its header, but nothing else than that error may come out of it either.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import NO_INDEX, Coder, Codes
 from oasisvq.codec.limits import refuse_large_codes
-from oasisvq.codec.scans import as_scan
+from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.errors import CodesFileError, ImageError
 
 NAME = "damaged.codes"
@@ -218,6 +219,26 @@ def lies(content: bytes) -> Iterator[bytes]:
         yield with_right_crc(b"".join(parts))
 
 
+def geometry_lies(content: bytes) -> Iterator[bytes]:
+    """Every number in the header of a volume's original at its extremes."""
+    file = container.read(content, NAME)
+    volume = file.header.volume
+    if volume is None:
+        return
+    original = volume.geometry._header.structarr
+    for name in original.dtype.names or ():
+        kind = original[name].dtype
+        if kind.kind not in "iuf":
+            continue
+        ends = (np.iinfo(kind).min, np.iinfo(kind).max, 0, 1, 2) if kind.kind != "f" else FLOATS
+        for place, number in product(range(original[name].size), ends):
+            other = original.copy()
+            with np.errstate(over="ignore"):  # 1.7e308 in a float32
+                other[name].reshape(-1)[place] = number
+            changed = replace(file.header, volume=replace(volume, content=other.tobytes()))
+            yield container.write(changed, file.payload)
+
+
 def flips_with_a_right_crc(content: bytes, most: int = LARGE) -> Iterator[bytes]:
     """One bit of the header or the payload changed, and the checksum with it."""
     for changed in flips(content[:-4], most):
@@ -227,16 +248,21 @@ def flips_with_a_right_crc(content: bytes, most: int = LARGE) -> Iterator[bytes]
 # --- tries -----------------------------------------------------------------------------------------
 
 
-def decode(codec: Codec, content: bytes) -> Codes:
-    """Bytes to codes, as the commands do it."""
+def decode(codec: Codec, content: bytes) -> tuple[Codes, Scan]:
+    """Bytes to codes and to what they show, as the commands do it."""
     file = container.read(content, NAME)
     refuse_large_codes(file.header, NAME)
-    return codec.codes_of(file)
+    codes = codec.codes_of(file)
+    return codes, codec.decode_codes(codes, NAME)
 
 
-def fault_of(codes: Codes) -> str | None:
+def fault_of(codes: Codes, scan: Scan) -> str | None:
     """What is out of the bounds of the header."""
     header, indices = codes.header, codes.indices
+    if scan.planes.shape != (header.slices, *header.shape):
+        return f"a scan of {scan.planes.shape}"
+    if scan.planes.dtype != header.sample_type.dtype or not np.isfinite(scan.planes).all():
+        return f"a scan of {scan.planes.dtype}, or of what is no number"
     if codes.label_map is not None:
         found = np.unique(codes.label_map)
         return None if set(found.tolist()) <= set(header.labels) else "labels that it does not name"
@@ -253,11 +279,11 @@ def try_all(codec: Codec, contents: Iterator[bytes], may_decode: bool) -> Counts
     tried, decoded, missed = 0, 0, []
     for content in contents:
         tried += 1
-        start, wrong, refused = time.process_time(), None, True
+        start, held, wrong, refused = time.process_time(), most_held(), None, True
         try:
-            codes = decode(codec, content)
+            codes, scan = decode(codec, content)
             refused, decoded = False, decoded + 1
-            wrong = fault_of(codes) if may_decode else "decoded"
+            wrong = fault_of(codes, scan) if may_decode else "decoded"
         except CodesFileError as error:
             if not str(error).startswith(f"{NAME}: ") or "\n" in str(error):
                 wrong = f"a message that names no file: {error}"
@@ -265,12 +291,18 @@ def try_all(codec: Codec, contents: Iterator[bytes], may_decode: bool) -> Counts
             wrong = None if "more than the limit" in str(error) else repr(error)
         except Exception as error:
             wrong = repr(error)
-        seconds = time.process_time() - start
-        if refused and seconds > SECONDS:
-            wrong = f"refused after {seconds:.1f} s"
+        seconds, grown = time.process_time() - start, most_held() - held
+        if refused and (seconds > SECONDS or grown > BYTES):
+            wrong = f"refused after {seconds:.1f} s and {grown / 2**20:.0f} MB"
         if wrong:
             missed.append(wrong)
     return Counts(tried, decoded, missed)
+
+
+def most_held() -> int:
+    """Most bytes of memory that this process has ever held."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def peak_of(codec: Codec, contents: Iterator[bytes]) -> int:
@@ -293,6 +325,7 @@ def try_file(codec: Codec, content: bytes, most: int = LARGE) -> dict[str, Count
     counts = {way: try_all(codec, damage(content, most), False) for way, damage in WAYS.items()}
     counts["flips, right CRC"] = try_all(codec, flips_with_a_right_crc(content, most), True)
     counts["lies, right CRC"] = try_all(codec, lies(content), True)
+    counts["geometry, right CRC"] = try_all(codec, geometry_lies(content), True)
     return counts
 
 
@@ -307,9 +340,9 @@ def main() -> int:
     given = parser.parse_args()
     codec = oasisvq.load()
     files = {str(path): path.read_bytes() for path in given.files} or files_of_every_kind(codec)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most_held()
     results = {name: try_file(codec, content, given.places) for name, content in files.items()}
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    grown = most_held() - before
     if given.json:
         found = {name: {way: c._asdict() for way, c in each.items()} for name, each in results.items()}
         print(json.dumps({"files": found, "grown_bytes": grown}, indent=1))
@@ -318,7 +351,7 @@ def main() -> int:
             print(f"{name}, {len(files[name]):,} bytes")
             for way, counts in each.items():
                 print(
-                    f"  {way:18} {counts.tried:>9,} tried  {counts.decoded:>7,} decoded"
+                    f"  {way:20} {counts.tried:>9,} tried  {counts.decoded:>7,} decoded"
                     f"  {len(counts.missed):>3} missed  {'; '.join(counts.missed[:3])}"
                 )
         tried = sum(counts.tried for each in results.values() for counts in each.values())

@@ -1,14 +1,30 @@
 """Damage of every kind ends in one error; the long run is `damage.py`."""
 
-from itertools import pairwise
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 
 import damage
+import numpy as np
 import pytest
-from damage import WAYS, Counts, fields_of, files_of_every_kind, lies, peak_of, try_all, with_right_crc
+from damage import (
+    WAYS,
+    Counts,
+    fields_of,
+    files_of_every_kind,
+    geometry_lies,
+    lies,
+    peak_of,
+    try_all,
+    with_right_crc,
+)
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
+from oasisvq.codec.container import Coder, Kind, SampleType, VolumeHeader
+from oasisvq.codec.geometry import Geometry, Slicing
+from oasisvq.codec.pixels import NOTHING, Window, cells
+from oasisvq.errors import CodesFileError, ImageError
 
 KINDS = (
     *("packed image", "packed volume", "prior-coded image", "prior-coded volume"),
@@ -48,11 +64,52 @@ def test_every_damage_is_refused(codec: Codec, files: dict[str, bytes], kind: st
 def test_a_header_that_lies_is_refused_before_it_costs_anything(
     codec: Codec, files: dict[str, bytes], kind: str
 ) -> None:
-    some = list(lies(files[kind]))[::15]
+    some = list(lies(files[kind]))[::29]
     counts = try_all(codec, iter(some), may_decode=True)
     assert counts.missed == []
     assert counts.decoded < 0.5 * counts.tried
     assert peak_of(codec, iter(some[::5])) < damage.BYTES
+
+
+def test_an_original_that_lies_is_refused_or_comes_back(codec: Codec, files: dict[str, bytes]) -> None:
+    some = islice(geometry_lies(files["packed volume"]), 0, None, 4)
+    counts = try_all(codec, some, may_decode=True)
+    assert counts.missed == []
+    assert 0 < counts.decoded < counts.tried
+
+
+def giant(coder: Coder, sides: tuple[int, int, int], labels: tuple[int, ...]) -> bytes:
+    """A few bytes that claim a volume of these sides (slices, H, W), all of them agreeing."""
+    voxels = np.broadcast_to(np.uint8(0), sides)
+    geometry = Geometry.of_array(voxels, np.eye(4))
+    ranges = ((0, 9),) * sides[0] if coder is not Coder.LABELS else ()
+    volume = VolumeHeader(sides[0], Slicing.of_number(0), geometry.form, geometry.content, ranges)
+    header = container.CodesHeader(
+        coder, Kind.VOLUME, SampleType.UINT8, sides[1:], 0, NOTHING, 0, 0, (0, 0), b"", volume, labels
+    )
+    if coder is not Coder.LABELS:
+        window = Window(0, 0, *(cells(side, 8) for side in sides[1:]))
+        header = replace(header, stride=8, window=window, levels=2, codebook_size=20)
+        header = replace(header, intensity=(0.0, 255.0), fingerprint=bytes(8))
+    return container.write(header, bytes(40))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (giant(Coder.LABELS, (512, 512, 512), (0, 1)), r"does not end|voxels in a payload|ends before"),
+        (giant(Coder.LABELS, (512, 512, 512), (3,)), "does not end where its labels end"),
+        (giant(Coder.LABELS, (1024, 1024, 1024), (0, 1)), r"more than the limit of 134,217,728"),
+        (giant(Coder.PACKED, (512, 512, 512), ()), "a payload of 40 bytes, expected 2621440"),
+        (giant(Coder.PRIOR, (512, 512, 512), ()), "4,194,304 indices in a payload of 40 bytes"),
+        (giant(Coder.PRIOR, (32_767, 181, 181), ()), "indices, more than the limit|in a payload of 40"),
+    ],
+)
+def test_a_giant_in_a_few_bytes_is_refused_at_once(codec: Codec, content: bytes, message: str) -> None:
+    with pytest.raises((CodesFileError, ImageError), match=message):
+        damage.decode(codec, content)
+    assert try_all(codec, iter([content]), may_decode=False) == Counts(1, 0, [])
+    assert peak_of(codec, iter([content])) < damage.BYTES
 
 
 def test_what_is_missed_is_seen(
