@@ -135,7 +135,7 @@ def test_a_few_steps_learn_a_pattern() -> None:
 
 
 def test_rounding_stays_in_range_and_passes_gradients() -> None:
-    # none at a bound: there torch has passed the gradient of `clamp` up to 2.14, and does not in 2.15
+    # none at a bound: there torch 2.13 passes the gradient of `clamp`, and 2.15 does not
     values = torch.tensor([-9.0, -0.01, 0.01, 0.04, 3.0, 100.0], requires_grad=True)
     activations = rounded_activations(values)
     assert activations.tolist() == [0, 0, 0, 1 / 16, 3, 127 / 16]
