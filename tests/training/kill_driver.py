@@ -20,7 +20,7 @@ import matplotlib.figure  # noqa: F401
 from oasisvq.data.layouts import Images
 from oasisvq.training import command
 
-KILLS, MID_WRITE_KILLS = 20, 6
+KILLS, MID_WRITE_KILLS = 8, 3
 REQUEST = command.Request(
     data=Path("data"),
     run=Path("reference"),
