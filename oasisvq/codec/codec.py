@@ -28,6 +28,7 @@ from oasisvq.codec.container import (
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.headers import header_of, placement_of, slice_ranges
 from oasisvq.codec.labels import encode_labels, looks_like_labels
+from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, choose_model, read_model, refuse_other_model
 from oasisvq.codec.networks import channels_last
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
@@ -367,15 +368,18 @@ class Codec:
 
     # --- decode -------------------------------------------------------------------------------
 
-    def decode(self, content: bytes) -> NDArray[np.generic]:
+    def decode(self, content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]:
         """The bytes of a `.codes` file to an array of the original's shape and type.
 
         (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had.
 
         Raises:
             CodesFileError: the bytes are damaged, or were made with another model.
+            ImageError: they hold more pixels than the limit, see `refuse_large_codes`.
         """
-        return self.decode_codes(self.codes_of(container.read(content, "codes")), "codes").voxels
+        file = container.read(content, "codes")
+        refuse_large_codes(file.header, "codes", max_pixels)
+        return self.decode_codes(self.codes_of(file), "codes").voxels
 
     def codes_of(self, file: CodesFile) -> Codes:
         """Header and indices of a `.codes` file that this model made.

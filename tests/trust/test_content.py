@@ -37,6 +37,7 @@ from oasisvq.codec import container
 from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
 from oasisvq.codec.pixels import NOTHING
+from oasisvq.codec.scans import read_scan
 from oasisvq.codec.volumes import read_volume
 from oasisvq.codec.weights import save_model
 from oasisvq.errors import CodesFileError, ImageError
@@ -480,7 +481,7 @@ def test_a_file_that_claims_or_unpacks_to_much(tmp_path: Path, name: str) -> Non
     content, says = TOO_LARGE[name]
     (tmp_path / name).write_bytes(content)
     with within(seconds=2, megabytes=20), pytest.raises(ImageError, match=says) as raised:
-        oasisvq.codec.scans.read_scan(tmp_path / name)
+        read_scan(tmp_path / name)
     assert name in str(raised.value)
 
 
@@ -489,7 +490,7 @@ def test_what_an_image_shows_of_itself_is_no_matter(tmp_path: Path) -> None:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Comment", "x" * 9999, zip=True)
     Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "a.png", pnginfo=texts)
-    assert oasisvq.codec.scans.read_scan(tmp_path / "a.png").plane.shape == (9, 9)
+    assert read_scan(tmp_path / "a.png").plane.shape == (9, 9)
 
 
 def test_gzip_may_hold_a_little_more_than_its_voxels(tmp_path: Path) -> None:
@@ -543,7 +544,6 @@ def test_the_limit_of_a_volume(tmp_path: Path) -> None:
     assert DEFAULT_MAX_PIXELS * VOXELS_A_PIXEL == 512**3
     voxels = np.arange(4 * 5 * 6, dtype=np.uint8).tobytes()
     (tmp_path / "a.nii").write_bytes(nifti(4, 5, 6, voxels=voxels))
-    read_scan = oasisvq.codec.scans.read_scan
     with pytest.raises(ImageError, match=r"4×5×6 voxels, more than the limit of 112; .* 15"):
         read_scan(tmp_path / "a.nii", max_pixels=14)
     with pytest.raises(ImageError, match="a slice: 5×4 pixels, more than the limit of 15"):
@@ -553,6 +553,7 @@ def test_the_limit_of_a_volume(tmp_path: Path) -> None:
 
 def test_codes_that_would_unpack_to_much(run: Run, model_file: Path, tmp_path: Path) -> None:
     """Sixty bytes of a constant image say 67 million pixels."""
+    codec = oasisvq.load(model_file)
     header = CodesHeader(
         coder=Coder.PACKED,
         kind=Kind.IMAGE,
@@ -563,13 +564,20 @@ def test_codes_that_would_unpack_to_much(run: Run, model_file: Path, tmp_path: P
         levels=1,
         codebook_size=20,
         intensity=(7, 7),
-        fingerprint=oasisvq.load(model_file).fingerprint,
+        fingerprint=codec.fingerprint,
     )
-    (tmp_path / "a.codes").write_bytes(container.write(header, b""))
+    content = container.write(header, b"")
+    (tmp_path / "a.codes").write_bytes(content)
+    message = "8192×8192 pixels, more than the limit of 16,777,216"
     with within(seconds=5, megabytes=20):
         result = run("decode", "a.codes", "--model", model_file)
+        with pytest.raises(ImageError, match=message):
+            codec.decode(content)
     assert_shown_safely(result, code=1)
-    assert "8192×8192 pixels, more than the limit of 16,777,216" in result.err
+    assert message in result.err
+    decoded = codec.decode(content, max_pixels=2**26)
+    assert decoded.shape == (8192, 8192)
+    assert (decoded == 7).all()
 
 
 # the network
