@@ -114,6 +114,10 @@ NETWORK_EVENTS = (
 )
 network_attempts: list[str] = []
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # another process tests on the other core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+    torch.set_num_threads(1)
+
 
 def refuse_network(event: str, arguments: tuple[object, ...]) -> None:
     """Python tells this hook of all it does with sockets, in whatever module; an error forbids it.

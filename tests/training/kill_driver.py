@@ -27,11 +27,11 @@ REQUEST = command.Request(
     preset="seed",
     images=Images.SCANS,
     overrides={
-        "epochs": 8,
+        "epochs": 5,
         "batch_size": 4,
         "codebook_size": 32,
         "learning_rate": 1e-3,
-        "prior_epochs": 3,
+        "prior_epochs": 2,
     },
     seed=5,
     precision="float32",

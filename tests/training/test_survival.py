@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_learns(dataset: Path) -> None:
     pair = torchrun(dataset, str(HERE / "ranks_driver.py"), "pair")
     assert pair.returncode == 0, pair.stderr
     assert pair.stdout.count("validation: 4 slices") == 1  # one process reports
-    options = ["--preset", "seed", "--epochs", "3", "--batch-size", "4", "--codebook-size", "16"]
+    options = ["--preset", "seed", "--epochs", "2", "--batch-size", "4", "--codebook-size", "16"]
     options += ["--device", "cpu", "--precision", "float32", "--prior-epochs", "2"]
     single = python(dataset, "-m", "oasisvq", "train", "data", "-o", "single", *options)
     assert single.returncode == 0, single.stderr
