@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from conftest import TINY_PRIOR, tiny_prior
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -268,6 +268,7 @@ def test_the_range_of_each_slice_holds_its_values(planes: NDArray[np.int16]) -> 
 shares = st.tuples(*[st.floats(0, 1e6) for _ in SPLITS]).filter(lambda drawn: sum(drawn) > 0)
 
 
+@example({"", "0", "00"}, (0.0, 6.0, 5e-324), 0, random.Random(0))  # too small to divide
 @given(st.sets(st.text(max_size=9), max_size=30), shares, st.integers(0, 2**63), st.randoms())
 def test_every_subject_is_in_one_split_whatever_the_order(
     subjects: set[str], drawn: tuple[float, float, float], seed: int, shuffler: random.Random

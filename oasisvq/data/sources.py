@@ -391,7 +391,7 @@ def shared_out(subjects: set[str], shares: tuple[float, float, float], seed: int
 
     order = sorted(subjects, key=place)
     wanted = [len(order) * share / sum(shares) for share in shares]
-    counts = [max(int(count), 1 if count > 0 else 0) for count in wanted]
+    counts = [max(int(count), int(share > 0)) for count, share in zip(wanted, shares, strict=True)]
     while sum(counts) > len(order):  # the last splits go without
         counts[max(range(3), key=lambda place: (counts[place], place))] -= 1
     while sum(counts) < len(order):
