@@ -280,7 +280,10 @@ class CodesFile(NamedTuple):
         if header.volume is None:
             indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
             return Codes(header, indices, self.file_bytes)
-        indices = np.full((header.slices, *header.grid_shape), NO_INDEX, np.uint16)
+        shape = header.slices, *header.grid_shape
+        if not grids:  # a few bytes may claim many slices: one element in memory, read-only
+            return Codes(header, np.broadcast_to(np.uint16(NO_INDEX), shape), self.file_bytes)
+        indices = np.full(shape, NO_INDEX, np.uint16)
         for place, grid in zip(header.coded_slices, grids, strict=True):
             indices[place] = grid
         return Codes(header, indices, self.file_bytes)

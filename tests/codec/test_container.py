@@ -428,6 +428,28 @@ def test_inverse_for_volumes(rng: np.random.Generator) -> None:
         assert (codes.indices[-1] == NO_INDEX).all()
 
 
+def test_slices_that_hold_no_indices_take_no_memory(rng: np.random.Generator) -> None:
+    """A file of a few bytes may say that it has thousands of them."""
+    volume = original(rng, (100, 2000, 2000), SampleType.UINT8, ((7, 7),) * 100)
+    header = replace(
+        HEADER,
+        kind=Kind.VOLUME,
+        shape=(2000, 2000),
+        window=Window(0, 0, 250, 250),
+        levels=8,
+        intensity=(0.0, 9.0),
+        volume=volume,
+    )
+    content = container.write(header, b"")
+    tracemalloc.start()
+    codes = read(content, "x.codes")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+    assert codes.indices.shape == (100, 8, 250, 250)
+    assert codes.indices[57, 3, 2, 1] == NO_INDEX
+
+
 def label_file(rng: np.random.Generator, labels: tuple[int, ...]) -> tuple[bytes, NDArray[np.int64]]:
     ranks = rng.integers(0, len(labels), (3, 7, 5)).astype(np.uint16)
     header = CodesHeader(
