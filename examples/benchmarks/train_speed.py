@@ -155,7 +155,7 @@ def peer_step(network: nn.Module, training: Training) -> Callable[[], None]:
             reconstruction, loss = network(pixels)
         parts = reconstruction_losses(pixels, clamp_straight_through(reconstruction.float()))
         optimizer.zero_grad(set_to_none=True)
-        (parts[0] + parts[1] + loss.float()).backward()
+        ((parts[0] + parts[1]).mean() + loss.float()).backward()
         optimizer.step()
 
     return step

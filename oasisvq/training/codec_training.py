@@ -42,6 +42,8 @@ class TrainingConfig:
         batch_size: images a step, over all processes.
         learning_rate: the highest one, after the warm-up.
         mse: weight of the mean squared error, which large errors feel more than small ones.
+        level_weight: a slice that keeps k levels weighs as k to this power, for about so does what is
+            lost fall: then a percent less of it counts alike at every number of levels.
         commitment: weight of the commitment loss.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
@@ -56,7 +58,8 @@ class TrainingConfig:
     learning_rate: float
     seed: int
     precision: str
-    mse: float = 10.0
+    mse: float = 30.0
+    level_weight: float = 0.75
     commitment: float = 0.25
     started_from: str | None = None
     prior_epochs: int = 0
@@ -89,7 +92,7 @@ class CodecEpoch(NamedTuple):
 
 
 class StepLosses(NamedTuple):
-    """The parts of one step's loss, scalars."""
+    """The parts of one step's loss, scalars: means over slices, weighted by the levels these keep."""
 
     total: Tensor
     ssim_loss: Tensor
@@ -106,6 +109,8 @@ class TrainingStep(nn.Module):
         self.model = model
         self.learner = learner
         self.config = config
+        weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
+        self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
 
     def forward(
         self, pixels: Tensor, kept: Tensor, quantizing: bool
@@ -119,7 +124,11 @@ class TrainingStep(nn.Module):
         with self.autocast():
             decoded = self.model.decoder(quantized.latents if quantized else latents)
         reconstruction = clamp_straight_through(decoded.float())
-        ssim_loss, l1, mse = reconstruction_losses(pixels, reconstruction)
+        weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
+        weights = weights.to(pixels.device, non_blocking=True)
+        ssim_loss, l1, mse = (
+            (weights * part).mean() for part in reconstruction_losses(pixels, reconstruction)
+        )
         total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
         return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
 

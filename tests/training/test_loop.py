@@ -80,6 +80,21 @@ def test_a_training_learns(dataset: Dataset) -> None:
     assert scores[1].psnr > 18
 
 
+@torch.no_grad()
+def test_slices_that_keep_more_levels_weigh_more(dataset: Dataset) -> None:
+    """By level_weight, with a mean of 1 over the levels; without a quantizer all weigh the same."""
+    pixels = torch.from_numpy(np.asarray(dataset.array("train")[:1, :40, :48], np.float32))[None] / 255
+    parts = {}
+    for power in (0.0, 0.75):
+        step = training(dataset, Recorder(), level_weight=power).step_module
+        losses = [step(pixels, torch.tensor([kept]), True)[0] for kept in (1, 2, 3)]
+        losses.append(step(pixels, torch.tensor([3]), False)[0])
+        parts[power] = torch.tensor([[each.ssim_loss, each.l1, each.mse] for each in losses])
+    powers = torch.tensor([1.0, 2.0, 3.0]) ** 0.75
+    expected = torch.cat([powers / powers.mean(), torch.ones(1)])[:, None].expand(4, 3)
+    torch.testing.assert_close(parts[0.75] / parts[0.0], expected, rtol=1e-4, atol=0)
+
+
 def test_the_loss_is_finite_or_the_training_stops_and_keeps_the_last_good_state(
     dataset: Dataset,
 ) -> None:

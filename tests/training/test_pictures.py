@@ -338,7 +338,7 @@ def test_the_metrics_name_the_parts_of_the_loss(data: Path, tmp_path: Path) -> N
     parts = step["parts"]
     named = {name: epoch[name] for name in ("ssim_loss", "l1", "mse", "commitment")}
     assert parts == pytest.approx(named, rel=1e-5)
-    whole = parts["ssim_loss"] + parts["l1"] + 10 * parts["mse"] + 0.25 * parts["commitment"]
+    whole = parts["ssim_loss"] + parts["l1"] + 30 * parts["mse"] + 0.25 * parts["commitment"]
     assert step["loss"] == pytest.approx(whole)
 
 
