@@ -449,7 +449,8 @@ def train(
         Path | None,
         typer.Option(
             "--start-from",
-            help="Model file or run folder whose weights to start from, in place of random ones.",
+            help="Model file or run folder whose weights to start from, in place of random ones; "
+            "with --prior-only a run folder, whose prior it is.",
         ),
     ] = None,
     with_prior: Annotated[

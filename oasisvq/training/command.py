@@ -59,7 +59,7 @@ class Request:
     resume: bool
     force: bool
     compiled: bool = False
-    start_from: Path | None = None  # a model file or run folder
+    start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
     with_prior: bool = True
     prior_only: bool = False
     model: Path | None = None  # the codec to give a prior
@@ -252,8 +252,15 @@ def _start_prior(session: _Session) -> Trained:
     preset = dataclasses.replace(_preset(session), **request.overrides)
     precision = choose_precision(request.precision or "auto", world.device)
     config = _prior_training(codec, dataset, world, preset.prior_epochs, request.seed or 0, precision)
+    source: Checkpoint | None = None
+    if request.start_from:
+        if request.start_from.is_file():  # a model file has integers in place of its prior's weights
+            raise TrainingError(f"{request.start_from}: a file; expected a run folder with a prior")
+        source = load_checkpoint(request.start_from / PRIOR_CHECKPOINT_FILE)
+        started_from = source.progress.get("settings", {}).get("codec")
+        config = dataclasses.replace(config, started_from=started_from)
     _forget(session, *PICTURES)
-    return _train_prior(session, dataset, codec, config, None)
+    return _train_prior(session, dataset, codec, config, None, source=source)
 
 
 def _forget(session: _Session, *names: str) -> None:
@@ -284,14 +291,21 @@ def _train_prior(
     config: PriorTrainingConfig,
     checkpoint: Checkpoint | None,
     metrics_bytes: int = 0,
+    source: Checkpoint | None = None,
 ) -> Trained:
-    """Train a prior, after `metrics_bytes` of the metrics that its codec left in the run folder."""
+    """Train a prior, after `metrics_bytes` of the metrics that its codec left in the run folder.
+
+    It goes on from `checkpoint`, or starts from the weights in `source`, or from random ones.
+    """
     run, world = session.request.run, session.world
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
     codec = dataclasses.replace(file, prior=None, card=card)
     session.tell("finding the indices of all training slices, plain and mirrored")
     training = PriorTraining(dataset, config, run, world, session.reporter, codec)
     training.metrics.length = metrics_bytes
+    if source is not None:
+        training.start_from(source, str(session.request.start_from))
+        session.tell(f"starting from the prior of {session.request.start_from}")
     finished = session.run(training, checkpoint)
     return Trained(
         run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics.length

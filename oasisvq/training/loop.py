@@ -335,8 +335,12 @@ class Loop(abc.ABC):
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that is restored in place."""
+        return self.weights() | {"sums": self.sums}
+
+    def weights(self) -> dict[str, Tensor]:
+        """What has been learned, by the names that a checkpoint has for it."""
         parameters = {f"parameter.{name}": parameter.data for name, parameter in self.parameters}
-        return parameters | self.extra_tensors() | {"sums": self.sums}
+        return parameters | self.extra_tensors()
 
     def _save_checkpoint(self) -> None:
         tensors = self._state()

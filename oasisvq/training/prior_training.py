@@ -29,6 +29,7 @@ from oasisvq.codec.prior import (
 from oasisvq.codec.weights import Model, build_model
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
+from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
@@ -54,6 +55,7 @@ class PriorTrainingConfig:
         learning_rate: the highest one, after the warm-up.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
+        started_from: fingerprint, in hexadecimal, of the codec whose prior's weights it starts from.
     """
 
     prior: PriorConfig
@@ -62,6 +64,7 @@ class PriorTrainingConfig:
     learning_rate: float
     seed: int
     precision: str
+    started_from: str | None = None
 
 
 class PriorEpoch(NamedTuple):
@@ -290,6 +293,28 @@ class PriorTraining(Loop):
     def extra_tensors(self) -> dict[str, Tensor]:
         """The kinds."""
         return {"kinds.centres": self.kinds.centres, "kinds.counts": self.kinds.counts}
+
+    def start_from(self, checkpoint: Checkpoint, name: str) -> None:
+        """Take over the weights and the kinds of another training's prior; `name` is for messages.
+
+        Raises:
+            ModelError: the checkpoint does not hold a prior's state.
+            TrainingError: its prior is of another set-up.
+        """
+        settings = checkpoint.progress.get("settings", {})
+        ours, theirs = config_to_dict(self.config.prior), settings.get("prior", {})
+        for key in ours:
+            if ours[key] != theirs.get(key):
+                raise TrainingError(
+                    f"{name}: its prior has {key} {theirs.get(key)}, this training {ours[key]}"
+                )
+        try:
+            with torch.no_grad():
+                for key, tensor in self.weights().items():
+                    tensor.copy_(checkpoint.tensors[key])
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"{name}: not the state of a prior") from error
+        self.kind_of_slice = self.kinds.nearest(self.pooled)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the run folder's checkpoint, see `Loop.resume`."""

@@ -20,6 +20,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import OasisVQError
 from oasisvq.training import command, loop
+from oasisvq.training.checkpoint import load_checkpoint
 
 Run = Callable[..., Result]
 
@@ -83,7 +84,8 @@ def train(
     def should_stop() -> bool:
         nonlocal asked
         asked += 1
-        before = CODEC_STEPS - 1 if stop_in == "prior" else 0  # not asked after the last step
+        has_codec = stop_in == "prior" and not request.prior_only
+        before = CODEC_STEPS - 1 if has_codec else 0  # not asked after the last step
         return bool(stop_in) and asked == before + stop_after
 
     request = dataclasses.replace(plain, **changes)
@@ -281,6 +283,39 @@ def test_starting_from_a_model_of_another_kind(
     for model_path, says in ((straight, "has stride 2"), (tmp_path / "gone", "no such file")):
         options = ("--preset", "small", "--device", "cpu", "--batch-size", "4")
         result = run("train", data, "-o", "run", *options, "--start-from", model_path)
+        assert result.code == 1
+        assert says in result.err.splitlines()[-1]
+        assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_prior_starts_from_another(data: Path, straight: Path, tmp_path: Path) -> None:
+    """With its kinds: what it has learned is not lost, and a resumed training equals a whole one."""
+    given: dict[str, Any] = {"prior_only": True, "model": straight, "start_from": straight}
+    given["overrides"] = {"prior_epochs": 2}
+    train(data, tmp_path / "whole", **given)
+    before, after = rows(straight)[-1], rows(tmp_path / "whole")
+    assert all(row["loss"] < before["loss"] for row in after if row["kind"] == "epoch")
+    train(data, tmp_path / "stopped", "prior", 1, **given)
+    train(data, tmp_path / "stopped", resume=True)
+    ours, theirs = (tmp_path / name / "model.safetensors" for name in ("whole", "stopped"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    settings = load_checkpoint(tmp_path / "whole" / CHECKPOINTS[1]).progress["settings"]
+    assert settings["started_from"] == model(straight).fingerprint.hex()
+
+
+def test_a_prior_does_not_start_from_what_is_none(
+    run: Run, data: Path, straight: Path, tmp_path: Path
+) -> None:
+    grown = NETWORK | {"levels": 3, "epochs": 1, "batch_size": 4}
+    train(data, tmp_path / "three", overrides=grown, with_prior=False)
+    train(data, tmp_path / "both", overrides=grown | {"prior_epochs": 1})
+    options = ("--prior-only", "--model", straight, "--prior-epochs", "1", "--device", "cpu")
+    for source, says in (
+        (tmp_path / "three", "prior-checkpoint.safetensors: no such file"),
+        (tmp_path / "both", "both: its prior has "),
+        (straight / "model.safetensors", "expected a run folder"),
+    ):
+        result = run("train", data, "-o", "run", *options, "--start-from", source)
         assert result.code == 1
         assert says in result.err.splitlines()[-1]
         assert not (tmp_path / "run" / "model.safetensors").exists()
