@@ -207,7 +207,7 @@ class Geometry:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Slope and intercept that stored values are scaled by: 1 and 0 where none are given.
+        """Slope and intercept that stored values are scaled by: 1 and 0 where no numbers are given.
 
         Raises:
             ImageError: a slope without an intercept.
@@ -215,10 +215,12 @@ class Geometry:
         from nibabel.spatialimages import HeaderDataError
 
         try:
-            slope, intercept = self._header.get_slope_inter()
+            with np.errstate(all="ignore"):  # Analyze derives them from four fields
+                slope, intercept = self._header.get_slope_inter()
         except HeaderDataError as error:
             raise ImageError(f"a damaged header: {error}") from error
-        return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+        found = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+        return found if np.isfinite(found).all() else (1.0, 0.0)
 
     @property
     def axis_codes(self) -> str:

@@ -165,3 +165,15 @@ def test_an_affine_beyond_all_sense_is_an_error_without_a_warning() -> None:
     for form, made in ((Form.NIFTI2, squares), (Form.NIFTI1, infinite)):
         with pytest.raises(ImageError, match="--axis"):
             _ = Geometry(form, made.binaryblock).axis_codes
+
+
+@pytest.mark.parametrize("brightest", [np.inf, np.nan, 3e38])
+def test_an_analyze_scaling_that_is_no_number_counts_as_none(brightest: float) -> None:
+    """Without a slope it is derived from the grey levels; found by fuzzing, as a warning."""
+    made = nibabel.Spm2AnalyzeHeader()
+    made.set_data_shape((5, 6, 7))
+    for name, number in (("glmax", 10), ("cal_max", brightest), ("cal_min", -brightest)):
+        made[name] = number
+    analyze = Geometry(Form.ANALYZE, made.binaryblock)
+    assert analyze.scaling == (1.0, 0.0)
+    assert analyze.as_single().scaling == (1.0, 0.0)
