@@ -21,6 +21,7 @@ PLANES = ("sagittal", "coronal", "axial")  # slices along right, front and top
 _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
+_MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 holds
 _SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin with no extensions between
 
 
@@ -207,7 +208,7 @@ class Geometry:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Slope and intercept that stored values are scaled by: 1 and 0 where no numbers are given.
+        """Slope and intercept that stored values are scaled by: 1 and 0 where none of sense are given.
 
         Raises:
             ImageError: a slope without an intercept.
@@ -220,7 +221,8 @@ class Geometry:
         except HeaderDataError as error:
             raise ImageError(f"a damaged header: {error}") from error
         found = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-        return found if np.isfinite(found).all() else (1.0, 0.0)
+        has_sense = all(abs(each) <= _MAX_SCALING for each in found)  # false of what is no number
+        return found if has_sense else (1.0, 0.0)
 
     @property
     def axis_codes(self) -> str:

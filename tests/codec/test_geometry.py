@@ -177,3 +177,13 @@ def test_an_analyze_scaling_that_is_no_number_counts_as_none(brightest: float) -
     analyze = Geometry(Form.ANALYZE, made.binaryblock)
     assert analyze.scaling == (1.0, 0.0)
     assert analyze.as_single().scaling == (1.0, 0.0)
+
+
+def test_an_analyze_scaling_beyond_nifti_counts_as_none() -> None:
+    made = nibabel.Spm2AnalyzeHeader()
+    made.set_data_shape((5, 6, 7))
+    for name, number in (("glmax", 2**31 - 1), ("glmin", 2**31 - 2), ("cal_max", 1e38)):
+        made[name] = number
+    analyze = Geometry(Form.ANALYZE, made.binaryblock)
+    assert analyze.scaling == (1.0, 0.0)
+    assert analyze.as_single().scaling == (1.0, 0.0)
