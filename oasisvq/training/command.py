@@ -35,7 +35,7 @@ from oasisvq.training.loop import Loop
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
-from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig
+from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig, starting_from
 from oasisvq.training.progress import LineReporter
 
 PRIOR_BATCH_SIZE = 32
@@ -257,8 +257,7 @@ def _start_prior(session: _Session) -> Trained:
         if request.start_from.is_file():  # a model file has integers in place of its prior's weights
             raise TrainingError(f"{request.start_from}: a file; expected a run folder with a prior")
         source = load_checkpoint(request.start_from / PRIOR_CHECKPOINT_FILE)
-        started_from = source.progress.get("settings", {}).get("codec")
-        config = dataclasses.replace(config, started_from=started_from)
+        config = starting_from(config, source, str(request.start_from))
     _forget(session, *PICTURES)
     return _train_prior(session, dataset, codec, config, None, source=source)
 

@@ -67,6 +67,22 @@ class PriorTrainingConfig:
     started_from: str | None = None
 
 
+def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str) -> PriorTrainingConfig:
+    """The config of a training that starts from the prior in a checkpoint; `name` is for messages.
+
+    Raises:
+        TrainingError: that prior is of another set-up.
+    """
+    settings = checkpoint.progress.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    ours, theirs = config_to_dict(config.prior), settings.get("prior")
+    theirs = theirs if isinstance(theirs, dict) else {}
+    for key, own in ours.items():
+        if own != theirs.get(key):
+            raise TrainingError(f"{name}: its prior has {key} {theirs.get(key)}, this training {own}")
+    return dataclasses.replace(config, started_from=settings.get("codec"))
+
+
 class PriorEpoch(NamedTuple):
     """What an epoch ends with."""
 
@@ -299,15 +315,7 @@ class PriorTraining(Loop):
 
         Raises:
             ModelError: the checkpoint does not hold a prior's state.
-            TrainingError: its prior is of another set-up.
         """
-        settings = checkpoint.progress.get("settings", {})
-        ours, theirs = config_to_dict(self.config.prior), settings.get("prior", {})
-        for key in ours:
-            if ours[key] != theirs.get(key):
-                raise TrainingError(
-                    f"{name}: its prior has {key} {theirs.get(key)}, this training {ours[key]}"
-                )
         try:
             with torch.no_grad():
                 for key, tensor in self.weights().items():
