@@ -41,8 +41,8 @@ from oasisvq.errors import CodesFileError, ImageError, ModelError
 
 # What a bit counts as, in shares of the energy of the last level's codes: measured on the validation
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
-RATE_WEIGHT_PER_LEVEL = 0.02
-LARGEST_RATE_WEIGHT = 0.06
+RATE_WEIGHT_PER_LEVEL = 0.0375
+LARGEST_RATE_WEIGHT = 0.075
 
 
 Advance = Callable[[int, int], None]
