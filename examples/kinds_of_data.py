@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.modelfile import read_model, write_model
+from oasisvq.codec.modelfile import write_model
 from oasisvq.codec.prior import Prior
 from oasisvq.data.dataset import open_dataset
+from oasisvq.errors import OasisVQError
 from oasisvq.training.prior_network import Kinds
 
 
@@ -33,16 +34,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         parser.error(f"{arguments.output}: there already; choose another name")
-    file, codec = read_model(arguments.model), Codec.load(arguments.model)
-    prior = file.prior
+    try:
+        codec, dataset = Codec.load(arguments.model), open_dataset(arguments.data)
+    except OasisVQError as error:
+        parser.error(str(error))
+    prior = codec.prior
     if prior is None:
         parser.error(f"{arguments.model}: a model without a prior")
+    if "train" not in dataset.splits:
+        parser.error(f"{arguments.data}: a dataset without a training split")
     counts = torch.zeros(prior.config.kinds)
-    for plane in open_dataset(arguments.data).array("train"):
+    for plane in dataset.array("train"):
         counts[prior.kind_of(codec.latents(plane))] += 1
     frequencies = Kinds(torch.zeros(prior.config.kinds, 1), counts).integers()["kinds.frequency"]
     counted = Prior(prior.config, prior.arrays | {"kinds.frequency": frequencies})
-    file = dataclasses.replace(file, prior=counted)
+    file = dataclasses.replace(codec.file, prior=counted)
     write_model(file, arguments.output)
     print(f"{arguments.output}: model {file.fingerprints[1]}, {int((counts > 0).sum())} kinds met")
 
