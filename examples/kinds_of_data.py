@@ -13,14 +13,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import torch
-
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.modelfile import write_model
 from oasisvq.codec.prior import Prior
 from oasisvq.data.dataset import open_dataset
 from oasisvq.errors import OasisVQError
-from oasisvq.training.prior_network import Kinds
+from oasisvq.training.prior_network import kind_frequencies
 
 
 def main() -> None:
@@ -43,14 +41,14 @@ def main() -> None:
         parser.error(f"{arguments.model}: a model without a prior")
     if "train" not in dataset.splits:
         parser.error(f"{arguments.data}: a dataset without a training split")
-    counts = torch.zeros(prior.config.kinds)
+    counts = [0] * prior.config.kinds
     for plane in dataset.array("train"):
         counts[prior.kind_of(codec.latents(plane))] += 1
-    frequencies = Kinds(torch.zeros(prior.config.kinds, 1), counts).integers()["kinds.frequency"]
-    counted = Prior(prior.config, prior.arrays | {"kinds.frequency": frequencies})
+    counted = Prior(prior.config, prior.arrays | {"kinds.frequency": kind_frequencies(counts)})
     file = dataclasses.replace(codec.file, prior=counted)
     write_model(file, arguments.output)
-    print(f"{arguments.output}: model {file.fingerprints[1]}, {int((counts > 0).sum())} kinds met")
+    met = sum(count > 0 for count in counts)
+    print(f"{arguments.output}: model {file.fingerprints[1]}, {met} kinds met")
 
 
 if __name__ == "__main__":

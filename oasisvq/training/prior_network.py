@@ -211,14 +211,19 @@ class Kinds(NamedTuple):
     def integers(self) -> dict[str, NDArray[np.generic]]:
         """The arrays of `PriorConfig.kind_shapes`."""
         centres = (rounded_features(self.centres) * FEATURE_UNITS).round()
-        shares = [int(count) + 1 for count in self.counts.tolist()]  # none is impossible
-        whole = 2**FREQUENCY_BITS - len(shares)
-        frequencies = np.array([share * whole // sum(shares) for share in shares], dtype=np.int64)
-        frequencies[frequencies.argmax()] += whole - frequencies.sum()
         return {
             "kinds.centre": centres.cpu().numpy().astype(np.int8),
-            "kinds.frequency": frequencies.astype(np.int32),
+            "kinds.frequency": kind_frequencies([int(count) for count in self.counts.tolist()]),
         }
+
+
+def kind_frequencies(counts: list[int]) -> NDArray[np.int32]:
+    """Slices of each kind -> how often the prior expects it, as `Prior.kind_frequencies` has it."""
+    shares = [count + 1 for count in counts]  # none is impossible
+    whole = 2**FREQUENCY_BITS - len(shares)
+    frequencies = np.array([share * whole // sum(shares) for share in shares], dtype=np.int64)
+    frequencies[frequencies.argmax()] += whole - frequencies.sum()
+    return frequencies.astype(np.int32)
 
 
 def kinds_of(pooled_latents: Tensor, count: int, generator: torch.Generator) -> Kinds:
