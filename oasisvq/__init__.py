@@ -55,8 +55,9 @@ def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
     folder, else the bundled one.
     """
     from oasisvq.codec.codec import Codec
+    from oasisvq.models import choose_model
 
-    return Codec.load(None if path is None else Path(path), device)
+    return Codec.load(choose_model(None if path is None else Path(path), Path.cwd()).path, device)
 
 
 def read_codes(
@@ -67,7 +68,7 @@ def read_codes(
     A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
     made it, which is looked for as `load` does. Beyond `max_pixels`, as of the commands, it is refused.
     """
-    from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
-    from oasisvq.codec.modelfile import read_codes as read
+    from oasisvq.models import read_codes as read
+    from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
     return read(Path(path), None if model is None else Path(model), max_pixels or DEFAULT_MAX_PIXELS)

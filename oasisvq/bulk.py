@@ -15,18 +15,7 @@ from pathlib import Path
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
-from oasisvq.codec.dicom import DICOM_SUFFIXES, holds_dicom
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
-from oasisvq.codec.scans import (
-    IMAGE_SUFFIXES,
-    files_of,
-    read_image,
-    read_scan,
-    require_writable,
-    slicing_of,
-    write_scan,
-)
-from oasisvq.codec.volumes import VOLUME_SUFFIXES, partner, read_volume, volume_suffix
+from oasisvq.codec.headers import refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     WHOLE,
@@ -40,6 +29,17 @@ from oasisvq.files import (
     walk_folder,
     write_atomically,
 )
+from oasisvq.scans.dicom import DICOM_SUFFIXES, holds_dicom
+from oasisvq.scans.images import IMAGE_SUFFIXES, read_image
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.scan import (
+    files_of,
+    read_scan,
+    require_writable,
+    slicing_of,
+    write_scan,
+)
+from oasisvq.scans.volumes import VOLUME_SUFFIXES, partner, read_volume, volume_suffix
 from oasisvq.tokens import read_tokens
 
 Advance = Callable[[int, int], None]  # told (files or slices done, in all)
@@ -433,7 +433,7 @@ def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
     """Whether a decoded file is whole and of the shape and type that the codes decode to."""
     try:
         if header.volume is None:
-            plane = read_image(output, max_pixels).plane
+            plane = read_image(output, max_pixels)
             return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
         found, expected = read_volume(output, max_pixels).geometry, header.volume.geometry
         expected = expected.as_pair() if found.form.is_pair else expected.as_single()

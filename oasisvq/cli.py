@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 
 import oasisvq
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.text import printable
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Codec
-    from oasisvq.codec.modelfile import ModelChoice, ModelFile
+    from oasisvq.codec.modelfile import ModelFile
     from oasisvq.data.dataset import Dataset
     from oasisvq.data.recipe import Recipe
     from oasisvq.evaluation.baselines import Comparison
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from oasisvq.evaluation.samples import SampleScore
     from oasisvq.evaluation.score import QualityScore, SplitScore
     from oasisvq.files import Shard
+    from oasisvq.models import ModelChoice
     from oasisvq.verify import Verdict
 
 app = typer.Typer(
@@ -206,7 +207,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 def load_codec(model: Path | None, device: Device) -> "Codec":
     """The codec to use; says which model it is."""
     from oasisvq.codec.codec import Codec
-    from oasisvq.codec.modelfile import choose_model
+    from oasisvq.models import choose_model
 
     choice = choose_model(model, Path.cwd())
     codec = Codec.load(choice.path, device.value)
@@ -668,8 +669,8 @@ def encode(
         f"{source.resolve().name}){held}{labels}{how}"
     )
     if lossy and labels:
-        from oasisvq.codec.scans import read_scan
         from oasisvq.evaluation.scan_score import dice_of
+        from oasisvq.scans.scan import read_scan
 
         restored = codec.decode_codes(codec.codes_of(file), str(codes))
         print_line(dice_line(dice_of(read_scan(source, axis, max_pixels), restored, file.header)))
@@ -912,7 +913,7 @@ def score(
     original is above 20. An all-black image is scored beside it, since it does not score 0. A report
     holds pictures of scans.
     """
-    from oasisvq.codec.modelfile import RUN_FOLDER
+    from oasisvq.models import RUN_FOLDER
 
     if (report or figures) and data.is_file():
         usage_error("--report and --figures are of a split; name a dataset")
@@ -969,11 +970,11 @@ def measure_report(
     sample_count: int | None,
 ) -> "Report":
     """Everything that a report tells, each part with its own progress."""
-    from oasisvq.codec.modelfile import choose_model
     from oasisvq.evaluation.baselines import compare, read_comparison, require_peers
     from oasisvq.evaluation.observations import observe
     from oasisvq.evaluation.report import SAMPLES, Report
     from oasisvq.evaluation.samples import Request, draw_beside, score_samples
+    from oasisvq.models import choose_model
 
     known = read_comparison(reuse) if reuse else None
     require_peers(name for name in peers if known is None or name not in known.curves)
@@ -1310,7 +1311,8 @@ def verify(
     checksum and its model compared with the one that would decode it; no networks are needed.
     """
     from oasisvq import verify as verification
-    from oasisvq.codec.modelfile import choose_model, read_model
+    from oasisvq.codec.modelfile import read_model
+    from oasisvq.models import choose_model
 
     def choose() -> "ModelFile":
         choice = choose_model(model, Path.cwd())

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from oasisvq.codec import container
-from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES, Coder, CodesHeader, VolumeHeader
+from oasisvq.codec.container import MAGIC, Coder, CodesHeader, VolumeHeader
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
+from oasisvq.scans.limits import MAX_FILE_BYTES
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -47,7 +47,6 @@ from oasisvq.codec.container import (
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.modelfile import (
     ModelFile,
-    choose_model,
     parse_safetensors_metadata,
     read_model,
     refuse_other_model,
@@ -56,6 +55,7 @@ from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer, read_bytes, walk, write_arrays, write_atomically
+from oasisvq.models import choose_model
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
 NO_INDEX = 65_535  # K is at most 65,535, so no index is

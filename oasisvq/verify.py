@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.codec.container import MAGIC, MAX_FILE_BYTES, SUFFIX, Coder, read_codes_file
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
+from oasisvq.codec.container import MAGIC, SUFFIX, Coder, read_codes_file
+from oasisvq.codec.headers import refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.data.dataset import MANIFEST, is_prepared, open_dataset
 from oasisvq.errors import (
@@ -22,6 +22,7 @@ from oasisvq.errors import (
     OtherModelError,
 )
 from oasisvq.files import MODEL_FILE, WHOLE, Shard, read_bytes, walk
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
 Advance = Callable[[int, int], None]  # told (done, in all)
 

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from oasisvq.codec import container
 from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.entropy import GridDecoder, GridEncoder, pack, packed_bytes, unpack
-from oasisvq.codec.geometry import SLICINGS, Geometry, Slicing
 from oasisvq.codec.headers import slice_ranges
 from oasisvq.codec.labels import decode_labels, encode_labels
 from oasisvq.codec.pixels import NOTHING, Window, cells, choose_window, from_pixels, to_pixels
@@ -34,6 +33,7 @@ from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.sources import find_sources, shared_out
 from oasisvq.errors import CodesFileError
+from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
 
 settings.register_profile("few", derandomize=True, database=None, deadline=None, max_examples=25)
 settings.register_profile("thorough", database=None, deadline=None, max_examples=2500)

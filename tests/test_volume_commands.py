@@ -15,8 +15,8 @@ import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import NO_INDEX, Coder
-from oasisvq.codec.scans import read_scan
 from oasisvq.errors import ImageError
+from oasisvq.scans.scan import read_scan
 
 Run = Callable[..., Result]
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
@@ -431,7 +431,7 @@ def test_a_geometry_that_does_not_fit_is_refused(rng: np.random.Generator, model
 
 
 def test_real_volumes_keep_their_geometry(shared_data: Path, model_file: Path, tmp_path: Path) -> None:
-    from oasisvq.codec.scans import write_scan
+    from oasisvq.scans.scan import write_scan
 
     codec = oasisvq.load(model_file)
     names = ("oasis1_skull_stripped/1018_SS.nii.gz", "analyze/single_subj_T1.img", "nifti_pair/ras.hdr")

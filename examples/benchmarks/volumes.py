@@ -13,7 +13,7 @@ import torch
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.scans import Scan, read_scan
+from oasisvq.scans.scan import Scan, read_scan
 
 
 def slice_bytes(codec: Codec, scan: Scan, wish: Wish) -> int:

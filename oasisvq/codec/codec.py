@@ -26,18 +26,18 @@ from oasisvq.codec.container import (
     SampleType,
 )
 from oasisvq.codec.entropy import GridEncoder, pack
-from oasisvq.codec.headers import header_of, placement_of, slice_ranges
+from oasisvq.codec.headers import header_of, placement_of, refuse_large_codes, slice_ranges
 from oasisvq.codec.labels import encode_labels, looks_like_labels
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
-from oasisvq.codec.modelfile import ModelFile, choose_model, read_model, refuse_other_model
+from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import channels_last
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, draw
 from oasisvq.codec.quantizer import best
 from oasisvq.codec.recall import Recall
-from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.codec.weights import Model, build_model, file_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.scan import Scan, as_scan
 
 # What a bit counts as, in shares of the energy of the last level's codes: measured on the validation
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
@@ -126,15 +126,14 @@ class Codec:
         self._codebooks = self._model.quantizer.codebooks.cpu().numpy()
 
     @classmethod
-    def load(cls, path: Path | None = None, device: str = "cpu") -> "Codec":
-        """The codec of a model file or run folder, or of the model that `choose_model` finds.
+    def load(cls, path: Path, device: str = "cpu") -> "Codec":
+        """The codec of a model file; which one is meant where none is named says `models.py`.
 
         Raises:
             FileError: no such file.
             ModelError: not a whole model of ours, or no such device.
         """
-        chosen = choose_model(path, Path.cwd()).path
-        return cls(read_model(chosen), choose_device(device), str(chosen))
+        return cls(read_model(path), choose_device(device), str(path))
 
     @classmethod
     def of_model(cls, model: Model, device: str = "cpu") -> "Codec":

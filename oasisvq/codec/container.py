@@ -70,14 +70,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.entropy import GridDecoder, most_indices, packed_bytes, unpack
-from oasisvq.codec.geometry import SLICINGS, Form, Geometry, Slicing
 from oasisvq.codec.labels import decode_labels
-from oasisvq.codec.limits import MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.files import read_bytes
+from oasisvq.scans.geometry import SLICINGS, Form, Geometry, Slicing
+from oasisvq.scans.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 
 MAGIC = b"OVQC"
 VERSION = 1
@@ -89,7 +89,6 @@ MAX_LEVELS = 64
 MAX_CODEBOOK_SIZE = 65_535
 MAX_INDICES = 2**28
 MAX_LABELS = 65_535
-MAX_FILE_BYTES = 2**30
 RANGE_UNITS = 65_535  # steps from the darkest to the brightest value of a volume
 NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at most 65,535
 _CRC_BYTES = 4

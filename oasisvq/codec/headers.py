@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.pixels import NOTHING, Window
-from oasisvq.codec.scans import Placement, Scan
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
+from oasisvq.scans.scan import Placement, Scan
 
 
 def header_of(
@@ -65,3 +66,19 @@ def placement_of(header: CodesHeader) -> Placement | None:
     """How the planes of a volume lie; None for an image."""
     volume = header.volume
     return Placement(volume.geometry, volume.slicing) if volume else None
+
+
+def refuse_large_codes(header: CodesHeader, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    """Raise for a `.codes` file that would be decoded to more than the limit.
+
+    Args:
+        header: of the file.
+        name: what messages call the file.
+        max_pixels: the limit of an image and of a slice, see `refuse_large_volume` in `scans/limits.py`.
+
+    Raises:
+        ImageError: its image, its slices or its volume are beyond the limit.
+    """
+    width_and_height = header.shape[::-1]
+    refuse_large_image(width_and_height, name, max_pixels)
+    refuse_large_volume((*width_and_height, header.slices), name, max_pixels)

@@ -1,4 +1,4 @@
-"""The file of a model: config, arrays, prior, fingerprints; and which file is used. Never imports torch.
+"""The file of a model: config, arrays, prior, fingerprints. Never imports torch.
 
 A model file is one safetensors file: the tensors of the encoder, the decoder and the codebooks, the
 integer arrays of the prior where there is one (`prior.…`), and one metadata entry (`oasisvq`):
@@ -14,7 +14,6 @@ as well, so there are two of them.
 import dataclasses
 import hashlib
 import json
-import os
 import reprlib
 import struct
 from collections.abc import Iterator
@@ -35,14 +34,12 @@ from oasisvq.codec.container import (
     MAX_LEVELS,
     MAX_STRIDE,
     Coder,
-    Codes,
     CodesHeader,
-    read_codes_file,
 )
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE, refuse_large_codes
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.errors import ModelError, OtherModelError
-from oasisvq.files import MODEL_FILE, read_bytes, write_atomically
+from oasisvq.files import read_bytes, write_atomically
+from oasisvq.scans.limits import MAX_TRAINING_SIDE
 
 MODEL_FORMAT = 1
 METADATA_KEY = "oasisvq"
@@ -55,9 +52,6 @@ MAX_BLOCKS = 64
 MAX_CODE_DIM = 1024
 PRIOR_PREFIX = "prior."
 CODEBOOKS = "quantizer.codebooks"
-RUN_FOLDER = Path("oasisvq-run")  # where `train` leaves its model unless told otherwise
-MODEL_VARIABLE = "OASISVQ_MODEL"
-BUNDLED_MODEL = Path(__file__).parent.parent / "pretrained" / MODEL_FILE
 
 Arrays = dict[str, NDArray[Any]]
 _STORED_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
@@ -413,37 +407,6 @@ def write_model(file: ModelFile, path: Path) -> None:
     write_atomically(path, save_safetensors(arrays, metadata))
 
 
-class ModelChoice(NamedTuple):
-    """A model file and why it is the one."""
-
-    path: Path
-    reason: str
-
-
-def choose_model(named: Path | None, folder: Path) -> ModelChoice:
-    """The model file to use: the named one, `$OASISVQ_MODEL`, the last run's, or the bundled one.
-
-    Args:
-        named: a model file, a run folder, or None.
-        folder: the working folder, where `train` may have left a run.
-
-    Raises:
-        ModelError: none is named or trained, and the installation has none.
-    """
-    if named is None and os.environ.get(MODEL_VARIABLE):
-        named, reason = Path(os.environ[MODEL_VARIABLE]), f"${MODEL_VARIABLE}"
-    else:
-        reason = "named"
-    if named is not None:
-        return ModelChoice(named / MODEL_FILE if named.is_dir() else named, reason)
-    trained = folder / RUN_FOLDER / MODEL_FILE
-    if trained.is_file():
-        return ModelChoice(trained, "the model trained in this folder")
-    if not BUNDLED_MODEL.is_file():
-        raise ModelError("this installation has no bundled model; train one or name one with --model")
-    return ModelChoice(BUNDLED_MODEL, "the bundled model")
-
-
 def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
     """Raise unless the model made a `.codes` file; `name` is what messages call that.
 
@@ -462,24 +425,3 @@ def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
             f"{name}: made with model {theirs}, but model {ours.hex()[:8]} was given; pass the right "
             "one with --model"
         )
-
-
-def read_codes(path: Path, model: Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Codes:
-    """Read a `.codes` file: header and indices, or labels, without torch.
-
-    A packed file and one of labels need no model. One coded with a prior needs that of the model that
-    made it: the named one, or the one that `choose_model` finds.
-
-    Raises:
-        FileError: missing or unreadable.
-        ImageError: it holds more pixels than the limit, see `refuse_large_codes`.
-        CodesFileError: not a whole `.codes` file of a known version, or made with another model.
-        ModelError: no whole model.
-    """
-    codes_file = read_codes_file(path)
-    refuse_large_codes(codes_file.header, str(path), max_pixels)
-    if codes_file.header.coder is not Coder.PRIOR:
-        return codes_file.codes()
-    file = read_model(choose_model(model, Path.cwd()).path)
-    refuse_other_model(file, codes_file.header, str(path))
-    return codes_file.codes(file.prior, file.codebooks)

@@ -22,14 +22,14 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
-from oasisvq.codec.volumes import partner, volume_suffix
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
 from oasisvq.data.sources import Source
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
 from oasisvq.files import write_arrays
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.volumes import partner, volume_suffix
 
 VERSION = 1  # of how slices are cut; another one makes parts of before useless
 _BYTES_PER_JOB = 2**25  # of sources that are worth another process

@@ -16,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 from oasisvq.codec.pixels import Box, content_box, union
 from oasisvq.data.dataset import (
     MANIFEST,
@@ -36,6 +35,7 @@ from oasisvq.data.slices import Cut, fit_plane
 from oasisvq.data.sources import Found, Source, find_sources
 from oasisvq.data.work import Work, working_on
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "preprocess"]
 

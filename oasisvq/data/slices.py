@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec.geometry import Form, Geometry, slicing_by
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
-from oasisvq.codec.scans import read_image
-from oasisvq.codec.volumes import read_volume
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
+from oasisvq.scans.geometry import Form, Geometry, slicing_by
+from oasisvq.scans.images import read_image
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.volumes import read_volume
 
 FIELD = 256  # millimetres to a side of a slice of --size 256, as in the PNG slices
 BRAIN_SHARE = 0.25  # of the largest slice's foreground; above the first such slice is little but scalp
@@ -340,7 +340,7 @@ def cut_stack(
     intensity, depth = None, None
     for place, path in enumerate(paths):
         try:
-            plane = read_image(path, max_pixels).plane
+            plane = read_image(path, max_pixels)
             is_deep = plane.dtype != np.uint8
             if is_deep:
                 _refuse_deep(path, images, whole)
@@ -379,7 +379,7 @@ def _intensity_of_stack(
     counts = np.zeros(2**16, np.int64)
     for path in paths:
         try:
-            plane = read_image(path, max_pixels).plane
+            plane = read_image(path, max_pixels)
         except OasisVQError:
             continue  # said where it is read for good
         if plane.dtype == np.uint16:

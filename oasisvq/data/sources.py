@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.codec.volumes import volume_suffix
 from oasisvq.data.layouts import (
     ANYTHING,
     LAYOUTS,
@@ -30,6 +29,7 @@ from oasisvq.data.layouts import (
 from oasisvq.data.recipe import DEFAULT_RECIPE, DEFAULT_SPLIT, Recipe
 from oasisvq.data.subjects import read_subjects
 from oasisvq.errors import DatasetError, FileError
+from oasisvq.scans.volumes import volume_suffix
 
 _FORMATS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".nii.gz", ".nii")  # of copies, the first is taken
 _PARENTS_READ = 3  # names above the raw folder that may tell layout and subject

@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, read_codes_file
-from oasisvq.codec.dicom import DICOM_SUFFIXES
-from oasisvq.codec.headers import placement_of
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_codes
+from oasisvq.codec.headers import placement_of, refuse_large_codes
 from oasisvq.codec.pixels import NOTHING
-from oasisvq.codec.scans import IMAGE_SUFFIXES, read_scan
-from oasisvq.codec.volumes import VOLUME_SUFFIXES
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
 from oasisvq.evaluation.figures import new_figure, styled
 from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.scan_score import SMALLEST_SIDE, range_of
+from oasisvq.scans.dicom import DICOM_SUFFIXES
+from oasisvq.scans.images import IMAGE_SUFFIXES
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.scan import read_scan
+from oasisvq.scans.volumes import VOLUME_SUFFIXES
 from oasisvq.text import printable
 
 Plane = NDArray[np.generic]

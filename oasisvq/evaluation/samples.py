@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import SUFFIX, Codes
-from oasisvq.codec.scans import Scan, write_image
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError
 from oasisvq.evaluation.metrics import similarity
 from oasisvq.files import make_folder, refuse_overwrite, require_output, write_atomically
+from oasisvq.scans.images import write_image
 
 DATA_RANGE = 255.0
 Advance = Callable[[int, int], None]  # told (done, total)
@@ -106,7 +106,7 @@ def write_files(
         if ending == SUFFIX:
             write_atomically(name, codec.write_codes(codes))
         else:
-            write_image(Scan(to_plane(codec, codes)[None]), name)
+            write_image(to_plane(codec, codes), name)
     return len(names)
 
 
@@ -129,12 +129,12 @@ def write_picture(
     dataset = None if neighbours is None else open_dataset(neighbours)
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
     if dataset is None:
-        write_image(Scan(contact_sheet(planes)[None]), output)
+        write_image(contact_sheet(planes), output)
         return []
     found = nearest_slices(planes, dataset)
     pairs = zip(planes, found, strict=True)
     pictures = [np.concatenate([plane, near.plane], axis=1) for plane, near in pairs]
-    write_image(Scan(contact_sheet(pictures)[None]), output)
+    write_image(contact_sheet(pictures), output)
     return found
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.container import CodesHeader
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
-from oasisvq.codec.scans import Scan, read_scan
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.scan import Scan, read_scan
 
 SMALLEST_SIDE = 11  # of a slice that SSIM can be taken of
 RANGE_QUANTILE = 0.999  # a few bright voxels do not stretch the range that SSIM and PSNR refer to

@@ -13,10 +13,8 @@ import torch
 from rich.console import Console
 
 from oasisvq.codec.codec import choose_device
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS
 from oasisvq.codec.modelfile import (
     ModelFile,
-    choose_model,
     config_from_dict,
     prior_config_from_dict,
     read_model,
@@ -27,6 +25,8 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, claimed, make_folder, remove_temporaries
+from oasisvq.models import choose_model
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.display import LiveReporter

@@ -14,15 +14,17 @@ from conftest import TINY, draw_phantom, tiny_model, tiny_prior
 from numpy.typing import NDArray
 
 import oasisvq
-from oasisvq.codec import container, modelfile
+from oasisvq import models
+from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, choose_device
 from oasisvq.codec.container import Coder, SampleType
 from oasisvq.codec.entropy import pack
-from oasisvq.codec.modelfile import ModelConfig, choose_model
+from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.weights import Model, file_of, load_model, save_model
 from oasisvq.errors import CodesFileError, FileError, ImageError, ModelError
+from oasisvq.models import choose_model
 
 ODD_SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20), (64, 64))
 
@@ -272,7 +274,7 @@ def test_the_order_in_which_a_model_is_chosen(
 ) -> None:
     named, chosen, trained = tmp_path / "named", tmp_path / "chosen", tmp_path / "oasisvq-run"
     bundled = tmp_path / "package" / "model.safetensors"
-    monkeypatch.setattr(modelfile, "BUNDLED_MODEL", bundled)
+    monkeypatch.setattr(models, "BUNDLED_MODEL", bundled)
     monkeypatch.delenv("OASISVQ_MODEL", raising=False)
     with pytest.raises(ModelError, match="no bundled model; train one or name one with --model"):
         choose_model(None, tmp_path)
@@ -318,7 +320,7 @@ def test_a_named_model_that_is_missing_is_not_replaced_by_another(
         Codec.load(tmp_path / "missing.safetensors")
     monkeypatch.setenv("OASISVQ_MODEL", str(tmp_path / "missing.safetensors"))
     with pytest.raises(FileError, match="no such file"):
-        Codec.load()
+        oasisvq.load()
 
 
 def test_a_model_in_memory_encodes_as_its_file(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -25,12 +25,12 @@ from oasisvq.codec.container import (
     VolumeHeader,
 )
 from oasisvq.codec.entropy import encode_with_prior, pack
-from oasisvq.codec.geometry import SLICINGS, Geometry, Slicing
 from oasisvq.codec.labels import encode_labels
-from oasisvq.codec.modelfile import read_codes
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Frequencies, Pass
 from oasisvq.errors import CodesFileError, FileError
+from oasisvq.models import read_codes
+from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
 
 FINGERPRINT = bytes.fromhex("0123456789abcdef")
 INDICES = np.array([[[0, 19, 7], [3, 11, 1]], [[19, 19, 0], [2, 4, 8]]])

@@ -370,14 +370,12 @@ def test_a_table_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_two_volumes_of_one_person_never_part(shared_data: Path, tmp_path: Path, seed: int) -> None:
+def test_two_volumes_of_one_person_never_part(tmp_path: Path, seed: int) -> None:
     """1018 and 1038 are one person, scanned twice."""
-    (tmp_path / "subjects.csv").write_text(TABLES["comma"] + "1107,OAS1_0040\n")
-    found = find_sources(
-        shared_data / "volumes" / "oasis1_skull_stripped",
-        Images.SCANS,
-        Recipe(subjects=str(tmp_path / "subjects.csv"), split=(1, 1, 1), seed=seed),
-    )
+    table = tmp_path / "subjects.csv"
+    table.write_text(TABLES["comma"] + "1107,OAS1_0040\n")
+    root = touch(tmp_path / "raw", *(f"{name}_SS.nii.gz" for name in (1000, 1018, 1038, 1107)))
+    found = find_sources(root, Images.SCANS, Recipe(subjects=str(table), split=(1, 1, 1), seed=seed))
     split = {s.name[:4]: s.split for s in found.sources}
     assert len(split) == 4
     assert split["1018"] == split["1038"]

@@ -23,9 +23,10 @@ from oasisvq.codec import container
 from oasisvq.codec.container import Coder, Codes
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.labels import encode_labels
-from oasisvq.codec.modelfile import ModelFile, read_codes, read_model
+from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.prior import Frequencies, Pass
 from oasisvq.codec.recall import Recall
+from oasisvq.models import read_codes
 
 FOLDERS = sorted(path for path in Path(__file__).parent.glob("version*") if path.is_dir())
 MODEL, FACTS = "model.safetensors", "files.json"

@@ -26,11 +26,11 @@ from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import Coder, Codes
-from oasisvq.codec.geometry import Form, Geometry
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.scans import Scan, as_scan, scan_of_volume
-from oasisvq.codec.volumes import Volume
 from oasisvq.codec.weights import save_model
+from oasisvq.scans.geometry import Form, Geometry
+from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
+from oasisvq.scans.volumes import Volume
 
 SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20))
 LABELS = np.array([0, 85, 170, 255])

@@ -20,7 +20,7 @@ from recorded import FOLDERS, MODEL, golden_files, recorded_facts
 
 import oasisvq
 from oasisvq.codec.container import VERSION, Coder, Kind, SampleType
-from oasisvq.codec.geometry import Form
+from oasisvq.scans.geometry import Form
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 

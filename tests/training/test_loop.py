@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, write_raw_folder
 
-from oasisvq.codec.codec import Codec
+import oasisvq
 from oasisvq.codec.weights import load_model
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
@@ -72,7 +72,7 @@ def test_a_training_learns(dataset: Dataset) -> None:
     assert last.ssim_loss < 0.6 * first.ssim_loss
     assert last.validation_ssim[2] > 0.5 > first.validation_ssim[2]
     assert all(1 < each <= TINY.codebook_size for each in last.perplexity)
-    codec = Codec.load(one.run)
+    codec = oasisvq.load(one.run)
     original = np.asarray(dataset.array("validation")[0])
     scores = [similarity(original, codec.decode(codec.encode(original, k)), 255) for k in (1, 3)]
     black = similarity(original, np.zeros_like(original), 255)
@@ -116,7 +116,7 @@ def test_a_model_stopped_before_its_codebooks_learned_is_usable(dataset: Dataset
     stopped = Training(dataset, config(epochs=20), dataset.folder.parent / "stopped", ALONE, Recorder())
     stopped.start_run()
     assert not stopped.go(lambda: stopped.step == 1)
-    codes = Codec.load(stopped.run)
+    codes = oasisvq.load(stopped.run)
     planes = [np.asarray(plane) for plane in dataset.array("validation")]
     used = {content[-60:] for content in (codes.encode(plane) for plane in planes)}
     assert len(used) == len(planes)  # not one grid for all

@@ -12,7 +12,7 @@ import torch
 from conftest import Result, write_raw_folder
 from safetensors.torch import load_file
 
-from oasisvq.codec.codec import Codec
+import oasisvq
 from oasisvq.codec.container import Coder, read
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import open_dataset
@@ -137,7 +137,7 @@ def test_a_training_leaves_a_model_with_a_prior(straight: Path, data: Path) -> N
     assert file.prior.config.levels == 2
     assert file.card["steps"] == CODEC_STEPS
     assert file.card["prior"]["steps"] == PRIOR_STEPS
-    codec = Codec.load(straight)
+    codec = oasisvq.load(straight)
     plane = np.asarray(open_dataset(data).array("validation")[0])
     content = codec.encode(plane)
     assert read(content, "x").header.coder is Coder.PRIOR
@@ -214,7 +214,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert (stopped.finished, stopped.what, stopped.step) == (False, stop_in, stop_after)
     file = model(folder)
     assert (file.prior is not None) == (stop_in == "prior")
-    assert Codec.load(folder).encode(np.eye(64, dtype=np.uint8))  # usable
+    assert oasisvq.load(folder).encode(np.eye(64, dtype=np.uint8))  # usable
     resumed = train(data, folder, resume=True)
     assert (resumed.finished, resumed.what, resumed.step) == (True, "prior", PRIOR_STEPS)
     ours, theirs = folder / "model.safetensors", straight / "model.safetensors"

@@ -32,9 +32,9 @@ import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import NO_INDEX, Coder, Codes
-from oasisvq.codec.limits import refuse_large_codes
-from oasisvq.codec.scans import Scan, as_scan
+from oasisvq.codec.headers import refuse_large_codes
 from oasisvq.errors import CodesFileError, ImageError
+from oasisvq.scans.scan import Scan, as_scan
 
 NAME = "damaged.codes"
 LARGE = 10_000  # places tried of a file that has more

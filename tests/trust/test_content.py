@@ -35,12 +35,12 @@ import oasisvq
 from oasisvq.cli import progress_bar
 from oasisvq.codec import container
 from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
 from oasisvq.codec.pixels import NOTHING
-from oasisvq.codec.scans import read_scan
-from oasisvq.codec.volumes import read_volume
 from oasisvq.codec.weights import save_model
 from oasisvq.errors import CodesFileError, ImageError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
+from oasisvq.scans.scan import read_scan
+from oasisvq.scans.volumes import read_volume
 from oasisvq.text import printable
 from oasisvq.tokens import Tokens, read_tokens, write_tokens
 from oasisvq.training.display import LiveReporter

@@ -22,9 +22,9 @@ from damage import (
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import Coder, Kind, SampleType, VolumeHeader
-from oasisvq.codec.geometry import Geometry, Slicing
 from oasisvq.codec.pixels import NOTHING, Window, cells
 from oasisvq.errors import CodesFileError, ImageError
+from oasisvq.scans.geometry import Geometry, Slicing
 
 KINDS = (
     *("packed image", "packed volume", "prior-coded image", "prior-coded volume"),

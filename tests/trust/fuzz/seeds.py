@@ -37,10 +37,10 @@ from oasisvq.codec.modelfile import CODEBOOKS, METADATA_KEY, ModelConfig, ModelF
 from oasisvq.codec.pixels import Box, Window
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, PriorConfig
 from oasisvq.codec.recall import Recall
-from oasisvq.codec.scans import Scan, as_scan
 from oasisvq.data.dataset import Dataset, SliceRecord, Split, VolumeRecord, manifest_bytes
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
+from oasisvq.scans.scan import Scan, as_scan
 
 CONFIG = ModelConfig(
     window=(8, 8),

@@ -23,12 +23,10 @@ from mutators import (
 from oasisvq.codec import container
 from oasisvq.codec.container import NO_INDEX, Coder, Codes, CodesFile
 from oasisvq.codec.entropy import encode_with_prior, kind_in, pack
-from oasisvq.codec.geometry import Geometry
+from oasisvq.codec.headers import refuse_large_codes
 from oasisvq.codec.labels import encode_labels
-from oasisvq.codec.limits import refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.recall import Recall
-from oasisvq.codec.scans import Scan, read_scan, write_scan
 from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
 from oasisvq.errors import (
     CodesFileError,
@@ -38,6 +36,8 @@ from oasisvq.errors import (
     ModelError,
     OasisVQError,
 )
+from oasisvq.scans.geometry import Geometry
+from oasisvq.scans.scan import Scan, read_scan, write_scan
 
 
 def may_be_refused(step: Callable[[], Any], *refusals: type[OasisVQError]) -> Any:

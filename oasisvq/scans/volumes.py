@@ -15,10 +15,10 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.geometry import Form, Geometry, form_of
-from oasisvq.codec.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import atomic_writer, atomic_writers, require_file
+from oasisvq.scans.geometry import Form, Geometry, form_of
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oasisvq.codec.geometry import SLICINGS, Form, Geometry, Slicing, form_of, slicing_by
 from oasisvq.errors import ImageError
+from oasisvq.scans.geometry import SLICINGS, Form, Geometry, Slicing, form_of, slicing_by
 
 OBLIQUE = np.array(
     [[0.9, 0.1, 0.0, -80.5], [-0.1, 0.9, 0.2, -70.25], [0.0, -0.2, 1.2, 33.0], [0, 0, 0, 1]]

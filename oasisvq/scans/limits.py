@@ -7,13 +7,10 @@ decoded. A volume passes the networks slice by slice, an image at once; so a vol
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from oasisvq.errors import ImageError
 
-if TYPE_CHECKING:
-    from oasisvq.codec.container import CodesHeader
-
+MAX_FILE_BYTES = 2**30  # of an image, a DICOM file or a `.codes` file
 MAX_SIDE, MAX_PIXELS, MAX_VOXELS = 65_535, 2**26, 2**30  # that a `.codes` file holds; pixels a slice
 DEFAULT_MAX_PIXELS = 2**24
 VOXELS_A_PIXEL = 8
@@ -47,22 +44,6 @@ def refuse_large_volume(sides: Sequence[int], what: str, max_pixels: int = DEFAU
         ImageError: it has more voxels than the limit, or than a `.codes` file holds.
     """
     _refuse(sides, what, "voxels", max_pixels, MAX_VOXELS, VOXELS_A_PIXEL)
-
-
-def refuse_large_codes(header: "CodesHeader", name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-    """Raise for a `.codes` file that would be decoded to more than the limit.
-
-    Args:
-        header: of the file.
-        name: what messages call the file.
-        max_pixels: the limit of an image and of a slice, see `refuse_large_volume`.
-
-    Raises:
-        ImageError: its image, its slices or its volume are beyond the limit.
-    """
-    width_and_height = header.shape[::-1]
-    refuse_large_image(width_and_height, name, max_pixels)
-    refuse_large_volume((*width_and_height, header.slices), name, max_pixels)
 
 
 def _refuse(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oasisvq.codec.volumes import Volume, read_volume, volume_suffix, write_volume
 from oasisvq.errors import FileError, ImageError
+from oasisvq.scans.volumes import Volume, read_volume, volume_suffix, write_volume
 
 AFFINE = np.array([[-1.0, 0.1, 0, 90], [0.1, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
 

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec.limits import MAX_PIXELS
-from oasisvq.codec.scans import Scan, as_scan, read_image, write_image
 from oasisvq.errors import FileError, ImageError
+from oasisvq.scans.images import read_image, write_image
+from oasisvq.scans.limits import MAX_PIXELS
+from oasisvq.scans.scan import Scan, as_scan
 
 PLANE = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
 DEEP = PLANE.astype(np.uint16) * 270 + 300  # most levels above 8 bits
@@ -151,7 +152,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_grey_image_gives_its_plane(name: str, tmp_path: Path) -> None:
     write, expected = READABLE[name]
     write(tmp_path / name)
-    plane = read_image(tmp_path / name).plane
+    plane = read_image(tmp_path / name)
     assert plane.dtype == expected.dtype
     np.testing.assert_array_equal(plane, expected)
 
@@ -194,7 +195,7 @@ def test_a_flipped_bit_of_a_png_never_gives_another_image(tmp_path: Path) -> Non
             damaged[position] ^= 1 << bit
             path.write_bytes(damaged)
             try:
-                plane = read_image(path).plane
+                plane = read_image(path)
             except ImageError:
                 continue
             if not np.array_equal(plane, ramp):
@@ -223,7 +224,7 @@ def test_a_damaged_image_is_never_a_crash(image_format: str, tmp_path: Path) -> 
 
 def test_the_pixel_limit(tmp_path: Path) -> None:
     GREY.save(tmp_path / "scan.png")
-    assert read_image(tmp_path / "scan.png", PLANE.size).plane.size == PLANE.size
+    assert read_image(tmp_path / "scan.png", PLANE.size).size == PLANE.size
     message = "12×10 pixels, more than the limit of 119; .* pass --max-pixels 120"
     with pytest.raises(ImageError, match=message):
         read_image(tmp_path / "scan.png", PLANE.size - 1)
@@ -247,22 +248,22 @@ def test_read_is_the_inverse_of_write(
     rng: np.random.Generator,
 ) -> None:
     plane = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-    write_image(Scan(plane[None]), tmp_path / name)
-    restored = read_image(tmp_path / name).plane
+    write_image(plane, tmp_path / name)
+    restored = read_image(tmp_path / name)
     assert restored.dtype == dtype
     np.testing.assert_array_equal(restored, plane)
 
 
 @pytest.mark.parametrize("plane", [DEEP.T, DEEP[::-2, 1::3]], ids=["transposed", "strided"])
 def test_a_view_is_written_as_it_looks(plane: NDArray[np.generic], tmp_path: Path) -> None:
-    write_image(Scan(plane[None]), tmp_path / "x.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "x.png").plane, plane)
+    write_image(plane, tmp_path / "x.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), plane)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.webp", "x", "x.codes"])
 def test_only_kinds_without_loss_are_written(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"\.png, \.tif, \.tiff; rename the output"):
-        write_image(Scan(PLANE[None]), tmp_path / name)
+        write_image(PLANE, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 

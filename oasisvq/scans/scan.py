@@ -1,37 +1,34 @@
 """Image or volume file <-> scan: planes of values, and how they lie in a volume. Never imports torch."""
 
-import io
 import math
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from oasisvq.codec.container import MAX_FILE_BYTES, SampleType
-from oasisvq.codec.geometry import PLANES, Geometry, Slicing, slicing_by
-from oasisvq.codec.limits import (
+from oasisvq.errors import ImageError
+from oasisvq.scans.dicom import is_dicom, read_dicom
+from oasisvq.scans.geometry import PLANES, Geometry, Slicing, slicing_by
+from oasisvq.scans.images import (
+    IMAGE_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    read_image,
+    require_writable_suffix,
+    write_image,
+)
+from oasisvq.scans.limits import (
     DEFAULT_MAX_PIXELS,
     FORMAT_MAX_PIXELS,
-    MAX_PIXELS,
     refuse_large_image,
     refuse_large_volume,
 )
-from oasisvq.codec.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
-from oasisvq.codec.volumes import Volume, partner, read_volume, volume_suffix, write_volume
-from oasisvq.errors import ImageError
-from oasisvq.files import atomic_writer, read_bytes
+from oasisvq.scans.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
+from oasisvq.scans.volumes import Volume, partner, read_volume, volume_suffix, write_volume
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
-_ORIENTATION = 274  # an EXIF tag
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
+SAMPLE_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # of voxels
 _NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 
 
 class Placement(NamedTuple):
@@ -130,8 +127,7 @@ def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FO
             number, all voxels are equal, or it or a slice is beyond the limits.
     """
     voxels, geometry = volume
-    names = {kind.dtype: kind for kind in SampleType}
-    if voxels.dtype not in names:
+    if voxels.dtype not in [np.dtype(each) for each in SAMPLE_TYPES]:
         raise ImageError(f"voxels of {voxels.dtype}, expected integers or floats of up to 64 bits")
     slicing = slicing_of(geometry, axis)
     planes = slicing.planes(voxels)
@@ -182,8 +178,6 @@ def read_scan(path: Path, axis: str | None = None, max_pixels: int = DEFAULT_MAX
         FileError: missing or unreadable.
         ImageError: none of these, damaged, or not what can be encoded; names the file.
     """
-    from oasisvq.codec.dicom import is_dicom, read_dicom
-
     if is_volume(path):
         volume = read_volume(path, max_pixels)
     elif path.is_dir() or (path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path)):
@@ -191,7 +185,7 @@ def read_scan(path: Path, axis: str | None = None, max_pixels: int = DEFAULT_MAX
     elif axis is not None:
         raise ImageError(f"{path}: an image has one slice, so --axis has no meaning; leave it out")
     else:
-        return read_image(path, max_pixels)
+        return Scan(read_image(path, max_pixels)[None])
     try:
         return scan_of_volume(volume, axis, max_pixels)
     except ImageError as error:
@@ -228,7 +222,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         ImageError: the name's ending is that of something else.
     """
     if scan.placement is None and not is_volume(path):
-        write_image(scan, path)
+        write_image(scan.plane, path)
     elif scan.placement is None:
         raise ImageError(f"{path}: the codes hold an image, not a volume; name a .png")
     elif is_volume(path):
@@ -237,7 +231,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_image(_as_image(scan, path), path)
 
 
-def _as_image(scan: Scan, path: Path) -> Scan:
+def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
     require_writable_suffix(path)
     low, high = int(scan.planes.min()), int(scan.planes.max())
     if len(scan.planes) != 1 or scan.planes.dtype.kind not in "iu" or low < 0 or high > 65_535:
@@ -248,113 +242,4 @@ def _as_image(scan: Scan, path: Path) -> Scan:
     assert scan.placement is not None
     # a DICOM image as a viewer shows it: its columns are the first axis of a volume, its rows the second
     plane = scan.voxels.squeeze(axis=scan.placement.slicing.axes[0]).T
-    return Scan(plane[None].astype(np.uint8 if plane.dtype == np.uint8 else np.uint16))
-
-
-def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
-    """Read a grey image: PNG, JPEG, TIFF or WebP of 8 or 16 bits; palette or RGB if all is grey.
-
-    Args:
-        path: its name's ending does not matter.
-        max_pixels: more are refused before any is decoded.
-
-    Raises:
-        FileError: the file is missing or unreadable.
-        ImageError: it is no such image, damaged, coloured, transparent, or too large.
-    """
-    content = read_bytes(path, MAX_FILE_BYTES)
-    if not content:
-        raise ImageError(f"{path}: an empty file, expected an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                refuse_large_image(image.size, str(path), max_pixels)
-                image.verify()  # checksums, which decoding does not look at
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                return Scan(_grey_levels(image, path)[None])
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{path}: more than the limit of {MAX_PIXELS:,} pixels that a .codes file holds; cut or "
-            "shrink it first"
-        ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
-        raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
-
-
-def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
-    if _has_several(image):
-        raise ImageError(f"{path}: holds several images, expected one; split it first")
-    tiles = getattr(image, "tile", [])  # how the file stores its channels: (codec, box, offset, mode)
-    rawmode = tiles[0][3] if tiles else ""
-    if "16" in str(rawmode) and image.mode in ("RGB", "RGBA", "LA"):
-        raise ImageError(
-            f"{path}: 16-bit colour or alpha channels; expected one grey channel; convert it first"
-        )
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        raise ImageError(
-            f"{path}: is shown turned or mirrored (EXIF orientation); save it upright first"
-        )
-    is_grey = image.mode in ("L", "1") or image.mode.startswith("I")
-    if is_grey and "transparency" in image.info:
-        raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
-    tags = getattr(image, "tag_v2", {})
-    if image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise ImageError(f"{path}: a 16-bit TIFF whose 0 is white; expected black; convert it first")
-    if image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))
-    if image.mode.startswith("I"):
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65_535:
-            raise ImageError(
-                f"{path}: grey levels from {levels.min()} to {levels.max()}, expected 0 to 65535"
-            )
-        return levels.astype(np.uint16)
-    if image.mode in ("P", "PA", "RGB", "RGBA", "LA"):
-        channels = np.asarray(image.convert("RGBA"))
-        if (channels[..., 3] != 255).any():
-            raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
-        red, green, blue = channels[..., 0], channels[..., 1], channels[..., 2]
-        if (red != green).any() or (red != blue).any():
-            raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
-        return np.ascontiguousarray(red)
-    raise ImageError(f"{path}: an image of mode {image.mode}, expected grey of 8 or 16 bits")
-
-
-def _has_several(image: Image.Image) -> bool:
-    try:
-        image.seek(1)  # `n_frames` would walk through all that a TIFF file claims to hold
-    except EOFError:
-        return False
-    return True
-
-
-def write_image(scan: Scan, path: Path) -> None:
-    """Write the scan of an image as PNG or TIFF, without loss; the inverse of `read_image`.
-
-    Raises:
-        FileError: it cannot be written.
-        ImageError: the name has another ending.
-    """
-    require_writable_suffix(path)
-    image_format = "PNG" if path.suffix.lower() == ".png" else "TIFF"
-    encoded = io.BytesIO()
-    Image.fromarray(scan.plane).save(encoded, format=image_format)
-    with atomic_writer(path) as stream:
-        stream.write(encoded.getvalue())
-
-
-def require_writable_suffix(path: Path) -> None:
-    """Raise unless decoded images can be written under this name.
-
-    Raises:
-        ImageError: the name does not end in one of `WRITABLE_SUFFIXES`.
-    """
-    if path.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise ImageError(
-            f"{path}: decoded images are written as {', '.join(WRITABLE_SUFFIXES)}; rename the output"
-        )
+    return plane.astype(np.uint8 if plane.dtype == np.uint8 else np.uint16)

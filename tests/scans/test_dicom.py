@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oasisvq.codec.dicom import holds_dicom, is_dicom, read_dicom
-from oasisvq.codec.volumes import read_volume, write_volume
 from oasisvq.errors import FileError, ImageError, OasisVQError
+from oasisvq.scans.dicom import holds_dicom, is_dicom, read_dicom
+from oasisvq.scans.volumes import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -543,5 +543,5 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_importing_costs_neither_pydicom_nor_torch() -> None:
-    script = "import sys, oasisvq.codec.dicom; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
+    script = "import sys, oasisvq.scans.dicom; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

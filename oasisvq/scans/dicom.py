@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import MAX_FILE_BYTES
-from oasisvq.codec.geometry import Form, Geometry
-from oasisvq.codec.limits import (
+from oasisvq.errors import FileError, ImageError
+from oasisvq.files import require_file
+from oasisvq.scans.geometry import Form, Geometry
+from oasisvq.scans.images import IMAGE_SUFFIXES
+from oasisvq.scans.limits import (
     DEFAULT_MAX_PIXELS,
+    MAX_FILE_BYTES,
     MAX_VOXELS,
     refuse_large_image,
     refuse_large_volume,
 )
-from oasisvq.codec.scans import IMAGE_SUFFIXES
-from oasisvq.codec.volumes import Volume
-from oasisvq.errors import FileError, ImageError
-from oasisvq.files import require_file
+from oasisvq.scans.volumes import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -1,0 +1,132 @@
+"""Image file <-> the grey levels of its one plane: PNG, JPEG, TIFF, WebP."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from oasisvq.errors import ImageError
+from oasisvq.files import atomic_writer, read_bytes
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, MAX_PIXELS, refuse_large_image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
+_ORIENTATION = 274  # an EXIF tag
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+
+
+def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]:
+    """Read a grey image: PNG, JPEG, TIFF or WebP of 8 or 16 bits; palette or RGB if all is grey.
+
+    Args:
+        path: its name's ending does not matter.
+        max_pixels: more are refused before any is decoded.
+
+    Returns:
+        (H, W) of uint8 or uint16.
+
+    Raises:
+        FileError: the file is missing or unreadable.
+        ImageError: it is no such image, damaged, coloured, transparent, or too large.
+    """
+    content = read_bytes(path, MAX_FILE_BYTES)
+    if not content:
+        raise ImageError(f"{path}: an empty file, expected an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                refuse_large_image(image.size, str(path), max_pixels)
+                image.verify()  # checksums, which decoding does not look at
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                return _grey_levels(image, path)
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path}: more than the limit of {MAX_PIXELS:,} pixels that a .codes file holds; cut or "
+            "shrink it first"
+        ) from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
+        raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
+
+
+def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
+    if _has_several(image):
+        raise ImageError(f"{path}: holds several images, expected one; split it first")
+    tiles = getattr(image, "tile", [])  # how the file stores its channels: (codec, box, offset, mode)
+    rawmode = tiles[0][3] if tiles else ""
+    if "16" in str(rawmode) and image.mode in ("RGB", "RGBA", "LA"):
+        raise ImageError(
+            f"{path}: 16-bit colour or alpha channels; expected one grey channel; convert it first"
+        )
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        raise ImageError(
+            f"{path}: is shown turned or mirrored (EXIF orientation); save it upright first"
+        )
+    is_grey = image.mode in ("L", "1") or image.mode.startswith("I")
+    if is_grey and "transparency" in image.info:
+        raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise ImageError(f"{path}: a 16-bit TIFF whose 0 is white; expected black; convert it first")
+    if image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65_535:
+            raise ImageError(
+                f"{path}: grey levels from {levels.min()} to {levels.max()}, expected 0 to 65535"
+            )
+        return levels.astype(np.uint16)
+    if image.mode in ("P", "PA", "RGB", "RGBA", "LA"):
+        channels = np.asarray(image.convert("RGBA"))
+        if (channels[..., 3] != 255).any():
+            raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
+        red, green, blue = channels[..., 0], channels[..., 1], channels[..., 2]
+        if (red != green).any() or (red != blue).any():
+            raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
+        return np.ascontiguousarray(red)
+    raise ImageError(f"{path}: an image of mode {image.mode}, expected grey of 8 or 16 bits")
+
+
+def _has_several(image: Image.Image) -> bool:
+    try:
+        image.seek(1)  # `n_frames` would walk through all that a TIFF file claims to hold
+    except EOFError:
+        return False
+    return True
+
+
+def write_image(plane: NDArray[np.generic], path: Path) -> None:
+    """Write grey levels (H, W) as PNG or TIFF, without loss; the inverse of `read_image`.
+
+    Raises:
+        FileError: it cannot be written.
+        ImageError: the name has another ending.
+    """
+    require_writable_suffix(path)
+    image_format = "PNG" if path.suffix.lower() == ".png" else "TIFF"
+    encoded = io.BytesIO()
+    Image.fromarray(plane).save(encoded, format=image_format)
+    with atomic_writer(path) as stream:
+        stream.write(encoded.getvalue())
+
+
+def require_writable_suffix(path: Path) -> None:
+    """Raise unless decoded images can be written under this name.
+
+    Raises:
+        ImageError: the name does not end in one of `WRITABLE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ImageError(
+            f"{path}: decoded images are written as {', '.join(WRITABLE_SUFFIXES)}; rename the output"
+        )
