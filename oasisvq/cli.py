@@ -393,9 +393,9 @@ def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
     for line in (str(found), *found.remarks):
         print_line(f"dataset {raw}: {line}")
     for split in SPLITS:
-        members = [source for source in found.sources if source.split == split]
+        members = [member for member in found.members if member.split == split]
         if members:
-            people = counted(len({source.subject for source in members}), "subject")
+            people = counted(len({member.subject for member in members}), "subject")
             ends = " ... ".join(dict.fromkeys((members[0].name, members[-1].name)))
             print_line(f"{split}: {counted(len(members), 'file')} of {people}: {ends}")
 

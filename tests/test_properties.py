@@ -28,10 +28,10 @@ from oasisvq.codec.headers import slice_ranges
 from oasisvq.codec.labels import decode_labels, encode_labels
 from oasisvq.codec.pixels import NOTHING, Window, cells, choose_window, from_pixels, to_pixels
 from oasisvq.codec.recall import Recall
-from oasisvq.data import sources
+from oasisvq.data import members
 from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.data.members import find_members, shared_out
 from oasisvq.data.recipe import Recipe
-from oasisvq.data.sources import find_sources, shared_out
 from oasisvq.errors import CodesFileError
 from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
 
@@ -302,8 +302,8 @@ def test_all_sessions_of_a_person_are_in_one_split_whatever_the_order_of_files(
     paths, recipe = sessions(subjects), Recipe(split=drawn, seed=seed)
     found = []
     for _ in range(2):
-        with patch.object(sources, "list_paths", return_value=list(paths)):
-            found.append(find_sources(Path(__file__).parent, Images.SCANS, recipe).sources)
+        with patch.object(members, "list_paths", return_value=list(paths)):
+            found.append(find_members(Path(__file__).parent, Images.SCANS, recipe).sources)
         shuffler.shuffle(paths)
     assert found[0] == found[1]
     assert len(found[0]) == len(paths)

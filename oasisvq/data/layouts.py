@@ -1,7 +1,7 @@
 """The layouts that OASIS has on a user's disk: one table, and what a path says in each of them.
 
 A layout is a list of variants: files of one kind, known by how their paths end. Everything here
-looks at names alone; `sources.py` looks at folders.
+looks at names alone; `members.py` looks at folders.
 
 The subject is the key of every split: all slices of a person are in one split.
 """

@@ -23,16 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.data.layouts import Images
+from oasisvq.data.members import Member
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
-from oasisvq.data.sources import Source
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
 from oasisvq.files import write_arrays
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import partner, volume_suffix
 
 VERSION = 1  # of how slices are cut; another one makes parts of before useless
-_BYTES_PER_JOB = 2**25  # of sources that are worth another process
+_BYTES_PER_JOB = 2**25  # of members that are worth another process
 _AHEAD = 3  # parts asked for at a time, for each process
 
 
@@ -41,11 +41,11 @@ class Part:
     """One unit of work: a volume, or the images of one session.
 
     Attributes:
-        sources: one volume, or the images in order.
+        members: one volume, or the images in order.
         path: the file for its slices.
     """
 
-    sources: tuple[Source, ...]
+    members: tuple[Member, ...]
     path: Path
 
 
@@ -59,8 +59,8 @@ class Maker:
     whole: bool
     max_pixels: int = DEFAULT_MAX_PIXELS
 
-    def part(self, sources: tuple[Source, ...], folder: Path) -> Part:
-        """The part of these sources in a work folder."""
+    def part(self, members: tuple[Member, ...], folder: Path) -> Part:
+        """The part of these members in a work folder."""
         told = [
             VERSION,
             self.images.value,
@@ -75,19 +75,19 @@ class Maker:
                     _states(s.path),
                     s.guide and _states(s.guide),
                 )
-                for s in sources
+                for s in members
             ],
         ]
         name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
-        return Part(sources, folder / f"{name}.npz")
+        return Part(members, folder / f"{name}.npz")
 
-    def cut(self, sources: tuple[Source, ...]) -> Cut:
+    def cut(self, members: tuple[Member, ...]) -> Cut:
         """The slices of a volume or stack.
 
         Raises:
             OasisVQError: it cannot be read, or is unusable.
         """
-        first = sources[0]
+        first = members[0]
         if first.slice_number is None:
             return cut_volume(
                 first.path,
@@ -98,22 +98,22 @@ class Maker:
                 first.guide,
                 self.max_pixels,
             )
-        paths = [source.path for source in sources]
-        numbers = [source.slice_number or 0 for source in sources]
+        paths = [member.path for member in members]
+        numbers = [member.slice_number or 0 for member in members]
         return cut_stack(
             paths, numbers, self.images, self.size, self.recipe, self.whole, self.max_pixels
         )
 
     def make(self, part: Part) -> OasisVQError | None:
         """Make one part and write it; gives back why it could not be made."""
-        states = [_states(source.path) for source in part.sources]
+        states = [_states(member.path) for member in part.members]
         try:
-            cut = self.cut(part.sources)
+            cut = self.cut(part.members)
         except OasisVQError as error:
             return error
-        for source, state in zip(part.sources, states, strict=True):
-            if _states(source.path) != state:
-                return ImageError(f"{source.path}: changed while it was read; run again")
+        for member, state in zip(part.members, states, strict=True):
+            if _states(member.path) != state:
+                return ImageError(f"{member.path}: changed while it was read; run again")
         write_cut(cut, part.path)
         return None
 
@@ -170,10 +170,10 @@ def read_cut(path: Path, with_planes: bool) -> Cut | None:
     )
 
 
-def sensible_jobs(sources: Iterable[Source]) -> int:
+def sensible_jobs(members: Iterable[Member]) -> int:
     """Processes for this work: one a processor, but none for a few megabytes."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    work = sum(bytes_of(source.path) for source in sources)
+    work = sum(bytes_of(member.path) for member in members)
     return max(1, min(processors or 1, work // _BYTES_PER_JOB))
 
 

@@ -1,6 +1,6 @@
 """A raw OASIS folder -> a prepared dataset.
 
-Find the files to take (`sources.py`), cut each volume into slices (`slices.py`), several at a time
+Find the files to take (`members.py`), cut each volume into slices (`slices.py`), several at a time
 and kept until the end (`parts.py`), and lay them one after another into one array a split.
 """
 
@@ -29,10 +29,10 @@ from oasisvq.data.dataset import (
     refuse_shared_subjects,
 )
 from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.data.members import Found, Member, find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, make_parts, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
 from oasisvq.data.slices import Cut, fit_plane
-from oasisvq.data.sources import Found, Source, find_sources
 from oasisvq.data.work import Work, working_on
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
@@ -48,10 +48,10 @@ def look(raw: Path, images: Images = Images.SCANS, recipe: Recipe | None = None)
     """What `preprocess` would take from a raw folder; nothing is opened.
 
     Raises:
-        DatasetError, FileError: see `find_sources`; or a person is in two splits.
+        DatasetError, FileError: see `find_members`; or a person is in two splits.
     """
-    found = find_sources(raw, images, recipe)
-    subjects = {name: {s.subject for s in found.sources if s.split == name} for name in SPLITS}
+    found = find_members(raw, images, recipe)
+    subjects = {name: {s.subject for s in found.members if s.split == name} for name in SPLITS}
     refuse_shared_subjects(subjects, raw)
     return found
 
@@ -102,7 +102,7 @@ def preprocess(
         tell(line)
     maker = Maker(images, size, recipe, found.layout.whole, max_pixels)
     with working_on(output, force) as work:
-        parts = [maker.part(sources, work.folder) for sources in _units(found.sources)]
+        parts = [maker.part(members, work.folder) for members in _units(found.members)]
         errors = _make_missing(maker, parts, work, jobs, advance, tell, stop=failed is None)
         assembly = _Assembly(parts, images, size)
         _report(raw, assembly, errors, tell, failed)
@@ -118,15 +118,15 @@ def what_was_found(raw: Path, found: Found) -> list[str]:
     return [f"dataset {raw}: {line}" for line in (str(found), *found.remarks)]
 
 
-def _units(sources: list[Source]) -> list[tuple[Source, ...]]:
+def _units(members: list[Member]) -> list[tuple[Member, ...]]:
     """Sources that are cut together: a volume alone, the images of a session in one folder."""
 
-    def unit(source: Source) -> tuple[str, ...]:
-        alone = source.name if source.slice_number is None else ""
-        folder = Path(source.name).parent.as_posix()
-        return source.split, source.subject, source.session, folder, alone
+    def unit(member: Member) -> tuple[str, ...]:
+        alone = member.name if member.slice_number is None else ""
+        folder = Path(member.name).parent.as_posix()
+        return member.split, member.subject, member.session, folder, alone
 
-    return [tuple(members) for _, members in groupby(sorted(sources, key=unit), key=unit)]
+    return [tuple(members) for _, members in groupby(sorted(members, key=unit), key=unit)]
 
 
 def _make_missing(
@@ -148,13 +148,13 @@ def _make_missing(
         if path not in wanted:
             path.unlink()  # out of date, or half written
     missing = [part for part in parts if read_cut(part.path, with_planes=False) is None]
-    total = sum(len(part.sources) for part in parts)
-    done = total - sum(len(part.sources) for part in missing)
+    total = sum(len(part.members) for part in parts)
+    done = total - sum(len(part.members) for part in missing)
     if done:
         tell(f"dataset: goes on, {done:,} of {total:,} files were done before")
         advance(done, total)
     if jobs is None:
-        jobs = sensible_jobs(source for part in missing for source in part.sources)
+        jobs = sensible_jobs(member for part in missing for member in part.members)
     errors = []
     with closing(make_parts(maker, missing, min(jobs, len(missing)))) as made:
         for part, error in made:
@@ -162,7 +162,7 @@ def _make_missing(
                 raise error
             if error is not None:
                 errors.append(error)
-            done += len(part.sources)
+            done += len(part.members)
             advance(done, total)
     return errors
 
@@ -182,7 +182,7 @@ class _Assembly:
 
     def of_split(self, split: str) -> list[tuple[Part, Cut]]:
         """The parts of a split, in order."""
-        return [(part, cut) for part, cut in self.cuts if part.sources[0].split == split]
+        return [(part, cut) for part, cut in self.cuts if part.members[0].split == split]
 
     def planes(self, part: Part) -> NDArray[np.uint8]:
         """The slices of a part as they are stored, (N, size, size)."""
@@ -218,7 +218,7 @@ def _report(
     for error in errors:
         if failed:
             failed(error)
-    guessed = [part.sources[0].name for part, cut in assembly.cuts if cut.is_guessed]
+    guessed = [part.members[0].name for part, cut in assembly.cuts if cut.is_guessed]
     if guessed:
         some = ", ".join(guessed[:3]) + (", ..." if len(guessed) > 3 else "")
         tell(
@@ -269,21 +269,21 @@ def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], stream: B
 
 
 def _slice_records(part: Part, cut: Cut) -> list[SliceRecord]:
-    sources = [part.sources[place] for place in cut.places]
-    sizes = {source.path: bytes_of(source.path) for source in sources}
+    members = [part.members[place] for place in cut.places]
+    sizes = {member.path: bytes_of(member.path) for member in members}
     return [
-        SliceRecord(source.subject, source.name, sizes[source.path], shape, number)
-        for source, shape, number in zip(sources, cut.shapes, cut.numbers, strict=True)
+        SliceRecord(member.subject, member.name, sizes[member.path], shape, number)
+        for member, shape, number in zip(members, cut.shapes, cut.numbers, strict=True)
     ]
 
 
 def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
     """What the manifest says of a volume or a stack of 16-bit images; None for one of 8 bits."""
-    source = part.sources[0]
+    member = part.members[0]
     if not cut.axis_codes and cut.intensity is None:
         return None
     return VolumeRecord(
-        source.name, source.session, source.variant.name, cut.axis_codes, cut.voxel_size, cut.intensity
+        member.name, member.session, member.variant.name, cut.axis_codes, cut.voxel_size, cut.intensity
     )
 
 
@@ -305,7 +305,7 @@ def is_prepared_from(folder: Path, raw: Path, images: Images, size: int) -> bool
         for name, split in dataset.splits.items()
         for record in split.records
     }
-    found = {(s.split, s.subject, s.name, bytes_of(s.path)) for s in find_sources(raw, images).sources}
+    found = {(s.split, s.subject, s.name, bytes_of(s.path)) for s in find_members(raw, images).members}
     return known == found
 
 

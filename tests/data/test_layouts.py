@@ -6,15 +6,15 @@ import pytest
 from conftest import write_raw_folder
 
 from oasisvq.data.layouts import Images, subject_of
-from oasisvq.data.sources import Source, find_sources
+from oasisvq.data.members import Member, find_members
 from oasisvq.errors import DatasetError
 
 SUBJECTS = {"train": [1, 2], "validate": [402], "test": [441]}
 KINDS = (Images.SCANS, Images.SEGMENTATIONS)
 
 
-def find_slices(root: Path, images: Images) -> list[Source]:
-    return find_sources(root, images).sources
+def find_slices(root: Path, images: Images) -> list[Member]:
+    return find_members(root, images).members
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from PIL import Image
 from oasisvq.codec.pixels import content_box, union
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.data.layouts import Images
+from oasisvq.data.members import find_members
 from oasisvq.data.preprocess import fit_plane, is_prepared_from, open_or_prepare, preprocess
-from oasisvq.data.sources import find_sources
 from oasisvq.errors import DatasetError, FileError, ImageError
 
 
@@ -340,7 +340,7 @@ def test_a_changed_raw_folder_is_noticed(raw_folder: Path, tmp_path: Path, chang
     change(raw_folder)
     assert not is_prepared_from(cache, raw_folder, Images.SCANS, 64)
     dataset = open_or_prepare(raw_folder, cache, images=Images.SCANS, size=64)
-    found = [s for s in find_sources(raw_folder, Images.SCANS).sources if s.split == "train"]
+    found = [s for s in find_members(raw_folder, Images.SCANS).members if s.split == "train"]
     assert sources(dataset, "train") == [s.path.relative_to(raw_folder).as_posix() for s in found]
     np.testing.assert_array_equal(
         dataset.array("train")[0], np.asarray(Image.open(first_slice(raw_folder)))

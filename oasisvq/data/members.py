@@ -35,7 +35,7 @@ _FORMATS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".nii.gz", ".nii")  # of copie
 _PARENTS_READ = 3  # names above the raw folder that may tell layout and subject
 
 
-class Source(NamedTuple):
+class Member(NamedTuple):
     """One file to take: a volume, or the image of one slice.
 
     Attributes:
@@ -66,7 +66,7 @@ class Found:
     Attributes:
         layout: the layout it has.
         images: the kind that was asked for.
-        sources: the files to take, by split, subject, session and slice.
+        members: the files to take, by split, subject, session and slice.
         left_out: how many other files of each kind there are.
         splitting: how they are shared out to the splits.
         remarks: what to know about their subjects.
@@ -74,16 +74,16 @@ class Found:
 
     layout: Layout
     images: Images
-    sources: list[Source] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     splitting: str = ""
     remarks: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """One line: layout, files, sessions, subjects, and what is left out."""
-        variants = Counter(source.variant.name for source in self.sources)
-        subjects = {source.subject for source in self.sources}
-        sessions = {(source.subject, source.session) for source in self.sources}
+        variants = Counter(member.variant.name for member in self.members)
+        subjects = {member.subject for member in self.members}
+        sessions = {(member.subject, member.session) for member in self.members}
         names = [each.name for each in self.layout.variants if each.name in variants]
         files = ", ".join(f"{variants[name]:,} {name}" for name in names)
         line = f"{self.layout.name}, {self.images.value}: {files}"
@@ -128,7 +128,7 @@ def list_paths(root: Path) -> list[str]:
     return paths
 
 
-def find_sources(root: Path, images: Images, recipe: Recipe | None = None) -> Found:
+def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Found:
     """The files of one kind to take from a raw folder.
 
     Raises:
@@ -168,16 +168,16 @@ def find_sources(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
             raise DatasetError(f"{recipe.subjects}: names no subject for {each.name}; add a line for it")
     taken = _with_guides(taken, candidates)
     taken = _with_splits(root, taken, candidates, found, recipe)
-    found.sources = sorted(
+    found.members = sorted(
         taken,
         key=lambda s: (SPLITS.index(s.split), s.subject, s.session, s.slice_number or 0, s.name),
     )
     return found
 
 
-def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[Source]:
+def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[Member]:
     """Every file of the layout, of any kind; a volume in several files or formats stands once."""
-    by_key: dict[str, Source] = {}
+    by_key: dict[str, Member] = {}
     ranks: dict[str, int] = {}
     for name in files:
         path = name if found.layout is ANYTHING else above + name
@@ -192,16 +192,16 @@ def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[
         if rank >= ranks.get(_key(name), len(_FORMATS)):
             continue
         ranks[_key(name)] = rank
-        by_key[_key(name)] = _source(root, name, path, variant, match, suffix is not None)
+        by_key[_key(name)] = _member(root, name, path, variant, match, suffix is not None)
     return list(by_key.values())
 
 
-def _source(
+def _member(
     root: Path, name: str, path: str, variant: Variant, match: re.Match[str], is_volume: bool
-) -> Source:
+) -> Member:
     groups = match.groupdict()
     number = int(groups["slice"]) if "slice" in groups else slice_of(_stem(name))[1]
-    return Source(
+    return Member(
         path=root / name,
         name=name,
         subject=subject_of(path) or "",
@@ -224,7 +224,7 @@ def _refuse_misnamed(file: Path, path: str, images: Images) -> None:
         )
 
 
-def _with_own_subjects(candidates: list[Source], found: Found) -> list[Source]:
+def _with_own_subjects(candidates: list[Member], found: Found) -> list[Member]:
     """Give files that name no subject their folder's name as one, or of a single folder their own."""
     nameless = [each for each in candidates if not each.subject]
     folders = {Path(each.name).parent for each in nameless}
@@ -246,7 +246,7 @@ def _with_own_subjects(candidates: list[Source], found: Found) -> list[Source]:
     return named
 
 
-def _choose(root: Path, candidates: list[Source], found: Found, recipe: Recipe) -> list[Source]:
+def _choose(root: Path, candidates: list[Member], found: Found, recipe: Recipe) -> list[Member]:
     """Of the candidates those to take: of the wanted kind, and one a session where one stands for it."""
     layout = found.layout
     if recipe.variant is None:
@@ -270,7 +270,7 @@ def _choose(root: Path, candidates: list[Source], found: Found, recipe: Recipe) 
     if not layout.one_a_session:
         return fitting
     order = {variant.name: place for place, variant in enumerate(layout.variants)}
-    first: dict[tuple[str, str], Source] = {}
+    first: dict[tuple[str, str], Member] = {}
     for each in sorted(fitting, key=lambda s: (order[s.variant.name], _natural(s.name))):
         first.setdefault((each.subject, each.session), each)
     return list(first.values())
@@ -282,7 +282,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _count_left_out(
-    files: list[str], above: str, candidates: list[Source], taken: list[Source], found: Found
+    files: list[str], above: str, candidates: list[Member], taken: list[Member], found: Found
 ) -> None:
     chosen = {each.name for each in taken}
     variants = {each.variant.name for each in taken}
@@ -326,7 +326,7 @@ def _kind(variant: Variant, images: Images) -> str:
     return f"{variant.name} ({variant.images[0].value})"
 
 
-def _nothing(found: Found, candidates: list[Source], recipe: Recipe) -> str:
+def _nothing(found: Found, candidates: list[Member], recipe: Recipe) -> str:
     """Why there is nothing to take, and what there is."""
     kinds = sorted({each.variant.images[0].value for each in candidates})
     here = f"found {', '.join(kinds)}; choose them with --images" if kinds else "found none of its files"
@@ -336,13 +336,13 @@ def _nothing(found: Found, candidates: list[Source], recipe: Recipe) -> str:
     )
 
 
-def _with_guides(taken: list[Source], candidates: list[Source]) -> list[Source]:
+def _with_guides(taken: list[Member], candidates: list[Member]) -> list[Member]:
     """Name for each volume the one of its session and space that shows the brain best.
 
     With the same guide, scans and segmentations of a session are cut at the same places.
     """
     kinds = (Images.SEGMENTATIONS, Images.SKULL_STRIPPED)
-    guides: dict[tuple[str, str, str], Source] = {}
+    guides: dict[tuple[str, str, str], Member] = {}
     for kind in kinds:
         for each in sorted(candidates, key=lambda s: _natural(s.name)):
             if each.variant.space and kind in each.variant.images:
@@ -355,8 +355,8 @@ def _with_guides(taken: list[Source], candidates: list[Source]) -> list[Source]:
 
 
 def _with_splits(
-    root: Path, taken: list[Source], candidates: list[Source], found: Found, recipe: Recipe
-) -> list[Source]:
+    root: Path, taken: list[Member], candidates: list[Member], found: Found, recipe: Recipe
+) -> list[Member]:
     """Keep given splits; else share out the subjects.
 
     Those of scans and of segmentations are shared out together, so that a person's fall in one split.

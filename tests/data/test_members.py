@@ -8,8 +8,8 @@ from conftest import write_raw_folder
 from trees import TREES, draw_head, oasis1_session, write_analyze, write_nifti
 
 from oasisvq.data.layouts import LAYOUTS, Images
+from oasisvq.data.members import Found, find_members, list_paths, shared_out
 from oasisvq.data.recipe import Recipe
-from oasisvq.data.sources import Found, find_sources, list_paths, shared_out
 from oasisvq.errors import DatasetError, FileError
 
 
@@ -22,21 +22,21 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def taken(found: Found) -> dict[str, str]:
     """Sessions and the name of the file that stands for each."""
-    return {f"{s.subject} {s.session}".strip(): s.path.name for s in found.sources}
+    return {f"{s.subject} {s.session}".strip(): s.path.name for s in found.members}
 
 
 def splits_of(found: Found) -> dict[str, set[str]]:
     splits: dict[str, set[str]] = {}
-    for source in found.sources:
+    for source in found.members:
         splits.setdefault(source.subject, set()).add(source.split)
     return splits
 
 
 @pytest.mark.parametrize("key", TREES)
 def test_each_layout_is_recognised_by_itself(trees: dict[str, Path], key: str) -> None:
-    found = find_sources(trees[key], Images.SCANS)
+    found = find_members(trees[key], Images.SCANS)
     assert found.layout.key == key
-    assert find_sources(trees[key], Images.SCANS, Recipe(layout=key)).sources == found.sources
+    assert find_members(trees[key], Images.SCANS, Recipe(layout=key)).sources == found.members
 
 
 @pytest.mark.parametrize("key", TREES)
@@ -44,10 +44,10 @@ def test_each_layout_is_recognised_by_itself(trees: dict[str, Path], key: str) -
 def test_a_person_is_in_one_split_whatever_is_taken(
     trees: dict[str, Path], key: str, images: Images
 ) -> None:
-    scans = splits_of(find_sources(trees[key], Images.SCANS))
+    scans = splits_of(find_members(trees[key], Images.SCANS))
     assert all(len(splits) == 1 for splits in scans.values())
     try:
-        others = splits_of(find_sources(trees[key], images))
+        others = splits_of(find_members(trees[key], images))
     except DatasetError:
         assert images is not Images.SCANS  # the layout has none
         return
@@ -57,7 +57,7 @@ def test_a_person_is_in_one_split_whatever_is_taken(
 def test_oasis1_takes_the_atlas_volume_else_the_subjects_else_the_first_raw_one(
     trees: dict[str, Path],
 ) -> None:
-    found = find_sources(trees["oasis1"], Images.SCANS)
+    found = find_members(trees["oasis1"], Images.SCANS)
     assert taken(found) == {
         "OAS1_0001 MR1": "OAS1_0001_MR1_mpr_n4_anon_111_t88_gfc.hdr",
         "OAS1_0001 MR2": "OAS1_0001_MR2_mpr_n3_anon_111_t88_gfc.hdr",
@@ -88,7 +88,7 @@ def test_oasis1_takes_the_atlas_volume_else_the_subjects_else_the_first_raw_one(
 def test_oasis1_has_stripped_volumes_and_segmentations(
     trees: dict[str, Path], images: Images, ending: str
 ) -> None:
-    names = taken(find_sources(trees["oasis1"], images))
+    names = taken(find_members(trees["oasis1"], images))
     assert sorted(names) == ["OAS1_0001 MR1", "OAS1_0001 MR2", "OAS1_0002 MR1"]
     assert all(name.endswith(ending) for name in names.values())
 
@@ -96,10 +96,10 @@ def test_oasis1_has_stripped_volumes_and_segmentations(
 def test_a_scan_and_its_segmentation_have_one_guide(trees: dict[str, Path]) -> None:
     guides = {
         source.session + source.subject: source.guide
-        for source in find_sources(trees["oasis1"], Images.SCANS).sources
+        for source in find_members(trees["oasis1"], Images.SCANS).members
         if source.variant.name == "t88_gfc"
     }
-    for source in find_sources(trees["oasis1"], Images.SEGMENTATIONS).sources:
+    for source in find_members(trees["oasis1"], Images.SEGMENTATIONS).sources:
         assert source.guide is None
         assert guides[source.session + source.subject] == source.path
 
@@ -107,7 +107,7 @@ def test_a_scan_and_its_segmentation_have_one_guide(trees: dict[str, Path]) -> N
 def test_oasis1_as_one_flat_folder_or_from_within(tmp_path: Path) -> None:
     oasis1_session(tmp_path / "whole", "OAS1_0007_MR1")
     inner = tmp_path / "whole" / "OAS1_0007_MR1" / "RAW"
-    found = find_sources(inner, Images.SCANS)
+    found = find_members(inner, Images.SCANS)
     assert (found.layout.key, taken(found)) == (
         "oasis1",
         {"OAS1_0007 MR1": "OAS1_0007_MR1_mpr-1_anon.hdr"},
@@ -115,7 +115,7 @@ def test_oasis1_as_one_flat_folder_or_from_within(tmp_path: Path) -> None:
 
 
 def test_oasis2_takes_one_repeat_of_each_visit(trees: dict[str, Path]) -> None:
-    found = find_sources(trees["oasis2"], Images.SCANS)
+    found = find_members(trees["oasis2"], Images.SCANS)
     assert taken(found) == {
         "OAS2_0001 MR1": "mpr-1.nifti.hdr",
         "OAS2_0001 MR2": "mpr-1.nifti.hdr",
@@ -124,11 +124,11 @@ def test_oasis2_takes_one_repeat_of_each_visit(trees: dict[str, Path]) -> None:
     }
     assert found.left_out == Counter({"further mpr of a session": 4})
     inner = trees["oasis2"] / "OAS2_RAW_PART2" / "OAS2_0004_MR3" / "RAW"
-    assert taken(find_sources(inner, Images.SCANS)) == {"OAS2_0004 MR3": "mpr-2.nii.gz"}
+    assert taken(find_members(inner, Images.SCANS)) == {"OAS2_0004 MR3": "mpr-2.nii.gz"}
 
 
 def test_oasis3_takes_the_first_t1w_of_a_session(trees: dict[str, Path]) -> None:
-    found = find_sources(trees["oasis3"], Images.SCANS)
+    found = find_members(trees["oasis3"], Images.SCANS)
     assert taken(found) == {
         "OAS30001 d0129": "sub-OAS30001_ses-d0129_run-01_T1w.nii.gz",
         "OAS30001 d0757": "sub-OAS30001_sess-d0757_T1w.nii.gz",
@@ -138,11 +138,11 @@ def test_oasis3_takes_the_first_t1w_of_a_session(trees: dict[str, Path]) -> None
 
 
 def test_a_variant_can_be_asked_for(trees: dict[str, Path]) -> None:
-    found = find_sources(trees["oasis3"], Images.SCANS, Recipe(variant="T2w"))
+    found = find_members(trees["oasis3"], Images.SCANS, Recipe(variant="T2w"))
     assert sorted(taken(found)) == ["OAS30001 d0129", "OAS30001 d0757", "OAS30003 d0001"]
-    raw = find_sources(trees["oasis1"], Images.SCANS, Recipe(variant="mpr"))
+    raw = find_members(trees["oasis1"], Images.SCANS, Recipe(variant="mpr"))
     assert {s.path.name[-14:] for s in raw.sources} == {"mpr-1_anon.hdr"}
-    fine = find_sources(trees["neurite"], Images.SEGMENTATIONS, Recipe(variant="seg35"))
+    fine = find_members(trees["neurite"], Images.SEGMENTATIONS, Recipe(variant="seg35"))
     assert {s.path.name for s in fine.sources} == {"seg35.nii.gz"}
 
 
@@ -155,7 +155,7 @@ def test_a_variant_can_be_asked_for(trees: dict[str, Path]) -> None:
 )
 def test_a_variant_that_is_not_there(trees: dict[str, Path], variant: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
-        find_sources(trees["neurite"], Images.SCANS, Recipe(variant=variant))
+        find_members(trees["neurite"], Images.SCANS, Recipe(variant=variant))
     assert str(trees["neurite"]) in str(caught.value)
 
 
@@ -170,24 +170,24 @@ def test_a_variant_that_is_not_there(trees: dict[str, Path], variant: str, messa
 def test_neurite_takes_what_lies_over_each_other(
     trees: dict[str, Path], images: Images, name: str
 ) -> None:
-    found = find_sources(trees["neurite"], images)
+    found = find_members(trees["neurite"], images)
     assert set(taken(found)) == {"OAS1_0001 MR1", "OAS1_0002 MR1", "OAS1_0002 MR2"}
     assert set(taken(found).values()) == {name}
     assert found.left_out[".nii.gz files"] == 3  # slices through orig
 
 
 def test_the_task_layout_leaves_its_test_images_alone(trees: dict[str, Path]) -> None:
-    found = find_sources(trees["task"], Images.SCANS)
+    found = find_members(trees["task"], Images.SCANS)
     assert sorted(taken(found)) == ["OASIS_0001", "OASIS_0002", "OASIS_0003"]
     assert found.left_out == Counter({"labelsTr (segmentations)": 3, "imagesTs": 1, ".json files": 1})
-    assert len(find_sources(trees["task"], Images.SEGMENTATIONS).sources) == 3
+    assert len(find_members(trees["task"], Images.SEGMENTATIONS).sources) == 3
 
 
 def test_kaggle_takes_every_slice_and_splits_by_person_not_by_diagnosis(trees: dict[str, Path]) -> None:
-    found = find_sources(trees["kaggle"], Images.SCANS)
-    assert len(found.sources) == 24
+    found = find_members(trees["kaggle"], Images.SCANS)
+    assert len(found.members) == 24
     assert set(splits_of(found)) == {"OAS1_0001", "OAS1_0003", "OAS1_0028"}
-    numbers = [s.slice_number for s in found.sources if s.session == "MR1_mpr-2"]
+    numbers = [s.slice_number for s in found.members if s.session == "MR1_mpr-2"]
     assert numbers[:3] == [99, 100, 101]
 
 
@@ -195,8 +195,8 @@ def test_copies_in_another_format_stand_once(tmp_path: Path) -> None:
     oasis1_session(tmp_path, "OAS1_0001_MR1")
     original = next(tmp_path.rglob("*t88_gfc.hdr"))
     write_nifti(original.with_suffix(".nii.gz"), draw_head())
-    found = find_sources(tmp_path, Images.SCANS)
-    assert [s.path for s in found.sources] == [original]
+    found = find_members(tmp_path, Images.SCANS)
+    assert [s.path for s in found.members] == [original]
     assert found.left_out["copies in another format"] == 1
 
 
@@ -204,31 +204,31 @@ def test_copies_in_another_format_stand_once(tmp_path: Path) -> None:
 def test_half_a_pair_still_stands_for_its_session(tmp_path: Path, gone: str) -> None:
     oasis1_session(tmp_path, "OAS1_0001_MR1")
     next(tmp_path.rglob(f"*t88_gfc{gone}")).unlink()
-    (name,) = taken(find_sources(tmp_path, Images.SCANS)).values()
+    (name,) = taken(find_members(tmp_path, Images.SCANS)).values()
     assert name.endswith("t88_gfc" + {".hdr": ".img", ".img": ".hdr"}[gone])
 
 
 def test_another_layout_in_the_same_folder_is_said(trees: dict[str, Path], tmp_path: Path) -> None:
     for key in ("oasis1", "oasis3"):
         (tmp_path / key).symlink_to(trees[key])
-    found = find_sources(tmp_path, Images.SCANS)
+    found = find_members(tmp_path, Images.SCANS)
     assert (found.layout.key, found.left_out["of OASIS-3"]) == ("oasis1", 8)
-    assert len(find_sources(tmp_path, Images.SCANS, Recipe(layout="oasis3")).sources) == 3
+    assert len(find_members(tmp_path, Images.SCANS, Recipe(layout="oasis3")).sources) == 3
 
 
 def test_a_layout_that_is_not_there(trees: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no scans in it .OASIS-3.*expected files such as OAS30001"):
-        find_sources(trees["oasis1"], Images.SCANS, Recipe(layout="oasis3"))
+        find_members(trees["oasis1"], Images.SCANS, Recipe(layout="oasis3"))
     with pytest.raises(DatasetError, match="no layout 'oasis9'; expected one of png-slices, oasis1"):
         Recipe(layout="oasis9")
     (tmp_path / "readme.txt").touch()
     with pytest.raises(DatasetError, match="no known OASIS layout"):
-        find_sources(tmp_path, Images.SCANS)
+        find_members(tmp_path, Images.SCANS)
 
 
 def test_images_that_a_layout_has_not_are_pointed_at(trees: dict[str, Path]) -> None:
     with pytest.raises(DatasetError, match=r"no segmentations in it .*found scans; choose"):
-        find_sources(trees["oasis2"], Images.SEGMENTATIONS)
+        find_members(trees["oasis2"], Images.SEGMENTATIONS)
 
 
 # anything else
@@ -242,14 +242,14 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def subjects(root: Path, recipe: Recipe | None = None) -> dict[str, str]:
-    return {s.name: s.subject for s in find_sources(root, Images.SCANS, recipe).sources}
+    return {s.name: s.subject for s in find_members(root, Images.SCANS, recipe).sources}
 
 
 def test_files_that_name_their_subject(tmp_path: Path) -> None:
     root = touch(
         tmp_path / "mixed", "OAS1_0001_MR1.nii.gz", "OAS1_0001_MR2.nii", "sub-07/anat/sub-07_T1w.nii.gz"
     )
-    found = find_sources(root, Images.SCANS)
+    found = find_members(root, Images.SCANS)
     assert not found.remarks
     assert splits_of(found).keys() == {"OAS1_0001", "sub-07"}
 
@@ -262,7 +262,7 @@ def test_files_in_folders_have_their_folder_as_subject(tmp_path: Path) -> None:
         "ben/1.png": "ben",
         "ben/deeper/9.png": "ben/deeper",
     }
-    (remark,) = find_sources(root, Images.SCANS).remarks
+    (remark,) = find_members(root, Images.SCANS).remarks
     assert remark.startswith("4 files in 3 folders name no subject: each folder is taken for one")
     assert "--subjects" in remark
 
@@ -274,24 +274,24 @@ def test_files_of_one_folder_are_each_their_own_subject_and_it_is_said(tmp_path:
         "b.png": "b",
         **dict.fromkeys(("c_slice_01.png", "c_slice_2.png", "c_slice_10.png"), "c"),
     }
-    found = find_sources(root, Images.SCANS)
-    assert [s.slice_number for s in found.sources if s.subject == "c"] == [1, 2, 10]
+    found = find_members(root, Images.SCANS)
+    assert [s.slice_number for s in found.members if s.subject == "c"] == [1, 2, 10]
     (remark,) = found.remarks
     assert remark.startswith("5 files of no named subject: each file is its own subject")
 
 
 def test_volumes_are_taken_before_pictures_of_them(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.nii.gz", "a.png", "b.img", "b.hdr", "b_seg.nii.gz", "b_mask.png")
-    found = find_sources(root, Images.SCANS)
-    assert sorted(s.name for s in found.sources) == ["a.nii.gz", "b.hdr"]
-    labels = find_sources(root, Images.SEGMENTATIONS)
+    found = find_members(root, Images.SCANS)
+    assert sorted(s.name for s in found.members) == ["a.nii.gz", "b.hdr"]
+    labels = find_members(root, Images.SEGMENTATIONS)
     assert [s.name for s in labels.sources] == ["b_seg.nii.gz"]
 
 
 def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/a.png", "train/b.png", "val/c.png", "Test/d.png")
-    found = find_sources(root, Images.SCANS)
-    assert [(s.name, s.split) for s in found.sources] == [
+    found = find_members(root, Images.SCANS)
+    assert [(s.name, s.split) for s in found.members] == [
         ("train/a.png", "train"),
         ("train/b.png", "train"),
         ("val/c.png", "validation"),
@@ -299,13 +299,13 @@ def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
     ]
     assert "splits as given" in str(found)
     with pytest.raises(DatasetError, match="splits are given, and kept; leave out --split"):
-        find_sources(root, Images.SCANS, Recipe(split=(1, 1, 1)))
+        find_members(root, Images.SCANS, Recipe(split=(1, 1, 1)))
 
 
 def test_given_splits_of_the_png_slices_are_not_shared_out_anew(tmp_path: Path) -> None:
     root = write_raw_folder(tmp_path / "data", {"train": [1], "test": [2]}, slices=1)
     with pytest.raises(DatasetError, match="leave out --split"):
-        find_sources(root, Images.SCANS, Recipe(split=(80, 10, 10)))
+        find_members(root, Images.SCANS, Recipe(split=(80, 10, 10)))
 
 
 def test_hidden_files_and_loops_of_links(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_hidden_files_and_loops_of_links(tmp_path: Path) -> None:
 
 def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "OAS1_0001_scan.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
-    assert len(find_sources(tmp_path, Images.SCANS).sources) == 1
+    assert len(find_members(tmp_path, Images.SCANS).sources) == 1
 
 
 # tables of subjects
@@ -334,8 +334,8 @@ TABLES = {
 def test_a_table_names_the_subjects(tmp_path: Path, text: str) -> None:
     root = touch(tmp_path / "raw", "1000_SS.nii.gz", "1018_SS.nii.gz", "1038_SS.nii.gz")
     (tmp_path / "subjects.csv").write_text(text, encoding="utf-8")
-    found = find_sources(root, Images.SCANS, Recipe(subjects=str(tmp_path / "subjects.csv")))
-    assert {s.name[:4]: s.subject for s in found.sources} == {
+    found = find_members(root, Images.SCANS, Recipe(subjects=str(tmp_path / "subjects.csv")))
+    assert {s.name[:4]: s.subject for s in found.members} == {
         "1000": "OAS1_0061",
         "1018": "OAS1_0379",
         "1038": "OAS1_0379",
@@ -359,14 +359,14 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, message: str) ->
     root, table = touch(tmp_path / "raw", "1018_SS.nii.gz"), tmp_path / "subjects.csv"
     table.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(DatasetError, match=message) as caught:
-        find_sources(root, Images.SCANS, Recipe(subjects=str(table)))
+        find_members(root, Images.SCANS, Recipe(subjects=str(table)))
     assert "subjects.csv" in str(caught.value)
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     root = touch(tmp_path, "1018_SS.nii.gz")
     with pytest.raises(FileError, match="no such file"):
-        find_sources(root, Images.SCANS, Recipe(subjects=str(tmp_path / "gone.csv")))
+        find_members(root, Images.SCANS, Recipe(subjects=str(tmp_path / "gone.csv")))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -375,8 +375,8 @@ def test_two_volumes_of_one_person_never_part(tmp_path: Path, seed: int) -> None
     table = tmp_path / "subjects.csv"
     table.write_text(TABLES["comma"] + "1107,OAS1_0040\n")
     root = touch(tmp_path / "raw", *(f"{name}_SS.nii.gz" for name in (1000, 1018, 1038, 1107)))
-    found = find_sources(root, Images.SCANS, Recipe(subjects=str(table), split=(1, 1, 1), seed=seed))
-    split = {s.name[:4]: s.split for s in found.sources}
+    found = find_members(root, Images.SCANS, Recipe(subjects=str(table), split=(1, 1, 1), seed=seed))
+    split = {s.name[:4]: s.split for s in found.members}
     assert len(split) == 4
     assert split["1018"] == split["1038"]
     assert len({split["1000"], split["1018"], split["1107"]}) == 3
@@ -425,6 +425,6 @@ def test_examples_of_the_table_are_of_their_layouts() -> None:
 def test_analyze_pairs_of_no_layout(tmp_path: Path) -> None:
     write_analyze(tmp_path / "a.hdr", draw_head(), "LAS")
     (tmp_path / "a.gif").touch()
-    found = find_sources(tmp_path, Images.SCANS)
-    assert [s.name for s in found.sources] == ["a.hdr"]
+    found = find_members(tmp_path, Images.SCANS)
+    assert [s.name for s in found.members] == ["a.hdr"]
     assert found.left_out == Counter({".gif files": 1})
