@@ -303,7 +303,7 @@ def test_all_sessions_of_a_person_are_in_one_split_whatever_the_order_of_files(
     found = []
     for _ in range(2):
         with patch.object(members, "list_paths", return_value=list(paths)):
-            found.append(find_members(Path(__file__).parent, Images.SCANS, recipe).sources)
+            found.append(find_members(Path(__file__).parent, Images.SCANS, recipe).members)
         shuffler.shuffle(paths)
     assert found[0] == found[1]
     assert len(found[0]) == len(paths)

@@ -36,7 +36,7 @@ def splits_of(found: Found) -> dict[str, set[str]]:
 def test_each_layout_is_recognised_by_itself(trees: dict[str, Path], key: str) -> None:
     found = find_members(trees[key], Images.SCANS)
     assert found.layout.key == key
-    assert find_members(trees[key], Images.SCANS, Recipe(layout=key)).sources == found.members
+    assert find_members(trees[key], Images.SCANS, Recipe(layout=key)).members == found.members
 
 
 @pytest.mark.parametrize("key", TREES)
@@ -99,7 +99,7 @@ def test_a_scan_and_its_segmentation_have_one_guide(trees: dict[str, Path]) -> N
         for source in find_members(trees["oasis1"], Images.SCANS).members
         if source.variant.name == "t88_gfc"
     }
-    for source in find_members(trees["oasis1"], Images.SEGMENTATIONS).sources:
+    for source in find_members(trees["oasis1"], Images.SEGMENTATIONS).members:
         assert source.guide is None
         assert guides[source.session + source.subject] == source.path
 
@@ -141,9 +141,9 @@ def test_a_variant_can_be_asked_for(trees: dict[str, Path]) -> None:
     found = find_members(trees["oasis3"], Images.SCANS, Recipe(variant="T2w"))
     assert sorted(taken(found)) == ["OAS30001 d0129", "OAS30001 d0757", "OAS30003 d0001"]
     raw = find_members(trees["oasis1"], Images.SCANS, Recipe(variant="mpr"))
-    assert {s.path.name[-14:] for s in raw.sources} == {"mpr-1_anon.hdr"}
+    assert {s.path.name[-14:] for s in raw.members} == {"mpr-1_anon.hdr"}
     fine = find_members(trees["neurite"], Images.SEGMENTATIONS, Recipe(variant="seg35"))
-    assert {s.path.name for s in fine.sources} == {"seg35.nii.gz"}
+    assert {s.path.name for s in fine.members} == {"seg35.nii.gz"}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_task_layout_leaves_its_test_images_alone(trees: dict[str, Path]) ->
     found = find_members(trees["task"], Images.SCANS)
     assert sorted(taken(found)) == ["OASIS_0001", "OASIS_0002", "OASIS_0003"]
     assert found.left_out == Counter({"labelsTr (segmentations)": 3, "imagesTs": 1, ".json files": 1})
-    assert len(find_members(trees["task"], Images.SEGMENTATIONS).sources) == 3
+    assert len(find_members(trees["task"], Images.SEGMENTATIONS).members) == 3
 
 
 def test_kaggle_takes_every_slice_and_splits_by_person_not_by_diagnosis(trees: dict[str, Path]) -> None:
@@ -213,7 +213,7 @@ def test_another_layout_in_the_same_folder_is_said(trees: dict[str, Path], tmp_p
         (tmp_path / key).symlink_to(trees[key])
     found = find_members(tmp_path, Images.SCANS)
     assert (found.layout.key, found.left_out["of OASIS-3"]) == ("oasis1", 8)
-    assert len(find_members(tmp_path, Images.SCANS, Recipe(layout="oasis3")).sources) == 3
+    assert len(find_members(tmp_path, Images.SCANS, Recipe(layout="oasis3")).members) == 3
 
 
 def test_a_layout_that_is_not_there(trees: dict[str, Path], tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def subjects(root: Path, recipe: Recipe | None = None) -> dict[str, str]:
-    return {s.name: s.subject for s in find_members(root, Images.SCANS, recipe).sources}
+    return {s.name: s.subject for s in find_members(root, Images.SCANS, recipe).members}
 
 
 def test_files_that_name_their_subject(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_volumes_are_taken_before_pictures_of_them(tmp_path: Path) -> None:
     found = find_members(root, Images.SCANS)
     assert sorted(s.name for s in found.members) == ["a.nii.gz", "b.hdr"]
     labels = find_members(root, Images.SEGMENTATIONS)
-    assert [s.name for s in labels.sources] == ["b_seg.nii.gz"]
+    assert [s.name for s in labels.members] == ["b_seg.nii.gz"]
 
 
 def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_hidden_files_and_loops_of_links(tmp_path: Path) -> None:
 
 def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "OAS1_0001_scan.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
-    assert len(find_members(tmp_path, Images.SCANS).sources) == 1
+    assert len(find_members(tmp_path, Images.SCANS).members) == 1
 
 
 # tables of subjects
