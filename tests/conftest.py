@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.cli import main
+from oasisvq.cli.app import main
 from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.weights import Model, save_model

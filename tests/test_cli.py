@@ -15,7 +15,7 @@ from conftest import Result, draw_phantom, tiny_model, write_raw_folder
 from PIL import Image
 
 import oasisvq
-from oasisvq.cli import app
+from oasisvq.cli.app import app
 from oasisvq.codec.weights import load_model, save_model
 
 Run = Callable[..., Result]
@@ -673,6 +673,6 @@ def test_what_needs_no_torch_does_not_import_it(
             check=True,
         )
         imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
-        assert "oasisvq.cli" in imported
+        assert "oasisvq.cli.app" in imported
         assert not imported & {"torch", "skimage", "safetensors", "constriction"}
         assert process.stdout

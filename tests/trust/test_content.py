@@ -32,7 +32,7 @@ from PIL import Image, PngImagePlugin
 from rich.console import Console
 
 import oasisvq
-from oasisvq.cli import progress_bar
+from oasisvq.cli.printing import progress_bar
 from oasisvq.codec import container
 from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.pixels import NOTHING
@@ -402,7 +402,7 @@ def test_names_where_the_locale_is_plain_ascii(tmp_path: Path) -> None:
 
 
 def test_help_answers_before_numpy_is_imported() -> None:
-    code = "import oasisvq.cli, sys; sys.exit('numpy' in sys.modules)"
+    code = "import oasisvq.cli.app, sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
