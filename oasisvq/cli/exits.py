@@ -1,4 +1,4 @@
-"""How a command ends that does not end well: exit codes and what is said with them."""
+"""How a command ends: what is said of failures, and the exit codes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn

@@ -12,14 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    Refused,
-    Run,
-    draw_phantom,
-    files_below,
-    fingerprint,
-    plane,
-)
+from conftest import Refused, Run, draw_phantom, files_below, fingerprint, plane
 from PIL import Image
 
 import oasisvq

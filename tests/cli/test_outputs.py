@@ -10,12 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    Refused,
-    Run,
-    draw_phantom,
-    snapshot,
-)
+from conftest import Refused, Run, draw_phantom, snapshot
 from PIL import Image
 
 
