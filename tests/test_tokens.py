@@ -14,7 +14,7 @@ import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Content
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import WHOLE, Shard, shard_of_environment
+from oasisvq.folders import WHOLE, Shard, shard_of_environment
 from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
 
 Run = Callable[..., Result]
