@@ -19,8 +19,8 @@ from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
 from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
 
-def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
-    """The file that a `.codes` file is decoded to: the one named, or `decoded_name`.
+def decode_target(codes: Path, output: Path | None, folder: Path | None, force: bool) -> Path:
+    """The file that a `.codes` file is decoded to: the one named, x.png in a folder, or `decoded_name`.
 
     Raises:
         OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
@@ -28,6 +28,9 @@ def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
     if output is not None:
         _require_outputs(output, force)
     header = read_codes_file(codes).header
+    if folder is not None:
+        make_folder(folder)
+        output = folder / f"{codes.stem}{_ending(header)}"
     written = output or decoded_name(codes, header)
     _require_outputs(written, force)
     if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
@@ -117,7 +120,6 @@ def decode_many(
     """
     outcome = Outcome()
     refuse_like_names(inputs)
-
     arrays = {path: read_tokens(path) for path in inputs if path.suffix in TOKEN_SUFFIXES}
 
     def tasks(outcome: Outcome) -> Iterator[_Restoring]:

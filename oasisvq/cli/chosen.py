@@ -1,5 +1,6 @@
-"""What an option names: the model to use, and the shard of a folder."""
+"""What an option names: the model to use, the place of outputs, and the shard of a folder."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from oasisvq.cli.printing import note
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.modelfile import ModelFile
-    from oasisvq.files import Shard
+    from oasisvq.folders import Shard
 
 
 def load_codec(model: Path | None, device: Device) -> "Codec":
@@ -35,9 +36,22 @@ def load_model(model: Path | None) -> "ModelFile":
     return file
 
 
+def names_folder(output: str) -> bool:
+    """Whether an output names a folder: it ends with a slash, or is one."""
+    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+
+
+def chosen_file(folder: str, beside: Path) -> Path:
+    """The output of one input in a folder, which is made if it is missing."""
+    from oasisvq.files import make_folder
+
+    make_folder(Path(folder))
+    return Path(folder) / beside.name
+
+
 def chosen_shard(text: str | None) -> "Shard":
     """The shard that --shard names, or the one that torchrun or SLURM gave this process."""
-    from oasisvq.files import parse_shard, shard_of_environment
+    from oasisvq.folders import parse_shard, shard_of_environment
 
     if text is None:
         part, launcher = shard_of_environment()

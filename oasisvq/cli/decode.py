@@ -5,31 +5,36 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_shard, load_codec
+from oasisvq.cli.chosen import chosen_shard, load_codec, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     Device,
     DeviceOption,
     ForceOption,
+    JsonOption,
     MaxPixelsOption,
     ModelOption,
     ShardOption,
 )
-from oasisvq.cli.printing import print_line, progress_bar
+from oasisvq.cli.printing import print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 
 def decode(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A .codes file, a folder of them, or an array file that `export` wrote."),
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help=".codes files, folders of them, or array files that `export` wrote.",
+        ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--output",
-            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; for many, folder. "
+            metavar="PATH",
+            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; or folder, as of `encode`. "
             "[default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
         ),
     ] = None,
@@ -38,26 +43,35 @@ def decode(
     shard: ShardOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
 
     It needs the model that made the file, and refuses any other.
     """
-    from oasisvq import bulk
+    from oasisvq.bulk import Outcome
+    from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target
+    from oasisvq.files import require_file
     from oasisvq.tokens import TOKEN_SUFFIXES
 
-    is_folder = bulk.require_source(source)
-    if is_folder or source.suffix in TOKEN_SUFFIXES:
-        folder = output or usage_error("name the folder to write with -o")
-        part = chosen_shard(shard)
+    holds_many = [path.is_dir() or path.suffix in TOKEN_SUFFIXES for path in inputs]
+    if len(inputs) > 1 or any(holds_many):
+        if output is None and any(holds_many):
+            usage_error("name the folder to write with -o")
+        folder, part = Path(output) if output else None, chosen_shard(shard)
         codec = load_codec(model, device)
-        decode_many = bulk.decode_folder if is_folder else bulk.decode_tokens
         with progress_bar("decoding") as advance:
-            outcome = decode_many(codec, source, folder, force, part, advance, max_pixels)
-        finish(outcome, "decoded", folder)
+            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels)
+        finish(outcome, "decoded", folder, as_json)
         return
-    written = bulk.decode_target(source, output, force)
+    require_file(inputs[0])
+    folder = Path(output) if output and names_folder(output) else None
+    written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
     codec = load_codec(model, device)
     with progress_bar("decoding") as advance:
-        bulk.decode_file(codec, source, written, force, advance, max_pixels)
-    print_line(f"{written}: restored, {bulk.bytes_of(written):,} bytes")
+        decode_file(codec, inputs[0], written, force, advance, max_pixels)
+    if as_json:
+        done = Outcome(done=1, bytes_in=bytes_of(inputs[0]), bytes_out=bytes_of(written))
+        print_json(done.as_dict())
+        return
+    print_line(f"{written}: restored, {bytes_of(written):,} bytes")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_shard, load_codec
+from oasisvq.cli.chosen import chosen_file, chosen_shard, load_codec, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
@@ -13,29 +13,38 @@ from oasisvq.cli.options import (
     Device,
     DeviceOption,
     ForceOption,
+    JsonOption,
     MaxPixelsOption,
     ModelOption,
     QualityOption,
     ShardOption,
 )
-from oasisvq.cli.printing import counted, dice_line, print_line, progress_bar
+from oasisvq.cli.printing import counted, dice_line, print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from oasisvq.codec.container import CodesFile
+    from oasisvq.scans.source import Source
 
 
 def encode(
-    source: Annotated[
-        Path,
+    inputs: Annotated[
+        list[Path],
         typer.Argument(
-            help="A grey image (PNG, JPEG, TIFF, WebP), a volume (NIfTI, Analyze), a DICOM file, or a "
-            "folder of them."
+            metavar="INPUT...",
+            help="Grey images (PNG, JPEG, TIFF, WebP), volumes (NIfTI, Analyze), DICOM files, or "
+            "folders of them.",
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="File or, for a folder, folder. [default: scan.codes]"),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="File; or folder, if it is one or ends with a slash, or for a folder or several "
+            "inputs. [default: scan.codes]",
+        ),
     ] = None,
     quality: QualityOption = None,
     axis: Annotated[
@@ -70,17 +79,19 @@ def encode(
     shard: ShardOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Compress an image or a volume to a .codes file, or a folder of them to a folder of .codes files.
+    """Compress images and volumes to .codes files; of folders, the tree is kept.
 
     Any size works. A volume comes back with its geometry, an image or volume in its own type and
-    range. A folder that holds one DICOM series is one volume: name a .codes file with -o. Of other
-    folders the tree is kept; outputs that are there, newer than their originals and as this run would
-    make them are skipped, and a bad file does not stop the others.
+    range. A folder that holds one DICOM series is one volume: name a .codes file with -o. In a run
+    over a folder or several inputs, outputs that are there, newer than their originals and as this run
+    would make them are skipped, and a bad file does not stop the others.
     """
-    from oasisvq import bulk
+    from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Content, Wish
     from oasisvq.codec.container import SUFFIX, Coder
+    from oasisvq.encoding import encode_file, encode_many, encoded_name, source_to_encode
     from oasisvq.files import require_output
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
@@ -88,24 +99,33 @@ def encode(
     if lossy and kind is ContentName.SCAN:
         usage_error("--lossy is for labels; leave out --kind scan")
     wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
-    if bulk.require_source(source) and not (output and output.suffix == SUFFIX):
-        folder = output or usage_error(
-            "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
-        )
-        part = chosen_shard(shard)
+    one = inputs[0] if len(inputs) == 1 else None
+    names_file = bool(output) and not names_folder(output or "") and Path(output or "").suffix == SUFFIX
+    if one is None or (one.is_dir() and not names_file):
+        if names_file and one is None:
+            usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
+        if output is None and any(path.is_dir() for path in inputs):
+            usage_error(
+                "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
+            )
+        folder, part = Path(output) if output else None, chosen_shard(shard)
         codec = load_codec(model, device)
         with progress_bar("encoding") as advance:
-            outcome = bulk.encode_folder(codec, source, folder, wish, force, part, advance, max_pixels)
-        finish(outcome, "encoded", folder)
+            outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels)
+        finish(outcome, "encoded", folder, as_json)
         return
-    bulk.refuse_codes(source)
-    codes = output or bulk.encoded_name(source)
+    source = source_to_encode(one)
+    codes = encoded_name(source)
+    if output:
+        codes = chosen_file(output, codes) if names_folder(output) else Path(output)
     require_output(codes, force)
-    before = bulk.bytes_of(source)
     codec = load_codec(model, device)
     with progress_bar("encoding") as advance:
-        file = bulk.encode_file(codec, source, codes, wish, force, advance, max_pixels)
-    print_line(encoded_line(source, before, codes, file))
+        file = encode_file(codec, source, codes, wish, force, advance, max_pixels)
+    if as_json:
+        print_json(Outcome(done=1, bytes_in=source.size, bytes_out=file.file_bytes).as_dict())
+        return
+    print_line(encoded_line(source, codes, file))
     if lossy and file.header.labels:
         from oasisvq.evaluation.scan_score import dice_of
         from oasisvq.scans.scan import read_scan
@@ -114,7 +134,7 @@ def encode(
         print_line(dice_line(dice_of(read_scan(source, axis, max_pixels), restored, file.header)))
 
 
-def encoded_line(source: Path, bytes_before: int, codes: Path, file: "CodesFile") -> str:
+def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     """What became of one scan: its file, how large it is, and what it holds."""
     from oasisvq.codec.container import Coder
 
@@ -123,6 +143,6 @@ def encoded_line(source: Path, bytes_before: int, codes: Path, file: "CodesFile"
     labels = f", {counted(len(header.labels), 'label')}" if header.labels else ""
     how = ", kept exactly" if header.coder is Coder.LABELS else ""
     return (
-        f"{codes}: {file.file_bytes:,} bytes ({bytes_before / file.file_bytes:.1f} times smaller than "
-        f"{source.resolve().name}){held}{labels}{how}"
+        f"{codes}: {file.file_bytes:,} bytes ({source.size / file.file_bytes:.1f} times smaller than "
+        f"{source.path.resolve().name}){held}{labels}{how}"
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from oasisvq.cli.printing import note, print_line
+from oasisvq.cli.printing import note, print_json, print_line
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
@@ -19,15 +19,27 @@ def usage_error(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def finish(outcome: "Outcome", verb: str, output: Path) -> None:
-    """Print what a run over a folder did; exit with 1 if anything failed."""
+def finish(outcome: "Outcome", verb: str, output: Path | None, as_json: bool) -> None:
+    """Print what a run over many files did; exit with 1 if anything failed."""
+    if as_json:
+        print_json(outcome.as_dict())
+    else:
+        print_outcome(outcome, verb, output)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
+    """Print how many files were done and what was passed over; on stderr, what failed."""
     ratio = f", {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes" if outcome.done else ""
     skipped = f", {outcome.skipped:,} already there" if outcome.skipped else ""
-    print_line(f"{output}: {outcome.done:,} {verb}{ratio}{skipped}")
+    where = f"{output}: " if output else ""
+    print_line(f"{where}{outcome.done:,} {verb}{ratio}{skipped}")
+    if passed_over := str(outcome.passed_over):
+        print_line(passed_over)
     if outcome.failures:
         note(f"{len(outcome.failures):,} failed:")
         for failure in outcome.failures:
             note(f"  {failure}")
         if outcome.ended_early:
             note("nothing more can be written there; once it can, the same command goes on from here")
-        raise typer.Exit(1)

@@ -23,11 +23,15 @@ def export(
     one grid, and 65535 marks where one has no index. `decode` takes it back to images.
     """
     from oasisvq.files import require_output
+    from oasisvq.folders import PassedOver
     from oasisvq.tokens import gather, write_tokens
 
     require_output(output, force)
-    tokens = gather(source, model)
+    passed_over = PassedOver()
+    tokens = gather(source, model, passed_over)
     write_tokens(tokens, output)
     shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
     subjects = len(set(tokens.subjects) - {""})
     print_line(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
+    if told := str(passed_over):
+        print_line(told)

@@ -25,13 +25,14 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
     from oasisvq.data.dataset import Dataset
+    from oasisvq.scans.source import Source
 
 
 def score(
     data: Annotated[
         Path,
         typer.Argument(
-            help="A prepared dataset, a raw OASIS folder, or a single image, volume or DICOM file."
+            help="A prepared dataset, a raw OASIS folder, or one image, volume, DICOM file or series."
         ),
     ] = Path("data"),
     split: Annotated[str, typer.Option("--split", help=" | ".join(SPLITS))] = "validation",
@@ -110,13 +111,14 @@ def score(
     from oasisvq.data.preprocess import opened_for_now
     from oasisvq.models import RUN_FOLDER
 
-    if (report or figures) and data.is_file():
+    source = scan_to_score(data)
+    if source and (report or figures):
         usage_error("--report and --figures are of a split; name a dataset")
     refuse_to_replace(report, figures, force)
     codec = load_codec(model, device)
     qualities = quality or []
-    if data.is_file():
-        score_scan(codec, data, qualities, as_json, max_pixels)
+    if source:
+        score_scan(codec, source, qualities, as_json, max_pixels)
         return
     trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
     wanted = images or (Images(trained_on) if trained_on in set(Images) else Images.SCANS)
@@ -152,14 +154,27 @@ def score(
             score_split(codec, dataset, split, qualities, as_json, every)
 
 
-def score_scan(codec: "Codec", path: Path, qualities: list[int], as_json: bool, max_pixels: int) -> None:
+def scan_to_score(data: Path) -> "Source | None":
+    """The scan that a path is: a file, or a folder that holds a DICOM series; None of a dataset."""
+    from oasisvq.data.dataset import is_prepared
+    from oasisvq.scans.dicom import holds_dicom
+    from oasisvq.scans.source import source_at
+
+    if data.is_file() or (not is_prepared(data) and holds_dicom(data)):
+        return source_at(data)
+    return None
+
+
+def score_scan(
+    codec: "Codec", source: "Source", qualities: list[int], as_json: bool, max_pixels: int
+) -> None:
     """Score a codec on one image or volume and print the table or JSON."""
     from oasisvq.codec.codec import Wish
     from oasisvq.evaluation.scan_score import score_scan as measure
 
     wishes = [Wish(levels) for levels in qualities or [codec.config.default_levels]]
     with progress_bar("scoring") as advance:
-        scores = measure(codec, path, wishes, advance, max_pixels)
+        scores = measure(codec, source, wishes, advance, max_pixels)
     if as_json:
         print_json([each.as_dict() for each in scores])
     else:

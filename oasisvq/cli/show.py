@@ -53,6 +53,7 @@ def show(
     from oasisvq.codec.container import read_codes_file
     from oasisvq.evaluation import figures, panels
     from oasisvq.files import require_output
+    from oasisvq.scans.source import source_at
 
     if slice_number is not None and slice_count is not None:
         usage_error("--slice and --slices exclude each other")
@@ -62,8 +63,8 @@ def show(
     require_output(picture, force)
     read_codes_file(source)  # what is wrong with it is said before anything is looked for
     codec = load_codec(model, device)
-    found = original or panels.find_original(source)
-    note(f"original: {found}" if found else "no original beside it; name it with --original")
+    found = source_at(original) if original else panels.find_original(source)
+    note(f"original: {found.path}" if found else "no original beside it; name it with --original")
     try:
         view = panels.open_view(codec, source, found, max_pixels)
     except ImageError as error:

@@ -14,6 +14,7 @@ from oasisvq.cli.printing import print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
+    from oasisvq.folders import PassedOver
     from oasisvq.verify import Verdict
 
 
@@ -45,16 +46,18 @@ def verify(
     checksum and its model compared with the one that would decode it; no networks are needed.
     """
     from oasisvq import verify as verification
+    from oasisvq.folders import PassedOver
 
     verifier = verification.Verifier(partial(load_model, model), deep, max_pixels)
     with progress_bar("verifying") as advance:
-        verdicts = verification.verify(paths, verifier, chosen_shard(shard), advance)
-        all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts)
+        passed_over, part = PassedOver(), chosen_shard(shard)
+        verdicts = verification.verify(paths, verifier, part, advance, passed_over)
+        all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts, passed_over)
     if not all_whole:
         raise typer.Exit(1)
 
 
-def print_verdicts(verdicts: Iterable["Verdict"]) -> bool:
+def print_verdicts(verdicts: Iterable["Verdict"], passed_over: "PassedOver") -> bool:
     """Print a line for each that is not whole, as it comes, and their numbers; whether all are whole."""
     from oasisvq.verify import State
 
@@ -66,10 +69,12 @@ def print_verdicts(verdicts: Iterable["Verdict"]) -> bool:
     checked, whole = sum(totals.values()), totals.pop(State.WHOLE)
     others = "".join(f", {count:,} {state.value}" for state, count in totals.items() if count)
     print_line(f"{checked:,} checked: {whole:,} whole{others}")
+    if told := str(passed_over):
+        print_line(told)
     return not others
 
 
-def print_verdicts_as_json(verdicts: Iterable["Verdict"]) -> bool:
+def print_verdicts_as_json(verdicts: Iterable["Verdict"], passed_over: "PassedOver") -> bool:
     """Print one JSON object with all verdicts, each as it comes; whether all are whole."""
     from oasisvq.verify import State
 
@@ -81,5 +86,6 @@ def print_verdicts_as_json(verdicts: Iterable["Verdict"]) -> bool:
         before = ",\n  "
     checked = sum(totals.values())
     print("\n]" if checked else '{"files": []', end="")
-    print(f', "totals": {json.dumps({"checked": checked, **totals})}}}')
+    print(f', "totals": {json.dumps({"checked": checked, **totals})}', end="")
+    print(f', "passed_over": {json.dumps(passed_over.as_dict())}}}')
     return checked == totals["whole"]
