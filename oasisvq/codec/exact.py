@@ -83,7 +83,8 @@ def refuse_other_arrays(
         found = arrays[name]
         if found.shape != shape or found.dtype != dtype:
             raise ModelError(
-                f"{what}: array {name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} {shape}"
+                f"{what}: array {name} is {found.dtype} {found.shape}, expected "
+                f"{np.dtype(dtype)} {shape}"
             )
 
 
@@ -139,7 +140,7 @@ class Layer:
     @property
     def outputs(self) -> int:
         """Numbers of a row that come out."""
-        return self.weight.shape[2]
+        return int(self.weight.shape[2])
 
     def dense(self, inputs: Numbers, put: Put) -> None:
         """Rows (n, inputs) -> rows (n, outputs), given to `put` in parts that a cache holds."""
@@ -271,7 +272,7 @@ class Table:
 
     @classmethod
     def silu(cls, spec: NDArray[np.integer], name: str) -> "Table":
-        """x · sigmoid(x) in the units of (low, high, units, gain), which a model file has as int32.
+        """The function x · sigmoid(x) in the units of (low, high, units, gain), which a model file has as int32.
 
         From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
 
@@ -296,7 +297,7 @@ class Table:
 
 
 def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds correctly, unlike `exp`."""
+    """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds correctly, unlike `exp`."""
     size = np.minimum(np.abs(numbers), 700.0)
     part, power = -size / 2.0**_SIGMOID_HALVINGS, np.ones_like(size)
     for term in range(_TAYLOR_TERMS, 0, -1):  # exp(part), by Horner's rule
