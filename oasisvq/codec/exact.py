@@ -272,7 +272,7 @@ class Table:
 
     @classmethod
     def silu(cls, spec: NDArray[np.integer], name: str) -> "Table":
-        """The function x · sigmoid(x) in the units of (low, high, units, gain), which a model file has as int32.
+        """The function x · sigmoid(x) of (low, high, units, gain), which a model file has as int32.
 
         From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
 
@@ -297,7 +297,7 @@ class Table:
 
 
 def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds correctly, unlike `exp`."""
+    """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds, unlike `exp`."""
     size = np.minimum(np.abs(numbers), 700.0)
     part, power = -size / 2.0**_SIGMOID_HALVINGS, np.ones_like(size)
     for term in range(_TAYLOR_TERMS, 0, -1):  # exp(part), by Horner's rule

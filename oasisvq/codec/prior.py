@@ -20,11 +20,13 @@ its devices are not involved.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.exact import EXACT, largest_sum, refuse_other_arrays, symmetric
 from oasisvq.errors import ModelError
 
 Indices = NDArray[np.uint16]
@@ -32,13 +34,13 @@ Frequencies = NDArray[np.int64]
 
 ACTIVATION_MAX = 127
 FEATURE_UNITS = 32  # integer steps to one unit of a feature
+POOLED_UNITS = 8  # 256ths of pooled latents to a step of a centre
 ACTIVATION_UNITS = 16  # of what enters a matrix product in the hidden layers
 STREAM_UNITS = 64  # of the stream that the blocks add to
 OCTAVE_UNITS = 16  # of a logit, whose unit is a factor of two
 SHIFT = 24  # a scale of 2^24 multiplies by one
-EXACT = 2**24  # float32 holds every integer below
-EXACT_DOUBLE = 2**53  # float64 does
 FREQUENCY_BITS = 24
+BIT_UNITS = 256  # of what a code costs
 TABLE_SIZE = 256
 CELLS_AT_ONCE = 8192
 PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
@@ -192,14 +194,64 @@ def frequencies_of(logits: NDArray[np.int64]) -> Frequencies:
     return frequencies
 
 
+def _bits_table() -> NDArray[np.float32]:
+    """256ths of a bit that a code costs by the first 8 binary places of its share after the first one.
+
+    At place 256 · e + m for a share of 2^e · (1 + (m + 1/2) / 256) of 2^24, by integers alone: the
+    logarithm of n to the base 2 in 256ths is one less than the binary places of n^256.
+    """
+    places = np.array([((513 + 2 * m) ** BIT_UNITS).bit_length() - 1 for m in range(256)])
+    logarithms = np.arange(FREQUENCY_BITS + 1)[:, None] * BIT_UNITS + (places - 9 * BIT_UNITS)
+    return np.maximum(FREQUENCY_BITS * BIT_UNITS - logarithms, 0).reshape(-1).astype(np.float32)
+
+
+_BITS = _bits_table()
+
+
+def bits_of(frequencies: Frequencies) -> NDArray[np.float32]:
+    """What codes of these frequencies cost, in whole 256ths of a bit: alike on every machine."""
+    shares = (frequencies + 1).astype(np.float32).view(np.int32)  # exact: 8 of exponent, 23 of mantissa
+    bits: NDArray[np.float32] = _BITS[(shares >> 15) - (127 << 8)]
+    return bits
+
+
+@cache
+def _roots() -> NDArray[np.int64]:
+    """floor(2^(24 + f / 256)) for f from 0 to 255, by integer square roots alone."""
+    table = []
+    for step in range(BIT_UNITS):
+        root = 2 ** (24 * BIT_UNITS + step)
+        for _ in range(8):
+            root = math.isqrt(root)
+        table.append(root)
+    return np.array(table, dtype=np.int64)
+
+
+def _shares_at(frequencies: Frequencies, temperature: float) -> NDArray[np.int64]:
+    """Shares (..., K) of codes, raised to 1 / temperature, by integers; they sum up to less than 2^31."""
+    if temperature == 1:
+        return frequencies + 1
+    bits = bits_of(frequencies).astype(np.float64)
+    further = (bits - bits.min(-1, keepdims=True)) / temperature
+    below = np.rint(np.minimum(further, 32 * BIT_UNITS)).astype(np.int64)
+    octaves = -(-below // BIT_UNITS)
+    shares = _roots()[octaves * BIT_UNITS - below] >> octaves
+    return shares >> max(0, frequencies.shape[-1].bit_length() - 6)
+
+
 def draw(
     frequencies: Frequencies, generators: Sequence[np.random.Generator], temperature: float
 ) -> Indices:
-    """Indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator."""
-    shares = (frequencies + 1.0) ** (1 / temperature)
-    summed = np.broadcast_to(shares.cumsum(-1), (len(generators), *shares.shape[1:]))
-    drawn = np.stack([generator.random(shares.shape[1]) for generator in generators])
-    below = summed <= (drawn * summed[..., -1])[..., None]
+    """Indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator.
+
+    By the first 32 of the bits that a generator gives, and by integers: alike on every machine.
+    """
+    summed = _shares_at(frequencies, temperature).cumsum(-1)
+    summed = np.broadcast_to(summed, (len(generators), *summed.shape[1:]))
+    count = summed.shape[1]
+    raw = np.stack([generator.bit_generator.random_raw(count) for generator in generators])
+    drawn = (raw >> np.uint64(32)).astype(np.int64)
+    below = summed <= (drawn * summed[..., -1] >> 32)[..., None]
     indices: Indices = below.sum(-1).astype(np.uint16)
     return indices
 
@@ -213,14 +265,18 @@ def fewest_bits(codebook_size: int) -> float:
     return FREQUENCY_BITS - math.log2(share)
 
 
-def pooled(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents (..., h, w, D) -> (..., 9·D): means over the parts of the grid."""
+def pooled(latents: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Latents (..., h, w, D) in 256ths -> (..., 9·D): means over the parts of the grid, rounded.
+
+    In float64 the sums are exact, and a division is rounded correctly.
+    """
     height, width, _ = latents.shape[-3:]
-    means = [
-        latents[..., top:bottom, left:right, :].mean((-3, -2))
-        for top, bottom in _parts(height)
-        for left, right in _parts(width)
-    ]
+    means = []
+    for top, bottom in _parts(height):
+        for left, right in _parts(width):
+            part = latents[..., top:bottom, left:right, :]
+            total = part.sum((-3, -2), dtype=np.float64)
+            means.append(np.rint(total / ((bottom - top) * (right - left))))
     return np.concatenate(means, axis=-1)
 
 
@@ -281,18 +337,13 @@ class Prior:
             for level in range(config.levels)
             for name, shape in config.array_shapes(level).items()
         }
-        if set(expected) != set(arrays):
-            wrong = sorted(set(expected) ^ set(arrays))
-            raise ModelError(f"prior: {len(wrong)} arrays missing or unknown, first {wrong[0]}")
-        for name, (shape, dtype) in expected.items():
-            found = arrays[name]
-            if found.shape != shape or found.dtype != dtype:
-                raise ModelError(
-                    f"prior: array {name} is {found.dtype} {found.shape}, expected "
-                    f"{np.dtype(dtype)} {shape}"
-                )
-            if name.endswith(".weight") and largest_sum(found) >= EXACT:
-                raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
+        refuse_other_arrays("prior", arrays, expected)
+        for name, found in arrays.items():
+            numbers = symmetric(ACTIVATION_MAX)
+            if name.endswith(".weight"):
+                rows = found.reshape(-1, found.shape[-1])
+                if largest_sum(rows, numbers) >= EXACT:
+                    raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
             if name.endswith(".scale") and found.size and found.min() < 0:
                 raise ModelError(f"prior: a scale in {name} is negative")
         self.kind_frequencies: Frequencies = arrays["kinds.frequency"].astype(np.int64)
@@ -322,9 +373,12 @@ class Prior:
     def _array(self, level: int, name: str) -> NDArray[np.generic]:
         return self.arrays[f"level{level + 1}.{name}"]
 
-    def kind_of(self, latents: NDArray[np.float32]) -> int:
-        """The kind of a grid of latents (h, w, D): that of the nearest centre."""
-        centres = self.arrays["kinds.centre"].astype(np.float32) / FEATURE_UNITS
+    def kind_of(self, latents: NDArray[np.floating]) -> int:
+        """The kind of a grid of latents (h, w, D) in 256ths: that of the nearest centre.
+
+        Of equally near ones the first. The squares are integers that float64 sums exactly.
+        """
+        centres = self.arrays["kinds.centre"].astype(np.float64) * POOLED_UNITS
         return int(np.square(centres - pooled(latents)).sum(1).argmin())
 
     def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
@@ -434,9 +488,3 @@ def _activations(stream: NDArray[np.int64]) -> NDArray[np.float32]:
     step = STREAM_UNITS // ACTIVATION_UNITS
     return np.clip((stream + step // 2) // step, 0, ACTIVATION_MAX).astype(np.float32)
 
-
-def largest_sum(weight: NDArray[np.generic]) -> int:
-    """The largest sum that any row of integer weights can reach with inputs from -127 to 127."""
-    if not weight.size:
-        return 0
-    return ACTIVATION_MAX * int(np.abs(weight.astype(np.int64)).sum(-1).max())

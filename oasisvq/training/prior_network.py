@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from oasisvq.codec.exact import EXACT
 from oasisvq.codec.prior import (
     ACTIVATION_MAX,
     ACTIVATION_UNITS,
-    EXACT,
     FEATURE_UNITS,
     FREQUENCY_BITS,
     OCTAVE_UNITS,
