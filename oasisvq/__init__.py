@@ -8,7 +8,7 @@
     codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
     codes.label_map                          # of labels, which come back exactly
 
-Importing the package does not import torch.
+Importing the package is instant; none of this imports torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
+def load(path: Path | str | None = None) -> Codec:
     """The codec of a model file or run folder; see `oasisvq.codec.codec.Codec.load`.
 
     Where `path` is None: `$OASISVQ_MODEL`, else the model that `oasisvq train` left in the working
@@ -57,7 +57,7 @@ def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
 
-    return Codec.load(choose_model(None if path is None else Path(path), Path.cwd()).path, device)
+    return Codec.load(choose_model(None if path is None else Path(path), Path.cwd()).path)
 
 
 def read_codes(

@@ -85,14 +85,14 @@ def _geometry(volume: VolumeHeader) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from oasisvq.codec.modelfile import config_to_dict, read_model  # and safetensors with it
+    from oasisvq.codec.config import config_to_dict
+    from oasisvq.codec.modelfile import read_model  # and safetensors with it
 
     file = read_model(path)
     prior = file.prior
     return {
         "kind": "model",
         "fingerprint": file.fingerprint.hex(),
-        "prior_fingerprint": file.prior_fingerprint.hex() if file.prior_fingerprint else None,
         "bytes": path.stat().st_size,
         "parameters": sum(
             array.size for name, array in file.arrays.items() if not name.startswith("quantizer.")

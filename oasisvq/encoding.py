@@ -200,6 +200,5 @@ def _is_valid(codes: Path, source: Source, codec: Codec, wish: Wish) -> bool:
         return False
     if header.coder is Coder.LABELS:
         return True
-    ours = codec.file.fingerprint_for(header.coder)
     kept = header.coder, header.levels, header.fingerprint
-    return kept == (wish.coder, wish.levels, ours)
+    return kept == (wish.coder, wish.levels, codec.fingerprint)

@@ -24,9 +24,8 @@ class ModelChoice(NamedTuple):
 
     def line(self, file: ModelFile) -> str:
         """Which model is used, and why; `file` is what `path` holds."""
-        ours, prior = file.fingerprint.hex()[:8], file.prior_fingerprint
-        with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
-        return f"model {ours}{with_prior}: {self.path} ({self.reason})"
+        without = "" if file.prior else ", without a prior"
+        return f"model {file.fingerprint.hex()[:8]}{without}: {self.path} ({self.reason})"
 
 
 def choose_model(named: Path | None, folder: Path) -> ModelChoice:

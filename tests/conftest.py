@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.cli.app import main
-from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.prior import Prior, PriorConfig
-from oasisvq.codec.weights import Model, load_model, save_model
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
+from oasisvq.training.weights import Model, load_model, save_model
 
 TINY = ModelConfig(
     window=(40, 48),

@@ -19,9 +19,9 @@ import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.container import Coder
 from oasisvq.codec.modelfile import parse_safetensors_metadata, read_model, write_model
-from oasisvq.codec.weights import save_model
 from oasisvq.data.preprocess import preprocess
 from oasisvq.folders import Shard
+from oasisvq.training.weights import save_model
 from oasisvq.verify import State, Verdict, Verifier, verify
 
 Run = Callable[..., Result]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import Device
 from oasisvq.cli.printing import note
 
 if TYPE_CHECKING:
@@ -14,14 +13,14 @@ if TYPE_CHECKING:
     from oasisvq.folders import Shard
 
 
-def load_codec(model: Path | None, device: Device) -> "Codec":
+def load_codec(model: Path | None) -> "Codec":
     """The codec to use; says which model it is."""
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
 
     choice = choose_model(model, Path.cwd())
-    codec = Codec.load(choice.path, device.value)
-    note(f"{choice.line(codec.file)}, on {codec.device}")
+    codec = Codec.load(choice.path)
+    note(choice.line(codec.file))
     return codec
 
 

@@ -8,8 +8,6 @@ import typer
 from oasisvq.cli.chosen import chosen_shard, load_codec, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
-    Device,
-    DeviceOption,
     ForceOption,
     JsonOption,
     MaxPixelsOption,
@@ -39,7 +37,6 @@ def decode(
         ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
@@ -59,7 +56,7 @@ def decode(
         if output is None and any(holds_many):
             usage_error("name the folder to write with -o")
         folder, part = Path(output) if output else None, chosen_shard(shard)
-        codec = load_codec(model, device)
+        codec = load_codec(model)
         with progress_bar("decoding") as advance:
             outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels)
         finish(outcome, "decoded", folder, as_json)
@@ -67,7 +64,7 @@ def decode(
     require_file(inputs[0])
     folder = Path(output) if output and names_folder(output) else None
     written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
-    codec = load_codec(model, device)
+    codec = load_codec(model)
     with progress_bar("decoding") as advance:
         decode_file(codec, inputs[0], written, force, advance, max_pixels)
     if as_json:

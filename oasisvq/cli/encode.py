@@ -10,8 +10,6 @@ from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
     ContentName,
-    Device,
-    DeviceOption,
     ForceOption,
     JsonOption,
     MaxPixelsOption,
@@ -75,7 +73,6 @@ def encode(
         ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
@@ -109,7 +106,7 @@ def encode(
                 "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
             )
         folder, part = Path(output) if output else None, chosen_shard(shard)
-        codec = load_codec(model, device)
+        codec = load_codec(model)
         with progress_bar("encoding") as advance:
             outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels)
         finish(outcome, "encoded", folder, as_json)
@@ -119,7 +116,7 @@ def encode(
     if output:
         codes = chosen_file(output, codes) if names_folder(output) else Path(output)
     require_output(codes, force)
-    codec = load_codec(model, device)
+    codec = load_codec(model)
     with progress_bar("encoding") as advance:
         file = encode_file(codec, source, codes, wish, force, advance, max_pixels)
     if as_json:

@@ -8,8 +8,6 @@ import typer
 from oasisvq.cli.chosen import load_codec
 from oasisvq.cli.exits import usage_error
 from oasisvq.cli.options import (
-    Device,
-    DeviceOption,
     ForceOption,
     JsonOption,
     MaxPixelsOption,
@@ -54,7 +52,6 @@ def score(
         typer.Option("--size", help="Of a raw folder. [default: what the model was trained on]"),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     sample_count: Annotated[
         int | None,
         typer.Option(
@@ -115,7 +112,7 @@ def score(
     if source and (report or figures):
         usage_error("--report and --figures are of a split; name a dataset")
     refuse_to_replace(report, figures, force)
-    codec = load_codec(model, device)
+    codec = load_codec(model)
     qualities = quality or []
     if source:
         score_scan(codec, source, qualities, as_json, max_pixels)

@@ -7,7 +7,7 @@ import typer
 
 from oasisvq.cli.chosen import load_codec
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import Device, DeviceOption, ForceOption, MaxPixelsOption, ModelOption
+from oasisvq.cli.options import ForceOption, MaxPixelsOption, ModelOption
 from oasisvq.cli.printing import note, print_line
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -41,7 +41,6 @@ def show(
         typer.Option("--slices", metavar="K", min=1, help="Of a volume, so many, evenly spaced."),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
@@ -62,7 +61,7 @@ def show(
         usage_error(f"{picture}: expected a .png, .svg or .pdf")
     require_output(picture, force)
     read_codes_file(source)  # what is wrong with it is said before anything is looked for
-    codec = load_codec(model, device)
+    codec = load_codec(model)
     found = source_at(original) if original else panels.find_original(source)
     note(f"original: {found.path}" if found else "no original beside it; name it with --original")
     try:

@@ -160,7 +160,7 @@ def train(
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if trained.has_validation:
-        codec = load_codec(trained.model, device)
+        codec = load_codec(trained.model)
         if codec.prior is not None and not has_range_coder():
             note("not scored: prior-coded files need constriction; `pip install constriction` does it")
             return

@@ -384,7 +384,8 @@ class Codec:
             return np.zeros((0, 0))
         with _refusing_what_does_not_fit():
             steps = self.file.decoder(self._quantizer.dequantize(indices)[None])[0]
-        return steps / np.float64(DECODED_STEPS)
+        pixels: NDArray[np.float64] = steps / np.float64(DECODED_STEPS)
+        return pixels
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.

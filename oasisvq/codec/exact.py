@@ -274,12 +274,20 @@ class Table:
     def silu(cls, spec: NDArray[np.integer], name: str) -> "Table":
         """The function x · sigmoid(x) of (low, high, units, gain), which a model file has as int32.
 
-        From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
-
         Raises:
             ModelError: one of the four is out of range, or the values are.
         """
         low, high, units, gain = (int(entry) for entry in spec)
+        return cls(low, cls.silu_values((low, high, units, gain), name))
+
+    @staticmethod
+    def silu_values(spec: tuple[int, ...], name: str) -> Numbers:
+        """From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
+
+        Raises:
+            ModelError: one of the four is out of range, or the values are.
+        """
+        low, high, units, gain = spec
         if not (low <= 0 <= high and high - low < LARGEST_TABLE):
             raise ModelError(f"table {name} from {low} to {high}, expected at most 65,536 around 0")
         if not (1 <= units <= LARGEST_UNITS and 1 <= gain <= LARGEST_UNITS):
@@ -287,7 +295,7 @@ class Table:
         values = np.rint(silu(np.arange(low, high + 1) / units) * (gain / GAIN_UNITS))
         if np.abs(values).max() > LARGEST_ACTIVATION:
             raise ModelError(f"table {name} has values beyond {LARGEST_ACTIVATION}")
-        return cls(low, values)
+        return values.astype(np.float32)
 
     def look_up(self, numbers: Numbers, out: Numbers) -> None:
         """The value at each number, which are clipped in place."""

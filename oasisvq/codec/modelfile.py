@@ -12,7 +12,6 @@ in the file: the first 8 bytes of the SHA-256 over the configs as JSON, and name
 little-endian bytes of each array, by name. Whoever adds a prior makes another model.
 """
 
-import dataclasses
 import hashlib
 import json
 import reprlib
@@ -34,7 +33,7 @@ from oasisvq.codec.config import (
     named,
     prior_config_from_dict,
 )
-from oasisvq.codec.container import FINGERPRINT_BYTES, CodesHeader, Coder
+from oasisvq.codec.container import FINGERPRINT_BYTES, Coder, CodesHeader
 from oasisvq.codec.exact import refuse_other_arrays
 from oasisvq.codec.networks import Decoder, Encoder, network_shapes
 from oasisvq.codec.prior import Prior, PriorConfig
@@ -237,8 +236,8 @@ def read_model(path: Path) -> ModelFile:
 def _refuse_wrong_fingerprint(file: ModelFile, header: ModelHeader, path: Path) -> None:
     if header.fingerprint != file.fingerprint.hex():
         raise ModelError(
-            f"{path}: damaged model file: its arrays are those of model {file.fingerprint.hex()}, but it "
-            f"names itself {reprlib.repr(header.fingerprint)}; get a whole copy of the file"
+            f"{path}: damaged model file: its arrays are those of model {file.fingerprint.hex()}, but "
+            f"it names itself {reprlib.repr(header.fingerprint)}; get a whole copy of the file"
         )
 
 

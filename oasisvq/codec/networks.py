@@ -13,7 +13,7 @@ The arrays of a model, all int32 but for the weights, which are int8:
 
 | array | shape | |
 |---|---|---|
-| `encoder.input` | (C, 3, 3, patch²) | a layer, see `layer_shapes` in `exact.py`, as are all without an ending |
+| `encoder.input` | (C, 3, 3, patch²) | a layer (`layer_shapes` in `exact.py`), as are all to `output` |
 | `encoder.stage<n>.down` | (C, 2, 2, finer C) | to each further stage, n from 2 |
 | `<network>.stage<n>.block<m>.first`, `.second` | (C, 3, 3, C) | n and m from 1 |
 | `encoder.output` | (D, C) | |
@@ -27,6 +27,7 @@ Where cells are folded into channels, or unfolded from them, these are in the or
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,12 @@ def network_shapes(config: ModelConfig) -> Shapes:
     """Name -> shape and type of the arrays of encoder and decoder."""
     encoder, decoder = config.encoder_channels, config.decoder_channels
     shapes = layer_shapes("encoder.input", (encoder[0], 3, 3, patch_of(config, encoder) ** 2))
-    for stage, (finer, coarser) in enumerate(zip(encoder[:-1], encoder[1:], strict=True), start=2):
+    for stage, (finer, coarser) in enumerate(pairwise(encoder), start=2):
         shapes |= _scaled(f"encoder.stage{stage}.down", (coarser, 2, 2, finer))
     shapes |= _block_shapes("encoder", encoder, config.encoder_blocks)
     shapes |= _after_silu("encoder.output", (config.code_dim, encoder[-1]))
     shapes |= _scaled("decoder.input", (decoder[0], 3, 3, config.code_dim))
-    for stage, (coarser, finer) in enumerate(zip(decoder[:-1], decoder[1:], strict=True), start=2):
+    for stage, (coarser, finer) in enumerate(pairwise(decoder), start=2):
         shapes |= _scaled(f"decoder.stage{stage}.up", (4 * finer, coarser))
     shapes |= _block_shapes("decoder", decoder, config.decoder_blocks)
     shapes |= _after_silu("decoder.output", (patch_of(config, decoder) ** 2, 3, 3, decoder[-1]))
@@ -121,7 +122,7 @@ class _Block:
         self._second = _Activated(arrays, f"{name}.second")
 
     def add_to(self, stream: Numbers, maps: Maps, outer: Numbers, inner: Numbers) -> None:
-        """Change a stream (p, C) in place; `outer` and `inner` are of its size and with a margin of 0."""
+        """Change a stream (p, C) in place; `outer` and `inner` are as large, with a margin of 0."""
         activate(self._first.table, stream, maps, outer)
         table = self._second.table
 

@@ -2,9 +2,10 @@
 
 Shapes: H×W image, h×w grid of cells, stride² pixels to a cell.
 
-Pixels are float64 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. They are
-found, and turned back, by single operations that IEEE 754 rounds, alike on every machine. MRI slices lie on a ground of exactly the darkest level; only a window of whole cells around what is
-brighter is coded, and the ground around it comes back exactly.
+Pixels are float64 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. They are found,
+and turned back, by single operations that IEEE 754 rounds, so that they are alike on every machine. MRI
+slices lie on a ground of exactly the darkest level; only a window of whole cells around what is brighter
+is coded, and the ground around it comes back exactly.
 """
 
 from typing import NamedTuple

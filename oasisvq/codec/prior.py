@@ -228,7 +228,7 @@ def _roots() -> NDArray[np.int64]:
 
 
 def _shares_at(frequencies: Frequencies, temperature: float) -> NDArray[np.int64]:
-    """Shares (..., K) of codes, raised to 1 / temperature, by integers; they sum up to less than 2^31."""
+    """Shares (..., K) of codes, raised to 1 / temperature, by integers; their sum is below 2^31."""
     if temperature == 1:
         return frequencies + 1
     bits = bits_of(frequencies).astype(np.float64)
@@ -487,4 +487,3 @@ def _activations(stream: NDArray[np.int64]) -> NDArray[np.float32]:
     """Rectified, in steps of 1/16 from 0 to 127."""
     step = STREAM_UNITS // ACTIVATION_UNITS
     return np.clip((stream + step // 2) // step, 0, ACTIVATION_MAX).astype(np.float32)
-

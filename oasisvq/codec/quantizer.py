@@ -42,7 +42,7 @@ class Quantizer:
         Raises:
             ModelError: their values are so large that distances would not be exact.
         """
-        levels, _, dimension = codebooks.shape
+        dimension = codebooks.shape[2]
         squares = np.square(codebooks.astype(np.int64)).sum(2)  # (L, K)
         lengths = [math.isqrt(int(level.max())) + 1 for level in squares]
         longest = LATENT_UNITS * (math.isqrt(dimension) + 1) + dimension  # of a latent vector
@@ -75,9 +75,7 @@ class Quantizer:
             latents += codebook[chosen]
         return latents
 
-    def best(
-        self, vectors: Numbers, level: int, levels: int, costs: Numbers | None = None
-    ) -> Indices:
+    def best(self, vectors: Numbers, level: int, levels: int, costs: Numbers | None = None) -> Indices:
         """Index of the code of a level from which all levels together come nearest.
 
         Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the levels after
@@ -99,9 +97,7 @@ class Quantizer:
             chosen[part] = self._best(vectors[part], level, levels, cost)
         return chosen
 
-    def _best(
-        self, vectors: Numbers, level: int, levels: int, costs: Numbers | None
-    ) -> Indices:
+    def _best(self, vectors: Numbers, level: int, levels: int, costs: Numbers | None) -> Indices:
         distances = self._distances(vectors, level)
         if costs is not None:
             distances += costs

@@ -15,6 +15,7 @@ from PIL import Image
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content
 from oasisvq.codec.container import Codes
+from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
@@ -130,7 +131,7 @@ class _Observer:
             Image.fromarray(plane).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         )
         latents = self.codec.latents(plane)
-        self.pooled.append(pooled(latents))
+        self.pooled.append((pooled(latents) / LATENT_UNITS).astype(np.float32))
         self._count(latents.reshape(-1, latents.shape[2]))
         window = container.read(seen.content, "slice").header.window
         if self.prior is not None and window.height:

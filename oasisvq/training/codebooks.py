@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oasisvq.codec.quantizer import ResidualQuantizer, nearest, to_grid, to_vectors
 from oasisvq.training.distributed import World
+from oasisvq.training.quantizer import ResidualQuantizer, nearest, to_grid, to_vectors
 
 DECAY = 0.99
 SMOOTHING = 1e-5

@@ -11,21 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oasisvq.codec.modelfile import ModelConfig, config_to_dict
-from oasisvq.codec.networks import channels_last, clamp_straight_through
+from oasisvq.codec.config import ModelConfig, config_to_dict
 from oasisvq.codec.pixels import centred_window
-from oasisvq.codec.weights import Model, save_model
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
+from oasisvq.training.imitation import Imitation, update_ranges
 from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
 from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
+from oasisvq.training.networks import channels_last, clamp_straight_through
 from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
 from oasisvq.training.pictures import PANEL_FILE, Drawings
 from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
+from oasisvq.training.weights import Model, save_model
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
@@ -50,6 +51,7 @@ class TrainingConfig:
             losses stay in float32).
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
         prior_epochs: of the training of the prior that follows.
+        imitating_from: share of the steps after which the integers of the model file are imitated.
     """
 
     model: ModelConfig
@@ -63,6 +65,7 @@ class TrainingConfig:
     commitment: float = 0.25
     started_from: str | None = None
     prior_epochs: int = 0
+    imitating_from: float = 0.75
 
 
 class CodecEpoch(NamedTuple):
@@ -109,6 +112,7 @@ class TrainingStep(nn.Module):
         self.model = model
         self.learner = learner
         self.config = config
+        self.imitation: list[Imitation] = []  # none yet; in a list, for its parameters are the model's
         weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
         self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
 
@@ -117,12 +121,12 @@ class TrainingStep(nn.Module):
     ) -> tuple[StepLosses, Quantized | None]:
         """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
         with self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = self.networks.encoder(pixels)
         latents = latents.float()
         quantized = self.learner.quantize(latents, kept) if quantizing else None
         commitment = quantized.commitment if quantized else latents.new_zeros(())
         with self.autocast():
-            decoded = self.model.decoder(quantized.latents if quantized else latents)
+            decoded = self.networks.decoder(quantized.latents if quantized else latents)
         reconstruction = clamp_straight_through(decoded.float())
         weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
         weights = weights.to(pixels.device, non_blocking=True)
@@ -131,6 +135,11 @@ class TrainingStep(nn.Module):
         )
         total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
         return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
+
+    @property
+    def networks(self) -> Model | Imitation:
+        """What is trained now: networks in floating point, or the integers that they will become."""
+        return self.imitation[0] if self.imitation else self.model
 
     def autocast(self) -> torch.autocast:
         """The precision of the networks."""
@@ -193,7 +202,9 @@ class Training(Loop):
         if config.started_from:  # its codebooks are set before the first step
             self.quantizing_from = -1
         self.learner = CodebookLearner(self.model.quantizer, world)
-        step_module = TrainingStep(self.model, self.learner, config)
+        # the integers are imitated from here on; the last step does so in the shortest training too
+        self.imitating_from = min(int(self.steps * config.imitating_from), self.steps - 1)
+        step_module = self._plain_step = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
         if compiled:  # the networks, in place; the rest is a few large operations already
             self.model.encoder.compile()
@@ -217,6 +228,7 @@ class Training(Loop):
             self.batches.prefetch(self.own(following))
         if self.step == self.quantizing_from:
             self._start_codebooks(pixels, generator)
+        self._imitate_when_due()
         losses, self._quantized = self.step_module(
             pixels,
             self.own(kept),
@@ -224,8 +236,15 @@ class Training(Loop):
         )
         return torch.stack(list(losses))
 
+    def _imitate_when_due(self) -> None:
+        """Compute with the integers from the chosen step on."""
+        if self.step >= self.imitating_from and not self._plain_step.imitation:
+            self._plain_step.imitation.append(Imitation(self.model))
+
     def learn(self, generator: torch.Generator) -> None:
-        """One step of the codebooks."""
+        """One step of the codebooks, and of the ranges that the integers will have."""
+        if not self._plain_step.imitation:
+            update_ranges(self.model, self.world)
         if self._quantized is not None:
             self.learner.update(self._quantized, generator)
             self._quantized = None
@@ -247,7 +266,7 @@ class Training(Loop):
         self, pixels: Tensor, generator: torch.Generator, learned_levels: int = 0
     ) -> None:
         with torch.no_grad(), self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = self._plain_step.networks.encoder(pixels)
         self.learner.start_with_kmeans(latents, generator, learned_levels)
 
     # --- the end of an epoch ------------------------------------------------------------------
@@ -297,12 +316,13 @@ class Training(Loop):
 
     def _decoded(self, pixels: Tensor, kept_levels: Sequence[int]) -> Iterator[Tensor]:
         """(B, 1, H, W) pixels decoded from so many levels each."""
+        networks = self._plain_step.networks
         with self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = networks.encoder(pixels)
         for kept in kept_levels:
             indices = self.model.quantizer.quantize(latents, torch.full((len(latents),), kept))
             with self.autocast():
-                decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
+                decoded = networks.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
             yield decoded.float().clamp(0, 1)
 
     def drawings(self) -> Drawings:

@@ -12,14 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from oasisvq.codec.codec import choose_device
-from oasisvq.codec.modelfile import (
-    ModelFile,
-    config_from_dict,
-    prior_config_from_dict,
-    read_model,
-)
-from oasisvq.codec.weights import build_model
+from oasisvq.codec.config import config_from_dict, prior_config_from_dict
+from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
@@ -29,6 +23,7 @@ from oasisvq.models import choose_model
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
+from oasisvq.training.devices import choose_device
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.loop import Loop
@@ -37,6 +32,7 @@ from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
 from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig, starting_from
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.weights import build_model
 
 PRIOR_BATCH_SIZE = 32
 PRIOR_LEARNING_RATE = 2e-3
@@ -231,7 +227,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
     training = Training(dataset, config, request.run, world, session.reporter, request.compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
     if source is not None:
-        training.start_from(build_model(source, str(request.start_from)))
+        training.start_from(build_model(source))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
         _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
@@ -298,7 +294,7 @@ def _train_prior(
     """
     run, world = session.request.run, session.world
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
-    codec = dataclasses.replace(file, prior=None, card=card)
+    codec = file.with_prior(None, card)
     session.tell("finding the indices of all training slices, plain and mirrored")
     training = PriorTraining(dataset, config, run, world, session.reporter, codec)
     training.metrics.length = metrics_bytes

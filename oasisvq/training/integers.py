@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from oasisvq.codec.exact import (
     EXACT,
     GAIN_UNITS,
-    LARGEST_ACTIVATION,
     LARGEST_BIAS,
     LARGEST_TABLE,
     LARGEST_UNITS,
@@ -30,11 +29,11 @@ from oasisvq.training.networks import Activation, Gauge, ResidualBlock
 
 WEIGHT_MAX = 127
 LEAST_LIMIT = 255  # of an input: 8 bits and a sign, however large the weights are
-MARGIN = 1.1  # of a range beyond what was seen on the average
+MARGIN = 1.2  # of a range, for what lies beyond the average
 TABLE_ENTRIES = 2**14
 LEAST_SILU, LOWEST_AT = -0.278465, -1.278465  # silu is lowest there
 _FURTHEST = 24.0  # below -24 and beyond 24 silu is 0 and x
-_LAST = 2**31 - 1
+_LAST = 2**31 - 128  # the greatest int32 that float32 holds
 
 
 class Part(NamedTuple):
@@ -153,16 +152,11 @@ class Entry(NamedTuple):
     high: int
 
 
-def entry_of(part: Part, limit: int | None = None) -> Entry:
-    """How numbers enter a layer.
-
-    Args:
-        part: whose.
-        limit: the largest integer; as large as the weights allow where None.
-    """
+def entry_of(part: Part) -> Entry:
+    """How numbers enter a layer: by its gauge, and as large as that or the weights allow."""
     if part.entry is None:
         return Entry(None, PIXEL_STEPS, 0, PIXEL_STEPS)
-    limit = limit or free_limit(part)
+    limit = int(part.entry.limit) or free_limit(part)
     low, high = _bounds(part.entry)
     least, greatest = _largest_output(part.entry)
     size = max(-least, greatest)
@@ -197,7 +191,7 @@ def layer_of(part: Part, entry: Entry) -> dict[str, Tensor]:
     shape = -1, *(1,) * (weight.dim() - 1)
     whole = rounded((weight / step.view(shape)).clamp(-WEIGHT_MAX, WEIGHT_MAX))
     units = units_of(part)
-    scale = (step.double() * (units / entry.units * 2**SCALE_BITS)).round().clamp(0, _LAST)
+    scale = (step * (units / entry.units * 2**SCALE_BITS)).round().clamp(0, _LAST)
     return {
         "weight": whole,
         "scale": scale,

@@ -20,16 +20,22 @@ class Gauge(nn.Module):
     """What enters a layer, as it is; of what it is given in training it keeps the range.
 
     Attributes:
-        range: (2,) the least and the greatest number that is expected.
+        range: (2,) the least and the greatest number of an image, on the average.
+        updates: () how often `range` was set.
+        limit: () the largest integer that this becomes; 0 where that is still free.
         seen: (3,) images since `range` was last set, and the sums of their least and greatest numbers.
     """
 
     range: Tensor
+    updates: Tensor
+    limit: Tensor
     seen: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("range", torch.tensor([-FIRST_RANGE, FIRST_RANGE]))
+        self.register_buffer("updates", torch.zeros(()))
+        self.register_buffer("limit", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(3), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:

@@ -205,8 +205,13 @@ class Kinds(NamedTuple):
 
     def nearest(self, pooled_latents: Tensor) -> Tensor:
         """(N, 9·D) -> (N,) int64 kind of each slice, as `Prior.kind_of` finds it."""
-        centres = rounded_features(self.centres)
-        return torch.cat([torch.cdist(part, centres).argmin(1) for part in pooled_latents.split(1024)])
+        centres = rounded_features(self.centres).double().cpu()
+        squares = centres.square().sum(1)
+        nearest = [
+            (squares - 2 * part.double().cpu() @ centres.t()).argmin(1)
+            for part in pooled_latents.split(1024)
+        ]
+        return torch.cat(nearest).to(pooled_latents.device)
 
     def integers(self) -> dict[str, NDArray[np.generic]]:
         """The arrays of `PriorConfig.kind_shapes`."""

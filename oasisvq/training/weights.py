@@ -78,6 +78,14 @@ def model_arrays(model: Model) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def quantizer_of(file: ModelFile) -> ResidualQuantizer:
+    """The codebooks of a model file, on the CPU: multiples of 1/256."""
+    quantizer = ResidualQuantizer(*file.arrays[CODEBOOKS].shape)
+    quantizer.codebooks.copy_(torch.from_numpy(file.arrays[CODEBOOKS].astype(np.float32)))
+    quantizer.codebooks.div_(LATENT_UNITS)
+    return quantizer
+
+
 @torch.no_grad()
 def build_model(file: ModelFile) -> Model:
     """Networks that compute what the integers of a file do, but for rounding; on the CPU, in eval mode.
@@ -87,8 +95,7 @@ def build_model(file: ModelFile) -> Model:
     model = Model(file.config)
     for part in model.parts():
         floats_into(part, file.arrays)
-    model.quantizer.codebooks.copy_(torch.from_numpy(file.arrays[CODEBOOKS].astype(np.float32)))
-    model.quantizer.codebooks.div_(LATENT_UNITS)
+    model.quantizer = quantizer_of(file)
     model.requires_grad_(False).eval()
     return model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import Refused, Run, plane, tiny_model, tiny_prior
 from PIL import Image
 
-from oasisvq.codec.weights import load_model, save_model
+from oasisvq.training.weights import load_model, save_model
 
 
 def test_decode_writes_tiff_where_the_name_says_so(

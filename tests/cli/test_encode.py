@@ -16,7 +16,7 @@ from conftest import Refused, Run, draw_phantom, files_below, fingerprint, plane
 from PIL import Image
 
 import oasisvq
-from oasisvq.codec.weights import load_model
+from oasisvq.training.weights import load_model
 
 
 def test_encode_and_decode_restore_shape_type_and_ground(

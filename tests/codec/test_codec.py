@@ -17,14 +17,14 @@ import oasisvq
 from oasisvq import models
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, choose_device
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.container import Coder, SampleType
 from oasisvq.codec.entropy import pack
-from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import Prior
-from oasisvq.codec.weights import Model, file_of, load_model, save_model
 from oasisvq.errors import CodesFileError, FileError, ImageError, ModelError
 from oasisvq.models import choose_model
+from oasisvq.training.weights import Model, file_of, load_model, save_model
 
 ODD_SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20), (64, 64))
 

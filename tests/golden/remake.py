@@ -27,10 +27,10 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.container import Coder, Codes
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.weights import save_model
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
 from oasisvq.scans.volumes import Volume
+from oasisvq.training.weights import save_model
 
 SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20))
 LABELS = np.array([0, 85, 170, 255])

@@ -36,7 +36,6 @@ from oasisvq.cli.printing import progress_bar
 from oasisvq.codec import container
 from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.pixels import NOTHING
-from oasisvq.codec.weights import save_model
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
 from oasisvq.scans.scan import read_scan
@@ -45,6 +44,7 @@ from oasisvq.text import printable
 from oasisvq.tokens import Tokens, read_tokens, write_tokens
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.weights import save_model
 
 Run = Callable[..., Result]
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from oasisvq.codec.modelfile import METADATA_KEY
-from oasisvq.codec.weights import load_model
 from oasisvq.errors import ModelError
+from oasisvq.training.weights import load_model
 
 SECONDS, BYTES, LETTERS = 1.0, 50 * 2**20, 2000
 TENSOR = "quantizer.codebooks"

@@ -29,11 +29,12 @@ from pydicom.uid import (
 )
 
 from oasisvq.codec import container
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.container import FINGERPRINT_BYTES, Coder, CodesHeader, SampleType
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.headers import header_of, slice_ranges
 from oasisvq.codec.labels import encode_labels
-from oasisvq.codec.modelfile import CODEBOOKS, METADATA_KEY, ModelConfig, ModelFile, write_model
+from oasisvq.codec.modelfile import CODEBOOKS, METADATA_KEY, ModelFile, write_model
 from oasisvq.codec.pixels import Box, Window
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, PriorConfig
 from oasisvq.codec.recall import Recall

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from oasisvq.codec import quantizer as quantizer_module
-from oasisvq.codec.quantizer import ResidualQuantizer, best, nearest, to_grid, to_vectors
+from oasisvq.training import quantizer as quantizer_module
+from oasisvq.training.quantizer import ResidualQuantizer, best, nearest, to_grid, to_vectors
 
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import TINY, tiny_model
 
-from oasisvq.codec.networks import (
+from oasisvq.errors import ModelError
+from oasisvq.training.networks import (
     Decoder,
     Encoder,
     ModelConfig,
@@ -14,7 +15,6 @@ from oasisvq.codec.networks import (
     channels_last,
     clamp_straight_through,
 )
-from oasisvq.errors import ModelError
 
 PATCHES = replace(  # one stage: all of the stride is folded into channels
     TINY,

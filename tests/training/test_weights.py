@@ -16,15 +16,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from oasisvq.codec import modelfile
-from oasisvq.codec.modelfile import (
-    METADATA_KEY,
-    ModelConfig,
-    config_from_dict,
-    config_to_dict,
-    read_header,
-)
-from oasisvq.codec.weights import Model, file_of, load_model, save_model
+from oasisvq.codec.config import ModelConfig, config_from_dict, config_to_dict
+from oasisvq.codec.modelfile import METADATA_KEY, read_header
 from oasisvq.errors import FileError, ModelError
+from oasisvq.training.weights import Model, file_of, load_model, save_model
 
 CARD = {"images": "scans", "size": 64, "note": "Grauwert ±½"}
 # It names the model in every `.codes` file: if it changes, all of them lose their model.

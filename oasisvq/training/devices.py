@@ -1,0 +1,26 @@
+"""Where a training runs."""
+
+import os
+
+import torch
+
+from oasisvq.errors import ModelError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cuda`, `mps` or `cpu` to a device; `auto` takes the first of them that is there.
+
+    Raises:
+        ModelError: the device is not there, or the name is another.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, is_present in present.items() if is_present)
+    if name not in present:
+        raise ModelError(f"device '{name}', expected auto, cuda, mps or cpu")
+    if not present[name]:
+        raise ModelError(f"no {name} device on this machine; use --device auto or cpu")
+    if name == "cuda":  # of several processes on one machine each takes its own
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
+    return torch.device(name)
