@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.cli.app import main
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
-from oasisvq.training.weights import Model, load_model, save_model
+from oasisvq.training.weights import Model, file_of, load_model, save_model
 
 TINY = ModelConfig(
     window=(40, 48),
@@ -121,6 +122,11 @@ def tiny_kinds(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Kinds:
 def tiny_prior(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Prior:
     """A prior for `tiny_model`."""
     return tiny_network(config, seed).prior(tiny_kinds(config, seed))
+
+
+def codec_of(model: Model) -> Codec:
+    """The codec of a model in memory, as it would be in a file."""
+    return Codec(file_of(model, {}))
 
 
 NETWORK_EVENTS = (

@@ -5,7 +5,7 @@ Shapes: B maps, C channels of a cell, h×w cells of a map, n rows of a product, 
 **No float decides anything.** Weights are integers of 8 bits, activations are integers, and float32
 holds both. A layer sums products, scales and rounds:
 
-    y = round(float32(float32(sum · scale · 2^-30) + bias))
+    y = round(float32(float32(sum · scale · 2^-26) + bias))
 
 The sum is exact: a layer is refused when it is made if any of its sums could reach 2^24, so every
 partial sum is an integer that float32 holds, and no order of summation, number of threads, vector
@@ -33,7 +33,7 @@ Put = Callable[[slice, Numbers], None]  # takes the results for some rows
 
 EXACT = 2**24  # float32 holds every integer below
 EXACT_DOUBLE = 2**53  # float64 does
-SCALE_BITS = 30  # a scale of 2^30 multiplies by one
+SCALE_BITS = 26  # a scale of 2^26 multiplies by one
 LARGEST_BIAS = 2**22
 LARGEST_ACTIVATION = 2**15 - 1
 LARGEST_UNITS = 2**24
@@ -104,7 +104,7 @@ class Layer:
     Attributes:
         weight: (parts, inputs, outputs) integers. One part is a dense layer. Three are a convolution:
             for the row above, the cell's own and the one below, the weights of (left, own, right) × C.
-        scale: (outputs,), times 2^-30 already.
+        scale: (outputs,), times 2^-26 already.
         bias: (outputs,) integers.
     """
 
@@ -324,7 +324,7 @@ class Scaling:
     """
 
     def __init__(self, spec: NDArray[np.integer], name: str) -> None:
-        """Of (gain, limit), which a model file has as int32: a gain of 2^30 multiplies by one.
+        """Of (gain, limit), which a model file has as int32: a gain of 2^26 multiplies by one.
 
         Raises:
             ModelError: one of them is out of range.

@@ -59,7 +59,7 @@ def fingerprint(configs: dict[str, dict[str, Any]], arrays: Arrays) -> bytes:
         array = arrays[name]
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         digest.update(f"\0{name}{list(array.shape)}{array.dtype.name}\0".encode())
-        digest.update(little)
+        digest.update(little.data)
     return digest.digest()[:FINGERPRINT_BYTES]
 
 

@@ -233,7 +233,8 @@ def _normalised(latents: Numbers) -> Numbers:
     numbers = np.clip(latents, -LARGEST_LATENT, LARGEST_LATENT).astype(np.float64)
     square = np.square(numbers).sum(-1, keepdims=True) / numbers.shape[-1]
     size = np.sqrt(square + _SMALLEST_SQUARE)
-    return np.rint(numbers * LATENT_UNITS / size).astype(np.float32)
+    normalised: Numbers = np.rint(numbers * LATENT_UNITS / size).astype(np.float32)
+    return normalised
 
 
 class Decoder:

@@ -202,7 +202,9 @@ def _bits_table() -> NDArray[np.float32]:
     """
     places = np.array([((513 + 2 * m) ** BIT_UNITS).bit_length() - 1 for m in range(256)])
     logarithms = np.arange(FREQUENCY_BITS + 1)[:, None] * BIT_UNITS + (places - 9 * BIT_UNITS)
-    return np.maximum(FREQUENCY_BITS * BIT_UNITS - logarithms, 0).reshape(-1).astype(np.float32)
+    bits = FREQUENCY_BITS * BIT_UNITS - logarithms.reshape(-1)
+    table: NDArray[np.float32] = np.maximum(bits, 0).astype(np.float32)
+    return table
 
 
 _BITS = _bits_table()
@@ -235,8 +237,9 @@ def _shares_at(frequencies: Frequencies, temperature: float) -> NDArray[np.int64
     further = (bits - bits.min(-1, keepdims=True)) / temperature
     below = np.rint(np.minimum(further, 32 * BIT_UNITS)).astype(np.int64)
     octaves = -(-below // BIT_UNITS)
-    shares = _roots()[octaves * BIT_UNITS - below] >> octaves
-    return shares >> max(0, frequencies.shape[-1].bit_length() - 6)
+    shares: NDArray[np.int64] = _roots()[octaves * BIT_UNITS - below] >> octaves
+    shares >>= max(0, frequencies.shape[-1].bit_length() - 6)
+    return shares
 
 
 def draw(
@@ -342,7 +345,7 @@ class Prior:
             numbers = symmetric(ACTIVATION_MAX)
             if name.endswith(".weight"):
                 rows = found.reshape(-1, found.shape[-1])
-                if largest_sum(rows, numbers) >= EXACT:
+                if largest_sum(rows.astype(np.int8), numbers) >= EXACT:
                     raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
             if name.endswith(".scale") and found.size and found.min() < 0:
                 raise ModelError(f"prior: a scale in {name} is negative")

@@ -101,7 +101,7 @@ class Quantizer:
         distances = self._distances(vectors, level)
         if costs is not None:
             distances += costs
-        nearest = distances.argmin(1)
+        nearest: Indices = distances.argmin(1)
         if level + 1 == levels:
             return nearest
         rows = np.arange(len(vectors))
@@ -128,5 +128,6 @@ class Quantizer:
     def _distances(self, vectors: Numbers, level: int) -> NDArray[np.floating]:
         """|c|²/2 - v·c, (n, K)."""
         transposed = self._transposed[level]
-        products = vectors.astype(transposed.dtype, copy=False) @ transposed
-        return np.subtract(self._halves[level], products, out=products)
+        distances: NDArray[np.floating] = vectors.astype(transposed.dtype, copy=False) @ transposed
+        np.subtract(self._halves[level], distances, out=distances)
+        return distances

@@ -19,7 +19,7 @@ GOLDEN = "647e360c5fa045e0"
 
 
 def codebooks(seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(3, 20, 6)).astype(np.float32)
+    return np.rint(1024 * np.random.default_rng(seed).normal(size=(3, 20, 6))).astype(np.float32)
 
 
 def coded(grids: NDArray[np.integer], recall: Recall | None) -> bytes:
