@@ -52,7 +52,7 @@ def trained(config: ModelConfig, seed: int = 0, gain: float = 1.0) -> Model:
 def images(kind: str, config: ModelConfig, rng: np.random.Generator) -> NDArray[np.float64]:
     shape = 3, 7 * config.stride, 4 * config.stride
     if kind == "random":
-        return rng.random(shape)
+        return rng.integers(0, PIXEL_STEPS + 1, shape) / PIXEL_STEPS
     if kind == "checks":
         return (np.indices(shape).sum(0) % 2).astype(float)
     return np.full(shape, 1.0 if kind == "white" else 0.0)
