@@ -24,8 +24,7 @@ class ModelChoice(NamedTuple):
 
     def line(self, file: ModelFile) -> str:
         """Which model is used, and why; `file` is what `path` holds."""
-        without = "" if file.prior else ", without a prior"
-        return f"model {file.fingerprint.hex()[:8]}{without}: {self.path} ({self.reason})"
+        return f"model {file.fingerprint.hex()[:8]}: {self.path} ({self.reason})"
 
 
 def choose_model(named: Path | None, folder: Path) -> ModelChoice:

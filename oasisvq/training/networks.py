@@ -39,7 +39,7 @@ class Gauge(nn.Module):
         self.register_buffer("seen", torch.zeros(3), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        if self.training:
+        if self.training and torch.is_grad_enabled():  # not while it is validated or drawn
             self.look_at(numbers)
         return numbers
 

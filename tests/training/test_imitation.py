@@ -134,6 +134,8 @@ def test_ranges_follow_what_is_seen() -> None:
     gauge(torch.zeros(1, 1, 1, 1))
     update_ranges(gauge, ONE)
     assert gauge.range.tolist() == [-1, 1.5]
+    with torch.no_grad():
+        gauge(torch.full((1, 1, 1, 1), 9.0))
     gauge.eval()(torch.full((1, 1, 1, 1), 9.0))
     assert not gauge.seen.any()
 
