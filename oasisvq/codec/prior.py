@@ -43,6 +43,7 @@ FREQUENCY_BITS = 24
 BIT_UNITS = 256  # of what a code costs
 TABLE_SIZE = 256
 CELLS_AT_ONCE = 8192
+USED_SHARE = 0.75  # of inputs: from here on, leaving out the others costs more than it saves
 PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
 MAX_KINDS = 4096
 MAX_REACH = 8
@@ -315,8 +316,22 @@ class _Layer(NamedTuple):
     bias: NDArray[np.int64]
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        exact = (inputs @ self.weight).astype(np.int64)
-        return ((exact * self.scale + (1 << (SHIFT - 1))) >> SHIFT) + self.bias
+        return self._scaled(inputs @ self.weight)
+
+    def of_sparse(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The same of inputs (n, inputs) of which some are 0 in all rows, as unknown cells are."""
+        used = np.flatnonzero(inputs.any(0))
+        if len(used) > USED_SHARE * inputs.shape[1]:
+            return self(inputs)
+        return self._scaled(inputs[:, used] @ self.weight[used])
+
+    def _scaled(self, sums: NDArray[np.float32]) -> NDArray[np.int64]:
+        numbers = sums.astype(np.int64)
+        numbers *= self.scale
+        numbers += 1 << (SHIFT - 1)
+        numbers >>= SHIFT
+        numbers += self.bias
+        return numbers
 
 
 class Prior:
@@ -429,7 +444,7 @@ class Prior:
     def logits(self, indices: Indices, kinds: NDArray[np.integer], step: Pass) -> NDArray[np.int64]:
         """(B·n, K) in 1/16 octave, for the cells of a pass; of this level only known cells count."""
         layers = self._layers[step.level]
-        stream = layers["input"][0](self._inputs(indices, kinds, step))
+        stream = layers["input"][0].of_sparse(self._inputs(indices, kinds, step))
         stream = np.clip(stream, -_STREAM_MAX, _STREAM_MAX)
         for first, second in zip(layers["first"], layers["second"], strict=True):
             inner = np.clip(first(_activations(stream)), 0, ACTIVATION_MAX).astype(np.float32)
