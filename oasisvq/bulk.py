@@ -14,8 +14,9 @@ from pathlib import Path
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import SUFFIX, Coder, Codes, CodesFile, CodesHeader, read_codes_file
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     WHOLE,

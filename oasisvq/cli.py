@@ -636,7 +636,8 @@ def encode(
     """
     from oasisvq import bulk
     from oasisvq.codec.codec import Content, Wish
-    from oasisvq.codec.container import SUFFIX, Coder
+    from oasisvq.codec.container import SUFFIX
+    from oasisvq.codec.headers import Coder
     from oasisvq.files import require_output
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):

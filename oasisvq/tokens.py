@@ -34,17 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import (
-    SUFFIX,
-    Coder,
-    Codes,
-    CodesFile,
-    CodesHeader,
-    Kind,
-    SampleType,
-    read_codes_file,
-)
+from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
+from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.modelfile import (
     ModelFile,
     parse_safetensors_metadata,
@@ -267,8 +260,8 @@ def read_tokens(path: Path) -> Tokens:
         raise CodesFileError(f"{path}: damaged: {count} names and {len(subjects)} subjects")
     codebook_size, stride = (int(number) for number in arrays["codebook"])
     if (
-        not 2 <= codebook_size <= container.MAX_CODEBOOK_SIZE
-        or not 1 <= stride <= container.MAX_STRIDE
+        not 2 <= codebook_size <= MAX_CODEBOOK_SIZE
+        or not 1 <= stride <= MAX_STRIDE
         or (arrays["sample_types"] > SampleType.UINT16).any()
         or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
     ):

@@ -14,7 +14,8 @@ from PIL import Image
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import NO_INDEX, Coder
+from oasisvq.codec.codes import NO_INDEX
+from oasisvq.codec.headers import Coder
 from oasisvq.errors import ImageError
 from oasisvq.scans.scan import read_scan
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content
-from oasisvq.codec.container import Codes
+from oasisvq.codec.codes import Codes
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord

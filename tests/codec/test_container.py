@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from prior_driver import drawn_prior
 
 from oasisvq.codec import container
-from oasisvq.codec.container import (
-    NO_INDEX,
-    Coder,
-    Codes,
-    CodesHeader,
-    Kind,
-    SampleType,
-    VolumeHeader,
-)
+from oasisvq.codec.codes import NO_INDEX, Codes
 from oasisvq.codec.entropy import encode_with_prior, pack
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.pixels import Window, cells
 from oasisvq.codec.prior import Frequencies, Pass

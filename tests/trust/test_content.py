@@ -34,7 +34,7 @@ from rich.console import Console
 import oasisvq
 from oasisvq.cli import progress_bar
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder, CodesHeader, Kind, SampleType
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.codec.weights import save_model
 from oasisvq.errors import CodesFileError, ImageError
