@@ -33,13 +33,7 @@ from oasisvq.files import (
 from oasisvq.scans.dicom import DICOM_SUFFIXES, holds_dicom
 from oasisvq.scans.images import IMAGE_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import (
-    files_of,
-    read_scan,
-    require_writable,
-    slicing_of,
-    write_scan,
-)
+from oasisvq.scans.scan import files_of, read_scan, require_writable, slicing_of, write_scan
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, partner, read_volume, volume_suffix
 from oasisvq.tokens import read_tokens
 

@@ -38,12 +38,7 @@ from oasisvq.codec.codes import Codes, CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
-from oasisvq.codec.modelfile import (
-    ModelFile,
-    parse_safetensors_metadata,
-    read_model,
-    refuse_other_model,
-)
+from oasisvq.codec.modelfile import ModelFile, parse_safetensors_metadata, read_model, refuse_other_model
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError

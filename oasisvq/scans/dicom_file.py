@@ -18,12 +18,7 @@ from numpy.typing import NDArray
 
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import require_file
-from oasisvq.scans.limits import (
-    MAX_FILE_BYTES,
-    MAX_VOXELS,
-    refuse_large_image,
-    refuse_large_volume,
-)
+from oasisvq.scans.limits import MAX_FILE_BYTES, MAX_VOXELS, refuse_large_image, refuse_large_volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -28,14 +28,7 @@ from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.recall import Recall
 from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
-from oasisvq.errors import (
-    CodesFileError,
-    DatasetError,
-    FileError,
-    ImageError,
-    ModelError,
-    OasisVQError,
-)
+from oasisvq.errors import CodesFileError, DatasetError, FileError, ImageError, ModelError, OasisVQError
 from oasisvq.scans.geometry import Geometry
 from oasisvq.scans.scan import Scan, read_scan, write_scan
 
