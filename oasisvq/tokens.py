@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
@@ -46,7 +46,6 @@ from oasisvq.files import atomic_writer, read_bytes, walk, write_arrays, write_a
 from oasisvq.models import choose_model
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
-NO_INDEX = 65_535  # K is at most 65,535, so no index is
 MAX_TOKEN_BYTES = 2**36
 MAX_NAME_BYTES = 255  # of a file or folder, on most systems
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending

@@ -13,10 +13,11 @@ from PIL import Image
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Content
+from oasisvq.codec.codes import NO_INDEX
 from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import WHOLE, Shard, shard_of_environment
-from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
+from oasisvq.tokens import gather, read_tokens, write_tokens
 
 Run = Callable[..., Result]
 

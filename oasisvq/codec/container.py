@@ -81,7 +81,7 @@ from oasisvq.codec.headers import (
     SampleType,
     VolumeHeader,
 )
-from oasisvq.codec.pixels import Window, cells
+from oasisvq.codec.pixels import NOTHING, Window, cells
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.files import read_bytes
 from oasisvq.scans.geometry import SLICINGS, Form, Slicing
@@ -241,7 +241,7 @@ def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
     if slices * shape[0] * shape[1] > MAX_VOXELS:
         raise reader.fail(f"{slices} such slices, more than the limit of {MAX_VOXELS:,} voxels")
     stride = levels = codebook_size = 0
-    window, intensity = Window(0, 0, 0, 0), (0.0, 0.0)
+    window, intensity = NOTHING, (0.0, 0.0)
     if uses_model:
         stride = reader.varint("stride", 1, MAX_STRIDE)
         window = Window(*(reader.varint(f"window {field}", 0, MAX_SIDE) for field in Window._fields))

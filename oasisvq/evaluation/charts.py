@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -245,27 +247,25 @@ def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Fig
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    bar = figure.colorbar(shown, ax=axes, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
+    _scale_beside(figure, axes, shown, label)
     return figure
 
 
-def latent_coordinates(seen: Observations) -> NDArray[np.float64]:
-    """(N, 2) of every slice: the first two principal components of its pooled latents."""
-    return principal_components(seen.pooled, 2)
+def _scale_beside(figure: Figure, axes: Axes, shown: ScalarMappable, label: str) -> None:
+    """What the colours of a picture or of dots stand for."""
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
 
 
 def latent_map(seen: Observations) -> Chart:
     """The slices in latent space, coloured by their place in the head."""
     figure, axes = new_chart(2.9)
     numbers = [record.slice_number for record in seen.records]
-    across, along = latent_coordinates(seen).T
+    across, along = principal_components(seen.pooled, 2).T
     dots = axes.scatter(across, along, c=numbers, cmap=CELL_MAP, s=10, linewidths=0.3, edgecolors=SOFT)
     dots.set_gid("latents")
-    bar = figure.colorbar(dots, ax=axes, pad=0.02)
-    bar.set_label("slice number")
-    bar.outline.set_visible(False)
+    _scale_beside(figure, axes, dots, "slice number")
     axes.set(xlabel="first principal component", ylabel="second principal component")
     return Chart(
         "latent-map",

@@ -17,7 +17,7 @@ ERROR_PART = 0.998  # of all errors of the cases lie within the scale
 
 def cases(seen: Observations) -> str:
     """The best, the median and the worst slices, with their errors."""
-    errors = [np.abs(case.restored.astype(np.float64) - case.original) for case in seen.cases]
+    errors = [np.abs(case.error) for case in seen.cases]
     limit = max(1.0, math.ceil(float(np.quantile(np.stack(errors), ERROR_PART))))
     scale = np.rint(255 * error_colours()[None].repeat(4, axis=0)).astype(np.uint8)
     legend = (
@@ -52,11 +52,10 @@ def _case(case: Case, limit: float) -> str:
 
 
 def _error_picture(case: Case, limit: float) -> NDArray[np.uint8]:
-    error = case.restored.astype(np.float64) - case.original
     palette = np.rint(255 * error_colours()).astype(np.uint8)
     steps = len(palette) - 1
     picture: NDArray[np.uint8] = palette[
-        np.rint((error / limit).clip(-1, 1) * steps / 2 + steps / 2).astype(np.intp)
+        np.rint((case.error / limit).clip(-1, 1) * steps / 2 + steps / 2).astype(np.intp)
     ]
     return picture
 

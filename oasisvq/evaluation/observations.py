@@ -45,6 +45,11 @@ class Case(NamedTuple):
     codes: Codes
     scores: Similarity
 
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """(H, W) signed: reconstruction - original, in grey levels."""
+        return self.restored.astype(np.float64) - self.original
+
 
 class Observations(NamedTuple):
     """A split as one model codes it.
