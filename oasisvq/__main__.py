@@ -6,7 +6,7 @@ import sys
 def start() -> None:
     """Run the command line; Ctrl-C counts from here, while it is being imported."""
     try:
-        from oasisvq.cli import main
+        from oasisvq.cli.app import main
 
         main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, overwrite policy, reading with a limit, walking a tree.
+"""Atomic writes, locks, overwrite policy, reading with a limit.
 
 Never imports torch.
 """
@@ -9,9 +9,8 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -292,92 +291,3 @@ def write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name.
-
-    Raises:
-        FileError: it cannot be listed.
-    """
-    try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        raise FileError(f"{folder}: no such folder; check the name") from None
-    except NotADirectoryError:
-        raise FileError(f"{folder}: is a file, expected a folder") from None
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be listed: {_reason(error)}") from error
-
-
-def walk(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
-    """The wanted files below a folder in a fixed order, hidden ones left out.
-
-    First a folder's own files by name, then its folders by name, so that only one folder's names
-    are held at a time.
-
-    Raises:
-        FileError: a folder cannot be listed.
-    """
-    folders = []
-    for entry in _entries(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            folders.append(Path(entry.path))
-        elif wanted(Path(entry.path)):
-            yield Path(entry.path)
-    for inner in folders:
-        yield from walk(inner, wanted)
-
-
-def walk_folder(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
-    """The wanted files of one folder by name, hidden ones and inner folders left out.
-
-    Raises:
-        FileError: it cannot be listed.
-    """
-    names = [entry.name for entry in _entries(folder) if not entry.is_dir()]
-    yield from (folder / name for name in names if not name.startswith(".") and wanted(folder / name))
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` equal parts of a run's files: every file whose place is `index` modulo `count`."""
-
-    index: int
-    count: int
-
-    def takes(self, place: int) -> bool:
-        """Whether the file at this place of the walk is in the shard."""
-        return place % self.count == self.index
-
-
-WHOLE = Shard(0, 1)
-
-
-def parse_shard(text: str) -> Shard:
-    """`2/8` to a shard; indices run from 0 like ranks.
-
-    Raises:
-        ValueError: not i/n with 0 <= i < n.
-    """
-    index, _, count = text.partition("/")
-    shard = Shard(int(index), int(count))
-    if not 0 <= shard.index < shard.count:
-        raise ValueError(text)
-    return shard
-
-
-def shard_of_environment() -> tuple[Shard, str]:
-    """The shard that torchrun or SLURM gave this process, and which of them; else the whole."""
-    for name, index, count in (
-        ("torchrun", "RANK", "WORLD_SIZE"),
-        ("SLURM", "SLURM_PROCID", "SLURM_NTASKS"),
-    ):
-        if name == "SLURM" and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
-            continue  # the batch script itself, which sees the job's tasks but is none of them
-        given = os.environ.get(index, ""), os.environ.get(count, "")
-        if all(each.isdigit() for each in given) and 0 <= int(given[0]) < int(given[1]) > 1:
-            return Shard(int(given[0]), int(given[1])), name
-    return WHOLE, ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.headers import Coder, refuse_large_codes
-from oasisvq.codec.modelfile import read_model, refuse_other_model
+from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.errors import ModelError
 from oasisvq.files import MODEL_FILE
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -22,6 +22,12 @@ class ModelChoice(NamedTuple):
 
     path: Path
     reason: str
+
+    def line(self, file: ModelFile) -> str:
+        """Which model is used, and why; `file` is what `path` holds."""
+        ours, prior = file.fingerprint.hex()[:8], file.prior_fingerprint
+        with_prior = f", with its prior {prior.hex()[:8]}" if prior else ""
+        return f"model {ours}{with_prior}: {self.path} ({self.reason})"
 
 
 def choose_model(named: Path | None, folder: Path) -> ModelChoice:

@@ -42,7 +42,8 @@ from oasisvq.codec.modelfile import ModelFile, parse_safetensors_metadata, read_
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer, read_bytes, walk, write_arrays, write_atomically
+from oasisvq.files import atomic_writer, read_bytes, write_arrays, write_atomically
+from oasisvq.folders import PassedOver, walk
 from oasisvq.models import choose_model
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
@@ -116,20 +117,24 @@ class Tokens:
         return container.read(content, self.names[position]).codes()
 
 
-def gather(folder: Path, model: Path | None = None) -> Tokens:
+def gather(folder: Path, model: Path | None = None, passed_over: PassedOver | None = None) -> Tokens:
     """The indices of all `.codes` files below a folder.
 
     Args:
         folder: where they are.
         model: that made them, for files coded with its prior; where None, the one that
             `choose_model` finds.
+        passed_over: told of the other files there.
 
     Raises:
         FileError: there are none.
         CodesFileError: one is damaged, or they were made with several models.
         ModelError: no whole model.
     """
-    paths = list(walk(folder, lambda path: path.suffix == SUFFIX))
+    paths = []
+    passed_over = passed_over or PassedOver()
+    for listing in walk(folder):
+        paths += passed_over.sift(listing, lambda path: path.suffix == SUFFIX)
     if not paths:
         raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
 from oasisvq.codec.headers import Coder, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
-from oasisvq.data.dataset import MANIFEST, is_prepared, open_dataset
+from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import (
     CodesFileError,
     DatasetError,
@@ -21,7 +21,8 @@ from oasisvq.errors import (
     OasisVQError,
     OtherModelError,
 )
-from oasisvq.files import MODEL_FILE, WHOLE, Shard, read_bytes, walk
+from oasisvq.files import MODEL_FILE, read_bytes
+from oasisvq.folders import WHOLE, PassedOver, Shard, walk
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
 Advance = Callable[[int, int], None]  # told (done, in all)
@@ -153,6 +154,7 @@ def verify(
     verifier: Verifier,
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[Verdict]:
     """Judge files as they are named, and what is ours below folders; or one shard of all that.
 
@@ -163,39 +165,43 @@ def verify(
         verifier: judges each.
         shard: which of them, counted over all paths.
         advance: told (judged, of how many).
+        passed_over: told of what else lies below the folders, by the end.
 
     Raises:
         FileError: a folder cannot be listed.
         ModelError: the model that would decode cannot be used.
     """
     paths = list(paths)
-    total = sum(shard.takes(place) for place, _ in enumerate(_found(paths)))
+    total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver())))
     done = 0
-    for place, path in enumerate(_found(paths)):
+    for place, path in enumerate(_found(paths, passed_over or PassedOver())):
         if shard.takes(place):
             yield verifier.judge(path)
             done += 1
             advance(done, max(total, done))
 
 
-def _found(paths: Iterable[Path]) -> Iterator[Path]:
+def _found(paths: Iterable[Path], passed_over: PassedOver) -> Iterator[Path]:
     """Files as named; below a folder all of ours, or the folder itself where there is nothing."""
     for path in paths:
         if not path.is_dir():
             yield path
             continue
         nothing = True
-        for found in walk(path, _is_ours):
-            nothing = False
-            yield found.parent if found.name == MANIFEST else found
+        for listing in walk(path):
+            if is_prepared(listing.folder):  # all files there belong to it
+                nothing = False
+                yield listing.folder
+                continue
+            for found in passed_over.sift(listing, _is_ours):
+                nothing = False
+                yield found
         if nothing:
             yield path
 
 
 def _is_ours(path: Path) -> bool:
-    """By its name; of datasets it is the manifest."""
-    if path.name == MANIFEST:
-        return is_prepared(path.parent)
+    """By its name."""
     return path.suffix == SUFFIX or path.name == MODEL_FILE
 
 

@@ -1,6 +1,7 @@
 """Tiny models and drawn phantoms, and no network. No scan of a person is needed to run the tests."""
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.cli import main
+from oasisvq.cli.app import main
 from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.prior import Prior, PriorConfig
-from oasisvq.codec.weights import Model, save_model
+from oasisvq.codec.weights import Model, load_model, save_model
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
 
 TINY = ModelConfig(
@@ -68,6 +69,20 @@ def draw_phantom(
     plane = np.clip(np.rint(plane), 0, 255)
     plane[int(vertical), int(horizontal)] = 255
     return plane.astype(np.uint8)
+
+
+AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
+
+
+def draw_volume(rng: np.random.Generator, slices: int = 6) -> NDArray[np.int16]:
+    """(40, 48, slices): a phantom that changes a little from slice to slice, the last two empty."""
+    plane = draw_phantom(rng, 40, 48, margin=6).astype(np.float64)
+    planes = [
+        plane * (7 + place) + rng.normal(0, 3, plane.shape) * (plane > 0) for place in range(slices)
+    ]
+    voxels = np.rint(np.stack(planes, axis=2)).astype(np.int16)
+    voxels[..., -2:] = 0
+    return voxels
 
 
 def tiny_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
@@ -165,6 +180,19 @@ def prior_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("other") / "model.safetensors"
+    save_model(tiny_model(seed=1), path, {})
+    return path
+
+
+@pytest.fixture(params=["model_file", "prior_model_file"])
+def model(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture
 def phantom_png(tmp_path: Path, rng: np.random.Generator) -> Path:
     path = tmp_path / "scan.png"
     Image.fromarray(draw_phantom(rng)).save(path)
@@ -206,10 +234,13 @@ class Result(NamedTuple):
     err: str
 
 
+Run = Callable[..., Result]
+Refused = Callable[..., str]
+NOTES = ("dataset ", "model ", "preset ")  # lines on stderr that may stand before the error
+
+
 @pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Result]:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run the command line in this process, in `tmp_path`, without a model chosen by the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OASISVQ_MODEL", raising=False)
@@ -223,6 +254,72 @@ def run(
         return Result(exit_info.value.code, captured.out, captured.err)
 
     return call
+
+
+def snapshot(root: Path) -> dict[str, object]:
+    """Everything below a folder: contents of files, targets of links, and the folders themselves."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            found[name] = path.readlink()
+        else:
+            found[name] = path.read_bytes() if path.is_file() else "folder or pipe"
+    return found
+
+
+def files_below(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fingerprint(model: Path) -> str:
+    return load_model(model).fingerprint.hex()
+
+
+def plane(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def refused(run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run a command that must fail with one line naming `naming`, and change nothing on disk."""
+    monkeypatch.setenv("OASISVQ_MODEL", str(model_file))
+
+    def call(*arguments: str | Path, naming: str, code: int = 1) -> str:
+        before = snapshot(tmp_path)
+        result = run(*arguments)
+        assert result.code == code, result
+        assert result.out == ""
+        *notes, line = result.err.splitlines()
+        assert line.startswith("oasisvq: ")
+        assert naming in line
+        assert all(note.startswith(NOTES) for note in notes), result.err
+        assert snapshot(tmp_path) == before
+        return line
+
+    return call
+
+
+@pytest.fixture
+def codes(run: Run, model_file: Path, phantom_png: Path, tmp_path: Path) -> Path:
+    """scan.codes, made from scan.png, which is taken away."""
+    assert run("encode", phantom_png, "--model", model_file).code == 0
+    phantom_png.unlink()
+    return tmp_path / "scan.codes"
+
+
+@pytest.fixture
+def prepared(run: Run, tmp_path: Path) -> Path:
+    """A prepared dataset of four training and two validation slices, and no raw folder."""
+    raw = write_raw_folder(tmp_path / "raw", {"train": [1, 2], "validate": [3]}, slices=2)
+    assert run("preprocess", raw, "-o", "prepared", "--size", "64").code == 0
+    shutil.rmtree(raw)
+    return tmp_path / "prepared"
 
 
 @pytest.fixture(scope="session")

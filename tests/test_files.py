@@ -1,4 +1,4 @@
-"""Atomic writes, overwrite policy, reading with a limit, walking a tree, shards."""
+"""Atomic writes, overwrite policy, reading with a limit."""
 
 import errno
 import fcntl
@@ -15,21 +15,15 @@ import pytest
 
 from oasisvq.errors import FileError
 from oasisvq.files import (
-    WHOLE,
-    Shard,
     atomic_writer,
     atomic_writers,
     claimed,
     make_folder,
-    parse_shard,
     read_bytes,
     refuse_overwrite,
     remove_temporaries,
     require_file,
     require_output,
-    shard_of_environment,
-    walk,
-    walk_folder,
     write_arrays,
     write_atomically,
 )
@@ -42,10 +36,6 @@ def tree(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     return tmp_path / "tree"
-
-
-def names(root: Path, suffix: str = ".txt") -> list[str]:
-    return [path.relative_to(root).as_posix() for path in walk(root, lambda p: p.suffix == suffix)]
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -206,88 +196,6 @@ def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "x"):
         with pytest.raises(FileError, match="the folder cannot be created"):
             make_folder(path)
-
-
-def test_a_walk_has_a_fixed_order_files_first(tree: Path) -> None:
-    expected = ["B.txt", "a.txt", "b.txt", "a/z/deep.txt", "b/1.txt", "b/10.txt", "b/2.txt"]
-    assert names(tree) == expected
-    assert names(tree, ".png") == ["c.png"]
-    assert names(tree, ".jpg") == []
-
-
-@pytest.mark.parametrize("hidden", [".hidden.txt", ".git/x.txt", "b/.cache/x.txt", "b/.x.txt"])
-def test_hidden_files_and_folders_are_left_out(tree: Path, hidden: str) -> None:
-    before = names(tree)
-    (tree / hidden).parent.mkdir(exist_ok=True)
-    (tree / hidden).write_text("hidden")
-    assert names(tree) == before
-
-
-def test_a_walk_ends_though_links_lead_in_circles(tree: Path) -> None:
-    before = names(tree)
-    (tree / "b" / "up").symlink_to(tree)
-    assert names(tree) == before
-
-
-def test_links_to_files_are_found(tree: Path) -> None:
-    (tree / "b" / "3.txt").symlink_to(tree / "a.txt")
-    assert "b/3.txt" in names(tree)
-
-
-def test_what_cannot_be_listed_is_a_file_error(tree: Path) -> None:
-    for path, says in ((tree / "missing", "no such folder"), (tree / "a.txt", "is a file, expected")):
-        for walker in (walk, walk_folder):
-            with pytest.raises(FileError, match=f"{path}: {says}"):
-                list(walker(path, lambda _: True))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 30])
-def test_shards_share_all_places_evenly(count: int) -> None:
-    taken = [[place for place in range(20) if Shard(i, count).takes(place)] for i in range(count)]
-    assert sorted(place for places in taken for place in places) == list(range(20))
-    assert max(map(len, taken)) - min(map(len, taken)) <= 1
-
-
-@pytest.mark.parametrize(("text", "shard"), [("0/1", WHOLE), ("0/8", Shard(0, 8)), ("7/8", Shard(7, 8))])
-def test_a_shard_is_written_as_a_fraction(text: str, shard: Shard) -> None:
-    assert parse_shard(text) == shard
-
-
-@pytest.mark.parametrize("text", ["", "1", "1/", "/2", "8/8", "-1/8", "0/0", "1/2/3", "a/b", "0.5/2"])
-def test_another_text_is_no_shard(text: str) -> None:
-    with pytest.raises(ValueError):
-        parse_shard(text)
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, (WHOLE, "")),
-        ({"RANK": "2", "WORLD_SIZE": "8"}, (Shard(2, 8), "torchrun")),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (Shard(0, 4), "SLURM")),
-        (
-            {"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
-            (Shard(1, 2), "torchrun"),
-        ),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, (WHOLE, "")),
-        (
-            {"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
-            (Shard(3, 4), "SLURM"),
-        ),
-        ({"RANK": "8", "WORLD_SIZE": "8"}, (WHOLE, "")),
-        ({"RANK": "-1", "WORLD_SIZE": "8"}, (WHOLE, "")),
-        ({"RANK": "one", "WORLD_SIZE": "8"}, (WHOLE, "")),
-        ({"RANK": "1"}, (WHOLE, "")),
-    ],
-)
-def test_the_shard_that_a_launcher_gave(
-    variables: dict[str, str], expected: tuple[Shard, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert shard_of_environment() == expected
 
 
 def test_a_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:

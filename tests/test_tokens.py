@@ -16,7 +16,7 @@ from oasisvq.codec.codec import Content
 from oasisvq.codec.codes import NO_INDEX
 from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import WHOLE, Shard, shard_of_environment
+from oasisvq.folders import WHOLE, Shard, shard_of_environment
 from oasisvq.tokens import gather, read_tokens, write_tokens
 
 Run = Callable[..., Result]

@@ -21,7 +21,7 @@ from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import parse_safetensors_metadata, read_model, write_model
 from oasisvq.codec.weights import save_model
 from oasisvq.data.preprocess import preprocess
-from oasisvq.files import Shard
+from oasisvq.folders import Shard
 from oasisvq.verify import State, Verdict, Verifier, verify
 
 Run = Callable[..., Result]
@@ -352,7 +352,7 @@ def test_codes_and_datasets_are_verified_without_torch(
     codes: Path, prepared: Path, prior_model_file: Path
 ) -> None:
     program = (
-        "import sys; from oasisvq.cli import main\n"
+        "import sys; from oasisvq.cli.app import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: sys.exit(end.code or 3 * ('torch' in sys.modules))"
     )

@@ -14,6 +14,7 @@ import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.scans.scan import Scan, read_scan
+from oasisvq.scans.source import source_at
 
 
 def slice_bytes(codec: Codec, scan: Scan, wish: Wish) -> int:
@@ -37,7 +38,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, quality {codec.check_levels(wish.levels)}")
     print("volume                slices  original     bytes  as slices  smaller  encode s  decode s")
     for path in arguments.volumes:
-        scan = read_scan(path)
+        scan = read_scan(source_at(path))
         started = time.perf_counter()
         content = codec.encode_scan(scan, wish)
         encoded = time.perf_counter()

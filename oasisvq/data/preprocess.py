@@ -7,8 +7,9 @@ and kept until the end (`parts.py`), and lay them one after another into one arr
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -37,7 +38,7 @@ from oasisvq.data.work import Work, working_on
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 
-__all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "preprocess"]
+__all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "opened_for_now", "preprocess"]
 
 MIN_SIZE, MAX_SIZE = 16, MAX_TRAINING_SIDE
 Advance = Callable[[int, int], None]  # told (files done, files in all)
@@ -341,3 +342,37 @@ def open_or_prepare(
         tell=tell,
         max_pixels=max_pixels,
     )
+
+
+@contextmanager
+def opened_for_now(
+    data: Path,
+    cache: Path,
+    *,
+    images: Images,
+    size: int,
+    advance: Advance = lambda done, total: None,
+    tell: Tell = lambda message: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Iterator[Dataset]:
+    """As `open_or_prepare`, but what must be prepared is gone when the block ends.
+
+    Raises:
+        DatasetError, ImageError, FileError: see `preprocess`; the first bad file raises.
+    """
+    if is_prepared(data):
+        yield open_dataset(data)
+    elif is_prepared_from(cache, data, images, size):
+        yield open_dataset(cache)
+    else:
+        with tempfile.TemporaryDirectory(prefix="oasisvq-") as folder:
+            yield preprocess(
+                data,
+                Path(folder) / "dataset",
+                images=images,
+                size=size,
+                jobs=None,
+                advance=advance,
+                tell=tell,
+                max_pixels=max_pixels,
+            )

@@ -28,11 +28,10 @@ from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_col
 from oasisvq.evaluation.figures import new_figure, styled
 from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.scan_score import SMALLEST_SIDE, range_of
-from oasisvq.scans.dicom import DICOM_SUFFIXES
-from oasisvq.scans.images import IMAGE_SUFFIXES
+from oasisvq.scans.dicom import holds_dicom
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan
-from oasisvq.scans.volumes import VOLUME_SUFFIXES
+from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at
 from oasisvq.text import printable
 
 Plane = NDArray[np.generic]
@@ -80,21 +79,23 @@ class SliceView(NamedTuple):
     scores: Similarity | None
 
 
-def find_original(codes: Path) -> Path | None:
-    """The image, volume or DICOM folder of the same name beside a `.codes` file, if there is one."""
-    for suffix in (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES):
+def find_original(codes: Path) -> Source | None:
+    """The image, volume or DICOM series of the same name beside a `.codes` file, if there is one.
+
+    The codes of a series may also lie in its folder, which is called as they are.
+    """
+    for suffix in SCAN_SUFFIXES:
         path = codes.with_suffix(suffix)
         if path.is_file():
-            return path
-    folder = codes.with_suffix("")
-    is_series = folder.is_dir() and any(
-        each.suffix.lower() in DICOM_SUFFIXES for each in folder.iterdir()
-    )
-    return folder if is_series else None
+            return source_at(path)
+    for folder in (codes.with_suffix(""), codes.parent):
+        if folder.resolve().name == codes.stem and holds_dicom(folder):
+            return source_at(folder)
+    return None
 
 
 def open_view(
-    codec: Codec, path: Path, original: Path | None, max_pixels: int = DEFAULT_MAX_PIXELS
+    codec: Codec, path: Path, original: Source | None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> View:
     """Read a `.codes` file and what it was made from.
 
@@ -120,7 +121,8 @@ def open_view(
     expected = (codes.header.slices, *codes.header.shape)
     if planes.shape != expected:
         raise ImageError(
-            f"{original}: {planes.shape} slices, rows and columns, but {path} was made from {expected}; "
+            f"{original.path}: {planes.shape} slices, rows and columns, but {path} was made from "
+            f"{expected}; "
             "name its original with --original"
         )
     return View(path.name, codes, planes, range_of(planes), aspect)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from oasisvq.codec.headers import CodesHeader
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, read_scan
+from oasisvq.scans.source import Source
 
 SMALLEST_SIDE = 11  # of a slice that SSIM can be taken of
 RANGE_QUANTILE = 0.999  # a few bright voxels do not stretch the range that SSIM and PSNR refer to
@@ -59,7 +59,7 @@ def range_of(planes: NDArray[np.generic]) -> float:
 
 def score_scan(
     codec: Codec,
-    path: Path,
+    source: Source,
     wishes: list[Wish],
     advance: Callable[[int, int], None] = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -72,10 +72,10 @@ def score_scan(
     """
     scores = []
     for done, wish in enumerate(wishes, start=1):
-        scan = read_scan(path, wish.axis, max_pixels)
+        scan = read_scan(source, wish.axis, max_pixels)
         content = codec.encode_scan(scan, wish)
-        file = container.read(content, str(path))
-        restored = codec.decode_codes(codec.codes_of(file), str(path))
+        file = container.read(content, str(source.path))
+        restored = codec.decode_codes(codec.codes_of(file), str(source.path))
         scores.append(_compare(scan, restored, file.header, len(content)))
         advance(done, len(wishes))
     return scores

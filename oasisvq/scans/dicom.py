@@ -9,6 +9,7 @@ What is looked at in a file is in `dicom_file.py`. What files can say together a
 (several series, slices of different sizes, gaps) is refused rather than guessed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,24 +51,23 @@ def holds_dicom(folder: Path) -> bool:
         return False
 
 
-def read_dicom(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
-    """Read one DICOM file, or a folder that directly holds the files of one series.
+def read_dicom(path: Path, files: Sequence[Path], max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
+    """Read one DICOM file, or the files of one series.
 
     Slices are in the order of their positions, whatever their names. Without positions they follow
-    their InstanceNumber, and qform and sform have code 0 instead of 1 (scanner). In a folder, what is
-    no DICOM file by its first bytes is passed over, unless its name ends in `DICOM_SUFFIXES`.
+    their InstanceNumber, and qform and sform have code 0 instead of 1 (scanner).
 
     Args:
-        path: the file or folder.
+        path: the file or folder, as messages name it.
+        files: the file, or those of the series.
         max_pixels: how large it may be, see `limits.py`; told by its headers.
 
     Raises:
-        FileError: a file or folder is missing or unreadable.
+        FileError: a file is missing or unreadable.
         ImageError: pydicom or a decoder is missing; a file is damaged, too large, or of a kind that
             is not read; the files are not one whole series.
     """
     _require_pydicom()
-    files = _files_in(path) if path.is_dir() else [path]
     slices = [each for file in files for each in read_slices(file, max_pixels)]
     _refuse_several_series(path, slices)
     _refuse_unlike(slices)
@@ -91,7 +91,13 @@ def _is_passed_over(path: Path) -> bool:
     return path.name.startswith(".") or path.name.upper() == "DICOMDIR"
 
 
-def _files_in(folder: Path) -> list[Path]:
+def dicom_files_in(folder: Path) -> list[Path]:
+    """The DICOM files directly in a folder, by name or first bytes; hidden ones and DICOMDIR left out.
+
+    Raises:
+        FileError: the folder or a file cannot be read.
+        ImageError: there are none.
+    """
     try:
         files = [
             path

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.errors import ImageError
-from oasisvq.scans.dicom import is_dicom, read_dicom
+from oasisvq.scans.dicom import read_dicom
 from oasisvq.scans.geometry import PLANES, Geometry, Slicing, slicing_by
 from oasisvq.scans.images import (
-    IMAGE_SUFFIXES,
     WRITABLE_SUFFIXES,
     read_image,
     require_writable_suffix,
@@ -24,8 +23,9 @@ from oasisvq.scans.limits import (
     refuse_large_image,
     refuse_large_volume,
 )
+from oasisvq.scans.source import Source, SourceKind
 from oasisvq.scans.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
-from oasisvq.scans.volumes import Volume, partner, read_volume, volume_suffix, write_volume
+from oasisvq.scans.volumes import Volume, read_volume, volume_suffix, write_volume
 
 SAMPLE_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # of voxels
 _NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
@@ -161,41 +161,32 @@ def slicing_of(geometry: Geometry, axis: str | None) -> Slicing:
     return slicing_by(codes, axis or "axial")
 
 
-def is_volume(path: Path) -> bool:
-    """Whether a file is named like a volume."""
-    return volume_suffix(path) is not None
-
-
-def read_scan(path: Path, axis: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
-    """Read an image, a volume, a DICOM file or a folder that is one DICOM series.
+def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Scan:
+    """Read an image, a volume, a DICOM file or a DICOM series.
 
     Args:
-        path: what it is, its name and content say.
+        source: what to read.
         axis: of a volume, see `scan_of_volume`.
         max_pixels: how large it may be, see `limits.py`.
 
     Raises:
         FileError: missing or unreadable.
-        ImageError: none of these, damaged, or not what can be encoded; names the file.
+        ImageError: damaged, or not what can be encoded; names the file.
     """
-    if is_volume(path):
-        volume = read_volume(path, max_pixels)
-    elif path.is_dir() or (path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path)):
-        volume = read_dicom(path, max_pixels)
-    elif axis is not None:
-        raise ImageError(f"{path}: an image has one slice, so --axis has no meaning; leave it out")
+    if source.kind is SourceKind.IMAGE:
+        if axis is not None:
+            raise ImageError(
+                f"{source.path}: an image has one slice, so --axis has no meaning; leave it out"
+            )
+        return Scan(read_image(source.path, max_pixels)[None])
+    if source.kind is SourceKind.VOLUME:
+        volume = read_volume(source.path, max_pixels)
     else:
-        return Scan(read_image(path, max_pixels)[None])
+        volume = read_dicom(source.path, source.files, max_pixels)
     try:
         return scan_of_volume(volume, axis, max_pixels)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file, with its partner where it is one of a pair."""
-    suffix = volume_suffix(path)
-    return [path, partner(path)] if suffix and not suffix.startswith(".nii") else [path]
+        raise ImageError(f"{source.path}: {error}") from error
 
 
 def require_writable(path: Path) -> None:
@@ -221,11 +212,12 @@ def write_scan(scan: Scan, path: Path) -> None:
         FileError: it cannot be written.
         ImageError: the name's ending is that of something else.
     """
-    if scan.placement is None and not is_volume(path):
+    is_volume = volume_suffix(path) is not None
+    if scan.placement is None and not is_volume:
         write_image(scan.plane, path)
     elif scan.placement is None:
         raise ImageError(f"{path}: the codes hold an image, not a volume; name a .png")
-    elif is_volume(path):
+    elif is_volume:
         write_volume(Volume(scan.voxels, scan.placement.geometry), path)
     else:
         write_image(_as_image(scan, path), path)

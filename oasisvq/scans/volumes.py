@@ -59,6 +59,12 @@ def partner(path: Path) -> Path:
     return next((choice for choice in choices if choice.is_file()), choices[0])
 
 
+def files_of(path: Path) -> list[Path]:
+    """The file of this name, with its partner where it is one of a pair."""
+    suffix = volume_suffix(path)
+    return [path, partner(path)] if suffix and not suffix.startswith(".nii") else [path]
+
+
 def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
     """Read a NIfTI or Analyze volume; of a pair, either file may be named.
 

@@ -25,6 +25,7 @@ from oasisvq.evaluation.panels import (
     open_view,
     view_slice,
 )
+from oasisvq.scans.source import source_at
 
 Run = Callable[..., Result]
 
@@ -100,7 +101,7 @@ def test_the_tiles_of_a_panel(codec: Codec, codes: Path) -> None:
 
 
 def test_without_an_original_there_is_no_error(codec: Codec, codes: Path, run: Run) -> None:
-    codes.with_name("scan.png").unlink()
+    source_at(codes.with_name("scan.png")).unlink()
     assert find_original(codes) is None
     view = open_view(codec, codes, None)
     shown = view_slice(codec, view, 0)
@@ -126,7 +127,7 @@ def test_the_code_map_has_a_colour_for_every_code(codec: Codec, codes: Path) -> 
 
 
 def test_scores_are_those_of_score(codec: Codec, codes: Path, run: Run, model_file: Path) -> None:
-    shown = view_slice(codec, open_view(codec, codes, codes.with_name("scan.png")), 0)
+    shown = view_slice(codec, open_view(codec, codes, source_at(codes.with_name("scan.png"))), 0)
     result = run("score", "scan.png", "-q", "2", "--json", "--model", model_file)
     fields = json.loads(result.out)[0]
     assert shown.scores is not None
@@ -156,11 +157,11 @@ def test_exact_labels_have_one_map(run: Run, tmp_path: Path, model_file: Path, c
     labels = np.zeros((32, 40), np.uint8)
     labels[4:20, 6:30] = 85
     labels[8:12, 10:20] = 170
-    Image.fromarray(labels).save(tmp_path / "seg.png")
+    Image.fromarray(labels).save(source_at(tmp_path / "seg.png"))
     assert run("encode", "seg.png", "--kind", "labels", "--model", model_file).code == 0
     result = run("show", "seg.codes", "--model", model_file)
     assert result.out == "seg.panel.png: image, labels kept exactly, equal to the original\n"
-    view = open_view(codec, tmp_path / "seg.codes", tmp_path / "seg.png")
+    view = open_view(codec, tmp_path / "seg.codes", source_at(tmp_path / "seg.png"))
     shown = view_slice(codec, view, 0)
     figure = draw_panel(view, [shown], codec.file.codebooks)
     pictures = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
@@ -174,7 +175,7 @@ def test_wrong_calls_are_refused(run: Run, codes: Path, model_file: Path, codec:
     other = codes.with_name("other.png")
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(other)
     with pytest.raises(ImageError, match="name its original with --original"):
-        open_view(codec, codes, other)
+        open_view(codec, codes, source_at(other))
     assert run("show", codes, "--original", other, "--model", model_file).code == 1
 
 
@@ -187,7 +188,7 @@ def test_what_lies_beside_by_chance_is_left_out(run: Run, codes: Path, model_fil
     codes.with_suffix("").mkdir()
     assert find_original(codes) is None
     (codes.with_suffix("") / "1.dcm").touch()
-    assert find_original(codes) == codes.with_suffix("")
+    assert find_original(codes) == source_at(codes.with_suffix(""))
 
 
 def test_evenly_spaced_slices_are_coded_ones(volume: Path, codec: Codec) -> None:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from oasisvq.scans.dicom import dicom_files_in, read_dicom
+from oasisvq.scans.volumes import Volume
+
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 SERIES = "1.2.826.0.1.3680043.8.498.1"
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -85,3 +88,8 @@ def in_patient(affine: NDArray[Any], index: tuple[int, int, int]) -> NDArray[Any
     """Where a voxel lies, in DICOM's millimetres to the left, back and top."""
     right, front, top, _ = affine @ (*index, 1)
     return np.array([-right, -front, top])
+
+
+def read(path: Path) -> Volume:
+    """What a file, or the series of a folder, is read to."""
+    return read_dicom(path, dicom_files_in(path) if path.is_dir() else [path])

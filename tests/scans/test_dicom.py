@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from oasisvq.errors import FileError, ImageError
-from oasisvq.scans.dicom import holds_dicom, is_dicom, read_dicom
+from oasisvq.scans.dicom import holds_dicom, is_dicom
 from oasisvq.scans.volumes import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
-from drawn_dicom import MR_STORAGE, SERIES, drawn, in_patient, write_file, write_series  # noqa: E402
+from drawn_dicom import MR_STORAGE, SERIES, drawn, in_patient, read, write_file, write_series  # noqa: E402
 
 # rows 3-4-5 in the plane of left and back, columns 5-12-13 against the top
 OBLIQUE = [0.6, 0.8, 0.0, -0.8 * 5 / 13, 0.6 * 5 / 13, -12 / 13]
@@ -31,7 +31,7 @@ SECRETS = {
 
 def test_slices_follow_their_positions(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series", [30, 33, 36, 39])
-    volume = read_dicom(folder)
+    volume = read(folder)
     for place in range(4):
         np.testing.assert_array_equal(volume.voxels[:, :, place], drawn(seed=place).T)
     assert volume.geometry.zooms == (0.75, 1.5, 3.0)
@@ -51,7 +51,7 @@ def test_affine_of_an_oblique_series(tmp_path: Path) -> None:
             ImagePositionPatient=position,
             ImageOrientationPatient=orientation,
         )
-    volume = read_dicom(tmp_path)
+    volume = read(tmp_path)
     np.testing.assert_array_equal(volume.voxels[:, :, 2], drawn(seed=2).T)
     column, row, place = 4, 5, 2
     expected = corner + column * 0.75 * across + row * 1.5 * down + place * 2 * normal
@@ -63,7 +63,7 @@ def test_affine_of_an_oblique_series(tmp_path: Path) -> None:
 def test_a_sheared_series_keeps_its_shear(tmp_path: Path) -> None:
     for place in range(3):
         write_file(tmp_path / f"{place}", drawn(), ImagePositionPatient=[0, 0.5 * place, 2 * place])
-    affine = read_dicom(tmp_path).geometry.affine
+    affine = read(tmp_path).geometry.affine
     np.testing.assert_allclose(in_patient(affine, (0, 0, 2)), [0, 1, 4])
 
 
@@ -71,7 +71,7 @@ def test_affine_as_nibabel_finds_it(shared_data: Path) -> None:
     nicom = pytest.importorskip("nibabel.nicom.dicomwrappers")
     path = shared_data / "dicom" / "series" / "N2D_0183.dcm"
     theirs = nicom.wrapper_from_file(path).affine  # of indices (row, column, slice)
-    ours = read_dicom(path).geometry.affine
+    ours = read(path).geometry.affine
     for index in [(0, 0, 0), (200, 17, 0), (3, 300, 0)]:
         expected = theirs @ (index[1], index[0], index[2], 1)
         np.testing.assert_allclose(in_patient(ours, index), expected[:3], atol=1e-4)
@@ -79,7 +79,7 @@ def test_affine_as_nibabel_finds_it(shared_data: Path) -> None:
 
 def test_a_real_series(shared_data: Path) -> None:
     folder = shared_data / "dicom" / "series"
-    volume = read_dicom(folder)
+    volume = read(folder)
     assert volume.voxels.shape == (274, 384, 8)
     assert volume.voxels.dtype == np.int16
     for place, path in enumerate(sorted(folder.glob("*.dcm"))):
@@ -94,12 +94,12 @@ def test_without_positions_slices_follow_their_numbers(tmp_path: Path) -> None:
     for number in (10, 9, 2):
         pixels = drawn(seed=number)
         write_file(tmp_path / f"{number}", pixels, ImagePositionPatient=None, InstanceNumber=number)
-    volume = read_dicom(tmp_path)
+    volume = read(tmp_path)
     for place, number in enumerate((2, 9, 10)):
         np.testing.assert_array_equal(volume.voxels[:, :, place], drawn(seed=number).T)
     write_file(tmp_path / "again", ImagePositionPatient=None, InstanceNumber=2)
     with pytest.raises(ImageError, match="neither positions nor numbers"):
-        read_dicom(tmp_path)
+        read(tmp_path)
 
 
 def test_what_is_no_dicom_is_passed_over(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_what_is_no_dicom_is_passed_over(tmp_path: Path) -> None:
     write_file(folder / "DICOMDIR", PixelData=None, Rows=None)
     (folder / "inner").mkdir()
     write_file(folder / "inner" / "other.dcm")
-    assert read_dicom(folder).voxels.shape == (5, 6, 2)
+    assert read(folder).voxels.shape == (5, 6, 2)
 
 
 def test_volumes_go_to_nifti_and_back(tmp_path: Path) -> None:
-    volume = read_dicom(write_series(tmp_path / "series", [1, 2, 3], RescaleSlope="0.5"))
+    volume = read(write_series(tmp_path / "series", [1, 2, 3], RescaleSlope="0.5"))
     write_volume(volume, tmp_path / "volume.nii.gz")
     back = read_volume(tmp_path / "volume.nii.gz")
     np.testing.assert_array_equal(back.voxels, volume.voxels)
@@ -135,7 +135,7 @@ def test_what_is_dicom(tmp_path: Path) -> None:
 def test_nothing_but_geometry_scale_and_pixels_comes_through(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series", [1, 2], **SECRETS)
     stored = b"".join(path.read_bytes() for path in folder.iterdir())
-    volume = read_dicom(folder)
+    volume = read(folder)
     written = []
     for name in ("volume.nii", "volume.hdr"):
         write_volume(volume, tmp_path / name)
@@ -145,7 +145,7 @@ def test_nothing_but_geometry_scale_and_pixels_comes_through(tmp_path: Path) -> 
         assert secret.encode() in stored
         assert not any(secret.encode() in content for content in (volume.geometry.content, *written))
     header = volume.geometry.content
-    read_series = read_dicom(write_series(tmp_path / "series", [1, 2]))
+    read_series = read(write_series(tmp_path / "series", [1, 2]))
     assert header == read_series.geometry.content
 
 
@@ -173,12 +173,12 @@ def test_a_folder_is_one_series(tmp_path: Path, attributes: dict[str, Any], mess
     folder = write_series(tmp_path / "series", [0, 1, 2])
     write_file(folder / "other.dcm", **({"ImagePositionPatient": [-10, 20, 3]} | attributes))
     with pytest.raises(ImageError, match=message) as caught:
-        read_dicom(folder)
+        read(folder)
     assert SERIES not in str(caught.value)
 
 
 def test_rounded_positions_pass(tmp_path: Path) -> None:
-    volume = read_dicom(write_series(tmp_path / "series", [0, 0.67, 1.33, 2, 2.67]))
+    volume = read(write_series(tmp_path / "series", [0, 0.67, 1.33, 2, 2.67]))
     np.testing.assert_allclose(volume.geometry.zooms[2], 2.67 / 4, rtol=1e-6)
 
 
@@ -186,28 +186,28 @@ def test_files_that_claim_to_be_dicom(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series", [1, 2])
     (folder / "3.dcm").write_text("no DICOM" * 40)
     with pytest.raises(ImageError, match=r"3\.dcm: no DICOM file"):
-        read_dicom(folder)
+        read(folder)
     (folder / "3.dcm").write_bytes(b"")
     with pytest.raises(ImageError, match=r"3\.dcm: an empty file"):
-        read_dicom(folder)
+        read(folder)
     (folder / "3.dcm").unlink()
     (folder / "3.dcm").symlink_to(tmp_path / "none")
     with pytest.raises(FileError, match=r"3\.dcm: no such file"):
-        read_dicom(folder)
+        read(folder)
 
 
 def test_folders_without_dicom(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no DICOM file directly in this folder"):
-        read_dicom(tmp_path)
+        read(tmp_path)
     with pytest.raises(FileError, match="no such file"):
-        read_dicom(tmp_path / "none")
+        read(tmp_path / "none")
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_file(tmp_path / "a")
     monkeypatch.setitem(sys.modules, "pydicom.pixels", None)
     with pytest.raises(ImageError, match=r"pip install 'oasisvq\[dicom\]'"):
-        read_dicom(path)
+        read(path)
     assert is_dicom(path)
 
 

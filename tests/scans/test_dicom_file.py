@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oasisvq.errors import FileError, ImageError, OasisVQError
-from oasisvq.scans.dicom import is_dicom, read_dicom
+from oasisvq.scans.dicom import is_dicom
 
 pydicom = pytest.importorskip("pydicom")
 from drawn_dicom import (  # noqa: E402
@@ -18,6 +18,7 @@ from drawn_dicom import (  # noqa: E402
     drawn,
     in_patient,
     patched,
+    read,
     write,
     write_file,
 )
@@ -33,7 +34,7 @@ from pydicom.uid import (  # noqa: E402
 
 def test_one_file_of_any_name(tmp_path: Path) -> None:
     pixels = drawn()
-    volume = read_dicom(write_file(tmp_path / "IM-0001", pixels))
+    volume = read(write_file(tmp_path / "IM-0001", pixels))
     assert volume.voxels.shape == (5, 6, 1)
     np.testing.assert_array_equal(volume.voxels[:, :, 0], pixels.T)
     assert volume.geometry.form_codes == (1, 1)
@@ -48,7 +49,7 @@ def test_every_transfer_syntax_gives_the_same(shared_data: Path, name: str) -> N
     if name == "jpeg_ls_lossless":
         pytest.importorskip("jpeg_ls", reason="pyjpegls, of the extra dicom, is not installed")
     folder = shared_data / "dicom" / "variants"
-    plain, other = (read_dicom(folder / f"MR_small{each}.dcm") for each in ("", f"_{name}"))
+    plain, other = (read(folder / f"MR_small{each}.dcm") for each in ("", f"_{name}"))
     np.testing.assert_array_equal(plain.voxels, other.voxels)
     assert plain.voxels.dtype == other.voxels.dtype
     assert plain.geometry.content == other.geometry.content
@@ -57,7 +58,7 @@ def test_every_transfer_syntax_gives_the_same(shared_data: Path, name: str) -> N
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32])
 def test_stored_values_keep_their_type(tmp_path: Path, dtype: Any) -> None:
     pixels = drawn(4, 6, dtype=dtype)
-    voxels = read_dicom(write_file(tmp_path / "a", pixels)).voxels
+    voxels = read(write_file(tmp_path / "a", pixels)).voxels
     assert voxels.dtype == dtype
     np.testing.assert_array_equal(voxels[:, :, 0], pixels.T)
 
@@ -65,7 +66,7 @@ def test_stored_values_keep_their_type(tmp_path: Path, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 def test_bits_that_are_not_stored_do_not_count(tmp_path: Path, dtype: Any) -> None:
     pixels = drawn(dtype=dtype)
-    voxels = read_dicom(write_file(tmp_path / "a", pixels, BitsStored=12, HighBit=11)).voxels
+    voxels = read(write_file(tmp_path / "a", pixels, BitsStored=12, HighBit=11)).voxels
     expected = pixels.astype(np.int64) & 0xFFF
     if dtype is np.int16:
         expected = (expected + 0x800 & 0xFFF) - 0x800
@@ -74,7 +75,7 @@ def test_bits_that_are_not_stored_do_not_count(tmp_path: Path, dtype: Any) -> No
 
 def test_scale_comes_along_and_voxels_stay_stored_values(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a", RescaleSlope="0.25", RescaleIntercept="-1024")
-    volume = read_dicom(path)
+    volume = read(path)
     np.testing.assert_array_equal(volume.voxels[:, :, 0], drawn().T)
     assert volume.geometry.scaling == (0.25, -1024.0)
 
@@ -103,7 +104,7 @@ def test_an_enhanced_file_of_several_frames(tmp_path: Path) -> None:
         place.ImagePositionPatient = [-10, 20, height]
         frame.PlanePositionSequence = [place]
         enhanced.PerFrameFunctionalGroupsSequence.append(frame)
-    volume = read_dicom(write(tmp_path / "enhanced.dcm", enhanced))
+    volume = read(write(tmp_path / "enhanced.dcm", enhanced))
     np.testing.assert_array_equal(volume.voxels, frames[::-1].transpose(2, 1, 0))
     assert volume.geometry.zooms == (0.75, 1.5, 2.0)
     assert volume.geometry.scaling == (2.0, 1.0)
@@ -111,10 +112,10 @@ def test_an_enhanced_file_of_several_frames(tmp_path: Path) -> None:
 
 
 def test_without_a_position_nothing_is_claimed_about_space(tmp_path: Path) -> None:
-    volume = read_dicom(write_file(tmp_path / "a", ImagePositionPatient=None))
+    volume = read(write_file(tmp_path / "a", ImagePositionPatient=None))
     assert volume.geometry.form_codes == (0, 0)
     assert volume.geometry.zooms == (0.75, 1.5, 2.5)
-    bare = read_dicom(write_file(tmp_path / "b", PixelSpacing=None, SliceThickness=None))
+    bare = read(write_file(tmp_path / "b", PixelSpacing=None, SliceThickness=None))
     assert bare.geometry.form_codes == (0, 0)
     assert bare.geometry.zooms == (1.0, 1.0, 1.0)
 
@@ -158,7 +159,7 @@ def test_what_a_volume_cannot_say_is_refused(
 ) -> None:
     path = write_file(tmp_path / "a.dcm", drawn(dtype=np.uint16), **attributes)
     with pytest.raises(ImageError, match=f"^{path}: .*{message}") as caught:
-        read_dicom(path)
+        read(path)
     assert "\n" not in str(caught.value)
 
 
@@ -166,7 +167,7 @@ def test_what_a_volume_cannot_say_is_refused(
 def test_a_spacing_that_is_no_number(tmp_path: Path, text: bytes) -> None:
     path = write_file(tmp_path / "a.dcm", PixelSpacing=["123", "12.5"])
     with pytest.raises(ImageError, match=r"a\.dcm: a damaged"):
-        read_dicom(patched(path, b"123\\12.5", text))
+        read(patched(path, b"123\\12.5", text))
 
 
 def test_syntaxes_that_are_not_read(tmp_path: Path) -> None:
@@ -174,11 +175,11 @@ def test_syntaxes_that_are_not_read(tmp_path: Path) -> None:
     syntax = ExplicitVRLittleEndian.encode() + b"\0"
     other = b"1.2.840.10008.1.2.9\0"
     with pytest.raises(ImageError, match="a transfer syntax that pydicom does not read"):
-        read_dicom(patched(path, syntax, other))
+        read(patched(path, syntax, other))
     dataset = dataset_of(drawn())
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     with pytest.raises(ImageError, match="deflated"):
-        read_dicom(write(tmp_path / "b.dcm", dataset))
+        read(write(tmp_path / "b.dcm", dataset))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_missing_decoder_is_named(
     dataset = dataset_of(drawn(), PixelData=pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"]))
     dataset.file_meta.TransferSyntaxUID = syntax
     with pytest.raises(ImageError, match=f"compressed as JPEG.*no decoder.*{remedy}"):
-        read_dicom(write(tmp_path / "a.dcm", dataset))
+        read(write(tmp_path / "a.dcm", dataset))
 
 
 def test_pixels_of_another_size_are_refused_before_they_are_decoded(
@@ -208,24 +209,24 @@ def test_pixels_of_another_size_are_refused_before_they_are_decoded(
     path.write_bytes((shared_data / "dicom" / "variants" / "MR_small_jpeg_ls_lossless.dcm").read_bytes())
     start = b"\xff\xf7\x00\x0b\x10"  # 64×64 becomes 32767×32767, 4 GB to decode
     with pytest.raises(ImageError, match="pixels of another size than 64×64"):
-        read_dicom(patched(path, start + b"\0\x40\0\x40", start + b"\x7f\xff\x7f\xff"))
+        read(patched(path, start + b"\0\x40\0\x40", start + b"\x7f\xff\x7f\xff"))
 
 
 def test_a_frame_far_longer_than_its_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     """Run lengths may stand for 64 times as many bytes."""
     dataset = dataset_of(drawn())
     dataset.compress(RLELossless, generate_instance_uid=False)
-    whole = read_dicom(write(tmp_path / "a.dcm", dataset)).voxels
+    whole = read(write(tmp_path / "a.dcm", dataset)).voxels
     np.testing.assert_array_equal(whole[:, :, 0].T, drawn())
     frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
     dataset.PixelData = pydicom.encaps.encapsulate([frame + b"\x81\x00" * 2**17])
     with pytest.raises(ImageError, match="pixels of another size than 5×6"):
-        read_dicom(write(tmp_path / "a.dcm", dataset))
+        read(write(tmp_path / "a.dcm", dataset))
 
 
 def test_a_real_truncated_file(shared_data: Path) -> None:
     with pytest.raises(ImageError, match="8,130 bytes of pixels, expected 8,192"):
-        read_dicom(shared_data / "dicom" / "variants" / "MR_truncated.dcm")
+        read(shared_data / "dicom" / "variants" / "MR_truncated.dcm")
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +241,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "open", refuse)
     for asked in (path, tmp_path):
         with pytest.raises(FileError, match="a: cannot be read: Permission denied"):
-            read_dicom(asked)
+            read(asked)
     assert not is_dicom(path)
 
 
@@ -251,14 +252,14 @@ def test_damage_is_always_an_error_of_ours(tmp_path: Path, rng: np.random.Genera
     for end in range(0, len(content), 7):
         path.write_bytes(content[:end])
         with pytest.raises(OasisVQError, match=r"damaged\.dcm"):
-            read_dicom(path)
+            read(path)
     for _ in range(400):
         damaged = bytearray(content)
         for place in rng.integers(132, len(content), 2):
             damaged[place] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            read_dicom(path)
+            read(path)
         except OasisVQError as error:
             refused += 1
             assert str(error).startswith(str(path))

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from oasisvq.cli import main
+from oasisvq.cli.app import main
 from oasisvq.training.codec_training import Training
 
 DYING_RANK, DYING_STEP = (int(each) for each in sys.argv[2:4]) if len(sys.argv) > 2 else (-1, -1)

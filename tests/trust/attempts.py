@@ -25,7 +25,7 @@ from conftest import draw_phantom, tiny_model, tiny_prior, write_raw_folder
 from PIL import Image
 
 import oasisvq
-from oasisvq.cli import main
+from oasisvq.cli.app import main
 from oasisvq.codec.weights import save_model
 
 TIMEOUT = 300.0  # also for a busy machine

@@ -18,7 +18,7 @@ from hostile import HOSTILE, RAW, Run, assert_shown_safely
 from PIL import Image
 from rich.console import Console
 
-from oasisvq.cli import progress_bar
+from oasisvq.cli.printing import progress_bar
 from oasisvq.text import printable
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.progress import LineReporter

@@ -31,6 +31,7 @@ from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
 from oasisvq.errors import CodesFileError, DatasetError, FileError, ImageError, ModelError, OasisVQError
 from oasisvq.scans.geometry import Geometry
 from oasisvq.scans.scan import Scan, read_scan, write_scan
+from oasisvq.scans.source import source_at
 
 
 def may_be_refused(step: Callable[[], Any], *refusals: type[OasisVQError]) -> Any:
@@ -194,7 +195,7 @@ def read_image_file(content: bytes, folder: Path) -> Scan:
     """An image."""
     path = folder / "scan.png"  # the name does not matter
     path.write_bytes(content)
-    return read_scan(path)
+    return read_scan(source_at(path))
 
 
 def hold_image(scan: Scan, content: bytes, folder: Path) -> None:
@@ -209,7 +210,7 @@ def hold_written(scan: Scan, path: Path) -> None:
     """A scan comes back from a file with all its values and its geometry."""
     write_scan(scan, path)
     axis = None if scan.placement is None else str(scan.placement.slicing.axes[0])
-    again = read_scan(path, axis)
+    again = read_scan(source_at(path), axis)
     np.testing.assert_array_equal(again.voxels, scan.voxels)
     if scan.placement and again.placement:
         single = scan.placement.geometry.as_single()
@@ -225,7 +226,7 @@ def read_volume_file(content: bytes, folder: Path) -> Scan:
         path.with_suffix(".img").write_bytes(body[length:])
         body = body[:length]
     path.write_bytes(body)
-    return read_scan(path)
+    return read_scan(source_at(path))
 
 
 def hold_volume(scan: Scan, content: bytes, folder: Path) -> None:
@@ -244,7 +245,7 @@ def read_dicom_file(content: bytes, folder: Path) -> Scan:
     """A DICOM file."""
     path = folder / "scan.dcm"
     path.write_bytes(content)
-    return read_scan(path)
+    return read_scan(source_at(path))
 
 
 TARGETS = {

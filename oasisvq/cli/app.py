@@ -1,0 +1,105 @@
+"""The commands in the order of the help, and what every error of a user or a file becomes."""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+
+import oasisvq
+from oasisvq.cli.decode import decode
+from oasisvq.cli.encode import encode
+from oasisvq.cli.exits import INTERRUPTED
+from oasisvq.cli.export import export
+from oasisvq.cli.info import info
+from oasisvq.cli.preprocess import preprocess
+from oasisvq.cli.printing import note
+from oasisvq.cli.sample import sample
+from oasisvq.cli.score import score
+from oasisvq.cli.show import show
+from oasisvq.cli.train import train
+from oasisvq.cli.verify import verify
+from oasisvq.errors import OasisVQError
+from oasisvq.text import printable
+
+app = typer.Typer(
+    name="oasisvq",
+    help="A VQ-VAE codec for brain MRI, trained on OASIS: scans become small files of discrete codes.",
+    epilog="Start with: oasisvq encode scan.png -o scan.codes && oasisvq decode scan.codes",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (preprocess, train, encode, decode, show, export, score, sample, info, verify):
+    app.command()(command)
+
+# typer brings its own click, or uses the installed one
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"oasisvq {oasisvq.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; every error of a user or a file becomes one line and exit code 1."""
+    # The prior's products are small: threads of NumPy's BLAS cost more than they give, and they would
+    # fight with those of torch. It is read when NumPy is imported, which only commands do.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal has a ×
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            code = app(args=given, prog_name="oasisvq", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    except UsageError as error:
+        _show_usage_error(error, given)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except OasisVQError as error:
+        note(f"oasisvq: {error}")
+    except MemoryError as error:
+        note(f"oasisvq: too large for this machine's memory ({error})")
+    except BrokenPipeError:
+        _abandon_stdout()
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        note(f"oasisvq: {where}{error.strerror or error}")
+        _abandon_stdout()
+    else:
+        sys.exit(code or 0)
+    sys.exit(1)
+
+
+def _show_usage_error(error: Any, given: list[str]) -> None:  # noqa: ANN401 - see `UsageError`
+    """Print what typer says of a wrong call; it quotes arguments, which may be names of files."""
+    message = error.format_message()
+    if not "".join(given).isprintable():
+        error.format_message = lambda: printable(message)
+    error.show()
+
+
+def _abandon_stdout() -> None:
+    """What could not be written must not be tried again when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,92 @@
+"""Options that several commands have, and the values that options choose from."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oasisvq.data.layouts import Images
+
+
+class Device(str, Enum):
+    """Where the networks run."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    MPS = "mps"
+    CPU = "cpu"
+
+
+class PresetName(str, Enum):
+    """A named set-up, see `training/presets.py`."""
+
+    SEED = "seed"
+    SMALL = "small"
+    BASE = "base"
+
+
+class Precision(str, Enum):
+    """Arithmetic of the networks in training."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class CoderName(str, Enum):
+    """How indices are coded, see `codec/entropy.py`."""
+
+    PRIOR = "prior"
+    PACKED = "packed"
+
+
+class ContentName(str, Enum):
+    """What a scan shows, see `Content` in `codec/codec.py`."""
+
+    AUTO = "auto"
+    SCAN = "scan"
+    LABELS = "labels"
+
+
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="PATH",
+        help="Model file or run folder. Otherwise $OASISVQ_MODEL, else the model that `train` left "
+        "in this folder, else the bundled one.",
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
+ForceOption = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QualityOption = Annotated[
+    int | None,
+    typer.Option(
+        "-q",
+        "--quality",
+        metavar="LEVELS",
+        help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
+    ),
+]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Refuse larger images, and volumes of more than 8 times as many voxels, before they are "
+        "read; the default is 4096×4096 and 512×512×512.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Of a folder, only every N-th file from the I-th on, I from 0. [default: by torchrun or "
+        "SLURM, else all]",
+    ),
+]
+ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

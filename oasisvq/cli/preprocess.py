@@ -1,0 +1,179 @@
+"""`oasisvq preprocess`: a raw folder becomes a prepared dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oasisvq.cli.exits import usage_error
+from oasisvq.cli.options import ForceOption, ImagesOption, MaxPixelsOption
+from oasisvq.cli.printing import counted, note, print_line, progress_bar
+from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
+from oasisvq.errors import DatasetError, OasisVQError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from oasisvq.data.recipe import Recipe
+
+
+def preprocess(
+    raw: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with OASIS as it was downloaded (OASIS-1, 2 or 3, neurite-oasis, PNG or JPEG "
+            "slices), or any folder of images or volumes."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; not with --dry-run.")
+    ] = None,
+    images: ImagesOption = Images.SCANS,
+    size: Annotated[
+        int,
+        typer.Option("--size", help="Pixels to a side, of 1 mm at 256; 80 for the classic set-up."),
+    ] = 256,
+    slices: Annotated[
+        str,
+        typer.Option(
+            "--slices",
+            metavar="N|FIRST:LAST|all",
+            help="Axial slices of a volume: so many, evenly over the part with brain; those from FIRST "
+            "to before LAST, in mm above the lowest; or every mm of the brain.",
+        ),
+    ] = "32",
+    percentiles: Annotated[
+        str,
+        typer.Option(
+            "--percentiles",
+            metavar="LOW:HIGH",
+            help="Of the foreground of a volume: what becomes black, and what white.",
+        ),
+    ] = "0.5:99.5",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="TRAIN/VALIDATION/TEST",
+            help="Shares of the subjects, where no splits are given. [default: 80/10/10]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another split.")] = 0,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help=f"One of {', '.join(each.key for each in LAYOUTS)}. [default: recognised]",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME",
+            help="Of several files of a session the one to take, such as sbj_111, T2w or seg35; "
+            "--dry-run lists them.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            "--subjects",
+            metavar="TABLE",
+            help="CSV or TSV with a file (or the beginning of its name) and its subject on each line, "
+            "where names do not tell whose scan it is.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Volumes at a time. [default: one a processor]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+    ] = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    force: ForceOption = False,
+) -> None:
+    """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
+
+    The layout of the folder is recognised. Slices are axial, 1 mm a pixel, rows from left to right and
+    columns from back to front; a volume's grey levels have one scale. All scans of a person are in one
+    split, and given splits are kept. A bad file is left out and said. What was interrupted goes on
+    when it is run again.
+    """
+    from oasisvq.data.preprocess import preprocess as run
+
+    recipe = chosen_recipe(layout, variant, subjects, slices, percentiles, split, seed)
+    if dry_run:
+        print_plan(raw, images, recipe)
+        return
+    folder = output or usage_error("name the folder to write with --output, or pass --dry-run")
+    failures: list[OasisVQError] = []
+    try:
+        with progress_bar("reading files") as advance:
+            dataset = run(
+                raw,
+                folder,
+                images=images,
+                size=size,
+                recipe=recipe,
+                force=force,
+                jobs=jobs,
+                advance=advance,
+                tell=note,
+                failed=failures.append,
+                max_pixels=max_pixels,
+            )
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on from here")
+        raise
+    for name, part in dataset.splits.items():
+        people = len({record.subject for record in part.records})
+        print(f"{name}: {len(part.records):,} slices of {counted(people, 'subject')}")
+    print_line(f"{folder}: {dataset.layout}, {images.value}, {size}×{size}")
+    if failures:
+        note(f"{len(failures):,} failed, and {folder} was written without them:")
+        for failure in failures:
+            note(f"  {failure}")
+        raise typer.Exit(1)
+
+
+def chosen_recipe(
+    layout: str | None,
+    variant: str | None,
+    subjects: Path | None,
+    slices: str,
+    percentiles: str,
+    split: str | None,
+    seed: int,
+) -> "Recipe":
+    """The options of `preprocess` as a recipe; a wrong one is a usage error."""
+    from oasisvq.data.recipe import Recipe, parse_percentiles, parse_slices, parse_split
+
+    try:
+        return Recipe(
+            layout,
+            variant,
+            str(subjects) if subjects else None,
+            parse_slices(slices),
+            parse_percentiles(percentiles),
+            parse_split(split) if split else None,
+            seed,
+        )
+    except DatasetError as error:
+        usage_error(str(error))
+
+
+def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
+    """Print what `preprocess` would take: layout, splits, and the first and last file of each."""
+    from oasisvq.data.preprocess import look
+
+    found = look(raw, images, recipe)
+    for line in (str(found), *found.remarks):
+        print_line(f"dataset {raw}: {line}")
+    for split in SPLITS:
+        members = [member for member in found.members if member.split == split]
+        if members:
+            people = counted(len({member.subject for member in members}), "subject")
+            ends = " ... ".join(dict.fromkeys((members[0].name, members[-1].name)))
+            print_line(f"{split}: {counted(len(members), 'file')} of {people}: {ends}")

@@ -1,0 +1,220 @@
+"""`oasisvq score`: size and quality over a split, or of one scan."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oasisvq.cli.chosen import load_codec
+from oasisvq.cli.exits import usage_error
+from oasisvq.cli.options import (
+    Device,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+)
+from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
+from oasisvq.cli.score_report import measure_report, print_report, refuse_to_replace
+from oasisvq.cli.score_tables import comparison_table, distance_line, scan_table, split_table
+from oasisvq.data.layouts import SPLITS, Images
+from oasisvq.errors import DatasetError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from oasisvq.codec.codec import Codec
+    from oasisvq.data.dataset import Dataset
+
+
+def score(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A prepared dataset, a raw OASIS folder, or a single image, volume or DICOM file."
+        ),
+    ] = Path("data"),
+    split: Annotated[str, typer.Option("--split", help=" | ".join(SPLITS))] = "validation",
+    quality: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="LEVELS",
+            help="Levels to keep; give it several times for several. [default: the model's]",
+        ),
+    ] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option("--images", help="Of a raw folder. [default: what the model was trained on]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Of a raw folder. [default: what the model was trained on]"),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    sample_count: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=2,
+            help="Instead: the Fréchet distance of so many samples of the prior to the split, and of as "
+            "many training slices.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="CODECS",
+            help="Instead: every quality beside avif,jpegxl,webp,jpeg2000,jpeg on the same slices, with "
+            "BD-rates.",
+        ),
+    ] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            "--reuse",
+            metavar="FILE",
+            help="With --against: take the classic codecs from what an earlier run printed with --json.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Also write one HTML page of all of it, --against and --samples included, that needs "
+            "no network.",
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures", metavar="DIR", help="Also write its charts as PNG and SVG, for a paper."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    force: ForceOption = False,
+) -> None:
+    """Measure size and quality over a split: each slice is encoded to a real file and decoded.
+
+    Bytes are whole files. SSIM is scikit-image's with gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False on a range of 255; foreground SSIM is the mean of its map where the
+    original is above 20. An all-black image is scored beside it, since it does not score 0. A report
+    holds pictures of scans.
+    """
+    from oasisvq.data.preprocess import opened_for_now
+    from oasisvq.models import RUN_FOLDER
+
+    if (report or figures) and data.is_file():
+        usage_error("--report and --figures are of a split; name a dataset")
+    refuse_to_replace(report, figures, force)
+    codec = load_codec(model, device)
+    qualities = quality or []
+    if data.is_file():
+        score_scan(codec, data, qualities, as_json, max_pixels)
+        return
+    trained_on, trained_size = codec.card.get("images"), codec.card.get("size")
+    wanted = images or (Images(trained_on) if trained_on in set(Images) else Images.SCANS)
+    side = size or (trained_size if type(trained_size) is int else 256)
+    with (
+        progress_bar("reading slices") as advance,
+        opened_for_now(
+            data,
+            RUN_FOLDER / "dataset",
+            images=wanted,
+            size=side,
+            advance=advance,
+            tell=note,
+            max_pixels=max_pixels,
+        ) as dataset,
+    ):
+        if images not in (None, dataset.images) or size not in (None, dataset.size):
+            raise DatasetError(
+                f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
+                "--images and --size"
+            )
+        if report or figures:
+            peers = against.split(",") if against else []
+            measured = measure_report(
+                codec, model, dataset, split, qualities, every, peers, reuse, sample_count
+            )
+            print_report(measured, report, figures, as_json)
+        elif sample_count is not None:
+            score_samples(codec, dataset, split, sample_count, as_json)
+        elif against is not None:
+            score_against(codec, dataset, split, against.split(","), every, reuse, as_json)
+        else:
+            score_split(codec, dataset, split, qualities, as_json, every)
+
+
+def score_scan(codec: "Codec", path: Path, qualities: list[int], as_json: bool, max_pixels: int) -> None:
+    """Score a codec on one image or volume and print the table or JSON."""
+    from oasisvq.codec.codec import Wish
+    from oasisvq.evaluation.scan_score import score_scan as measure
+
+    wishes = [Wish(levels) for levels in qualities or [codec.config.default_levels]]
+    with progress_bar("scoring") as advance:
+        scores = measure(codec, path, wishes, advance, max_pixels)
+    if as_json:
+        print_json([each.as_dict() for each in scores])
+    else:
+        print_lines(scan_table(scores))
+
+
+def score_split(
+    codec: "Codec",
+    dataset: "Dataset",
+    split: str,
+    qualities: list[int],
+    as_json: bool,
+    every: int = 1,
+) -> None:
+    """Score a codec on an open dataset and print the table or JSON."""
+    from oasisvq.evaluation.score import score_split as measure
+
+    with progress_bar(f"scoring {split}") as advance:
+        wanted = qualities or [codec.config.default_levels]
+        result = measure(codec, dataset, split, wanted, advance, every)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_lines(split_table(result))
+
+
+def score_against(
+    codec: "Codec",
+    dataset: "Dataset",
+    split: str,
+    peers: list[str],
+    every: int,
+    reuse: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
+    from oasisvq.evaluation.baselines import compare, read_comparison
+
+    known = read_comparison(reuse) if reuse else None
+    with progress_bar(f"comparing on {split}") as advance:
+        result = compare(codec, dataset, split, peers, every, known, advance)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
+        print_lines(comparison_table(result))
+
+
+def score_samples(codec: "Codec", dataset: "Dataset", split: str, count: int, as_json: bool) -> None:
+    """Score samples of a codec's prior against an open dataset and print the result."""
+    from oasisvq.evaluation.samples import score_samples as measure
+
+    with progress_bar("drawing") as advance:
+        result = measure(codec, dataset, split, count, advance=advance)
+    if as_json:
+        print_json(result._asdict())
+    else:
+        print_line(distance_line(result, split))

@@ -1,0 +1,97 @@
+"""Scores as lines of text: what `score` prints where JSON is not asked for."""
+
+from typing import TYPE_CHECKING
+
+from oasisvq.cli.printing import counted, dice_line
+
+if TYPE_CHECKING:
+    from oasisvq.evaluation.baselines import Comparison
+    from oasisvq.evaluation.samples import SampleScore
+    from oasisvq.evaluation.scan_score import ScanScore
+    from oasisvq.evaluation.score import QualityScore, SplitScore
+
+
+def split_table(result: "SplitScore") -> list[str]:
+    """Scores of a split."""
+    head = "quality    bytes  bits/px  vs PNG  SSIM             foreground SSIM  PSNR dB"
+    lines = [
+        f"{result.split}: {result.slices:,} slices of {counted(result.subjects, 'subject')}, "
+        f"{result.size}×{result.size}, model {result.fingerprint[:8]}; mean ± deviation of subjects",
+        head,
+    ]
+    lines += [_score_line(str(each.levels), each) for each in result.qualities]
+    lines.append(_score_line("black", result.black))
+    for each in result.qualities:
+        lines.append(f"worst at quality {each.levels}: {each.worst_slice}, SSIM {each.worst_ssim:.4f}")
+        if each.dice:
+            dice = ", ".join(f"label {label} {value:.4f}" for label, value in each.dice.items())
+            lines.append(f"Dice at quality {each.levels}: {dice}")
+    return lines
+
+
+def _score_line(name: str, row: "QualityScore") -> str:
+    size = (
+        f"{row.file_bytes:8,.0f} {row.bits_per_pixel:8.4f} {row.ratio_to_png:6.1f}×"
+        if row.levels
+        else f"{'-':>8} {'-':>8} {'-':>7}"
+    )
+    spreads = "  ".join(
+        f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (row.ssim, row.foreground_ssim)
+    )
+    return f"{name:>7} {size}  {spreads}  {row.psnr.mean:.2f}"
+
+
+def scan_table(scores: "list[ScanScore]") -> list[str]:
+    """Scores of one image or volume."""
+    from oasisvq.evaluation.scan_score import RANGE_QUANTILE
+
+    lines = ["quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  worst SSIM (slice)"]
+    for each in scores:
+        name = str(each.levels) if each.levels else "exact"
+        lines.append(
+            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {each.ssim:.4f}  "
+            f"{each.foreground_ssim:15.4f}  {each.psnr:7.2f}  {each.worst_ssim:.4f} ({each.worst_slice})"
+        )
+        if each.dice:
+            lines.append(dice_line(each.dice))
+    lines.append(
+        f"SSIM and PSNR on a range of {scores[0].data_range:g}: from the darkest value to the "
+        f"{RANGE_QUANTILE:.1%} quantile"
+    )
+    return lines
+
+
+def comparison_table(result: "Comparison") -> list[str]:
+    """A comparison: a table for each codec, then the BD-rates."""
+    from oasisvq.evaluation.baselines import PEERS
+
+    lines = []
+    for name, points in result.curves.items():
+        says = f" ({PEERS[name].says})" if name in PEERS else ""
+        lines.append(f"{name}{says}")
+        lines.append(
+            "  setting        bytes    SSIM  foreground  PSNR dB  worst SSIM  encode s  decode s"
+        )
+        lines += [
+            f"  {point.setting:<12} {point.file_bytes:7,.0f}  {point.ssim:.4f}      "
+            f"{point.foreground_ssim:.4f}    {point.psnr:5.2f}      {point.worst_ssim:.4f}    "
+            f"{point.encode_seconds:.4f}    {point.decode_seconds:.4f}"
+            for point in points
+        ]
+    for name, rate in result.bd_rates.items():
+        shown = ", ".join(
+            f"{measure.replace('_', ' ')} " + ("no common range" if value is None else f"{value:+.1f} %")
+            for measure, value in rate._asdict().items()
+        )
+        lines.append(f"BD-rate against {name}: {shown}")
+    return lines
+
+
+def distance_line(result: "SampleScore", split: str) -> str:
+    """How far samples are from a split."""
+    ratio = result.frechet_samples / result.frechet_training
+    return (
+        f"Fréchet distance to {result.slices:,} slices of {split}, in latents averaged over quarters: "
+        f"{result.samples:,} samples {result.frechet_samples:.4f}, as many training slices "
+        f"{result.frechet_training:.4f}, ratio {ratio:.2f}"
+    )

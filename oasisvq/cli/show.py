@@ -1,0 +1,78 @@
+"""`oasisvq show`: a picture of a `.codes` file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oasisvq.cli.chosen import load_codec
+from oasisvq.cli.exits import usage_error
+from oasisvq.cli.options import Device, DeviceOption, ForceOption, MaxPixelsOption, ModelOption
+from oasisvq.cli.printing import note, print_line
+from oasisvq.errors import ImageError
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+
+def show(
+    source: Annotated[Path, typer.Argument(help="A .codes file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Picture to write: .png, .svg or .pdf. [default: scan.panel.png]"
+        ),
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(
+            "--original",
+            help="What was encoded. [default: the image or volume of the same name beside it]",
+        ),
+    ] = None,
+    slice_number: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            metavar="N",
+            help="Of a volume, from 0 in the order that slices are coded. [default: the middle one]",
+        ),
+    ] = None,
+    slice_count: Annotated[
+        int | None,
+        typer.Option("--slices", metavar="K", min=1, help="Of a volume, so many, evenly spaced."),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.CPU,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    force: ForceOption = False,
+) -> None:
+    """Picture a .codes file: original | code map of each level | reconstruction | signed error.
+
+    Codes with similar vectors have similar colours; where nothing is coded, the map is grey. SSIM and
+    PSNR are those of `score FILE`, of the slice that is shown. Labels kept exactly have one map.
+    """
+    from oasisvq.codec.container import read_codes_file
+    from oasisvq.evaluation import figures, panels
+    from oasisvq.files import require_output
+
+    if slice_number is not None and slice_count is not None:
+        usage_error("--slice and --slices exclude each other")
+    picture = output or source.with_suffix(".panel.png")
+    if picture.suffix.lower() not in figures.SUFFIXES:
+        usage_error(f"{picture}: expected a .png, .svg or .pdf")
+    require_output(picture, force)
+    read_codes_file(source)  # what is wrong with it is said before anything is looked for
+    codec = load_codec(model, device)
+    found = original or panels.find_original(source)
+    note(f"original: {found}" if found else "no original beside it; name it with --original")
+    try:
+        view = panels.open_view(codec, source, found, max_pixels)
+    except ImageError as error:
+        if original:
+            raise
+        note(f"{error}; shown without it")
+        view = panels.open_view(codec, source, None, max_pixels)
+    places = panels.choose_places(view.codes.header, slice_number, slice_count)
+    slices = [panels.view_slice(codec, view, place) for place in places]
+    figures.write_figure(panels.draw_panel(view, slices, codec.file.codebooks), picture)
+    for each in slices:
+        print_line(f"{picture}: {panels.describe_slice(view, each)}")

@@ -1,0 +1,196 @@
+"""`oasisvq train`: a dataset becomes a model."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from oasisvq.cli.chosen import load_codec
+from oasisvq.cli.exits import INTERRUPTED, usage_error
+from oasisvq.cli.options import Device, DeviceOption, ForceOption, MaxPixelsOption, Precision, PresetName
+from oasisvq.cli.printing import note, progress_bar
+from oasisvq.cli.score import score_split
+from oasisvq.data.layouts import Images
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Run folder: model, checkpoint, metrics, pictures.")
+    ] = Path("oasisvq-run"),
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            "--preset",
+            help="seed: the classic 80×80 set-up; small: two CPU cores, about an hour; base: a GPU. "
+            "[default: base on a GPU, else small]",
+        ),
+    ] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option("--images", help="Which images of a raw folder to take. [default: scans]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="[default: the preset's]")
+    ] = None,
+    prior_epochs: Annotated[
+        int | None,
+        typer.Option("--prior-epochs", min=1, help="Of the prior. [default: the preset's]"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images a step. [default: the preset's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=1e-9, help="[default: the preset's]")
+    ] = None,
+    levels: Annotated[
+        int | None,
+        typer.Option(
+            "--levels",
+            min=1,
+            max=64,
+            help="Residual levels; 1 is the classic VQ-VAE. [default: the preset's]",
+        ),
+    ] = None,
+    codebook_size: Annotated[
+        int | None,
+        typer.Option(
+            "--codebook-size", min=2, max=65_535, help="Codes of each level. [default: the preset's]"
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--start-from",
+            help="Model file or run folder whose weights to start from, in place of random ones; "
+            "with --prior-only a run folder, whose prior it is.",
+        ),
+    ] = None,
+    with_prior: Annotated[
+        bool,
+        typer.Option("--prior/--no-prior", help="Train the prior after the codec."),
+    ] = True,
+    prior_only: Annotated[
+        bool,
+        typer.Option("--prior-only", help="Give the codec named by --model a prior."),
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="With --prior-only: a model file or run folder."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            "--precision", help="auto: bfloat16 where the hardware computes in it. [default: auto]"
+        ),
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks first, with torch.compile.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
+    ] = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    force: ForceOption = False,
+) -> None:
+    """Train a model on a prepared dataset or a raw OASIS folder.
+
+    The run folder gets model.safetensors, which the other commands then use by themselves,
+    a checkpoint every epoch, metrics.jsonl, and as it goes curves.png and panel.png: some fixed
+    validation slices and what is left of them. Ctrl-C stops after the current step and leaves a
+    usable model; --resume goes on from there. It ends with the scores of the validation split.
+    """
+    from oasisvq.codec.entropy import has_range_coder
+    from oasisvq.training import command
+
+    if prior_only and not with_prior:
+        usage_error("--prior-only and --no-prior exclude each other")
+    if prior_only != (model is not None):
+        usage_error("--prior-only goes with --model, which names the codec to give a prior")
+    overrides = {
+        "epochs": epochs,
+        "prior_epochs": prior_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "levels": levels,
+        "codebook_size": codebook_size,
+    }
+    request = command.Request(
+        data=data,
+        run=output,
+        preset=preset.value if preset else None,
+        images=images,
+        overrides={name: given for name, given in overrides.items() if given is not None},
+        seed=seed,
+        precision=precision.value if precision else None,
+        device=device.value,
+        max_minutes=max_minutes,
+        compiled=compiled,
+        start_from=start_from,
+        with_prior=with_prior,
+        prior_only=prior_only,
+        model=model,
+        resume=resume,
+        force=force,
+        max_pixels=max_pixels,
+    )
+    with progress_bar("reading slices") as advance, stop_on_signals() as should_stop:
+        trained = command.train(request, note, should_stop, advance)
+        interrupted = trained is not None and not trained.finished and should_stop()
+    if trained is None:
+        return
+    if not trained.finished:
+        score = f"; `oasisvq score {data} --model {output}` scores it" if interrupted else ""
+        note(
+            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable{score}; "
+            f"`oasisvq train {data} -o {output} --resume` goes on"
+        )
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if trained.has_validation:
+        codec = load_codec(trained.model, device)
+        if codec.prior is not None and not has_range_coder():
+            note("not scored: prior-coded files need constriction; `pip install constriction` does it")
+            return
+        score_split(codec, trained.dataset, "validation", [], as_json=False)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Gives a question that turns true when Ctrl-C or SIGTERM asks for a stop.
+
+    Signals are caught from the first time it is asked, when there is something to save; before, and
+    the second time, they end the command at once.
+    """
+    asked = False
+    old: dict[int, Any] = {}
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        note("stopping after this step; once more to stop at once")
+
+    def should_stop() -> bool:
+        if not old:
+            old.update({n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)})
+        return asked
+
+    try:
+        yield should_stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

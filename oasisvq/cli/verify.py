@@ -1,0 +1,85 @@
+"""`oasisvq verify`: whether files and folders of ours are whole."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oasisvq.cli.chosen import chosen_shard, load_model
+from oasisvq.cli.options import JsonOption, MaxPixelsOption, ModelOption, ShardOption
+from oasisvq.cli.printing import print_line, progress_bar
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from oasisvq.verify import Verdict
+
+
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH",
+            help="Files and folders. Below a folder all .codes files, model.safetensors and prepared "
+            "datasets count.",
+        ),
+    ],
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Decode the payloads too, build the networks of models, and compare the arrays of "
+            "datasets with their checksums.",
+        ),
+    ] = False,
+    model: ModelOption = None,
+    shard: ShardOption = None,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that .codes files, models and prepared datasets are whole, and the codes of this model.
+
+    Each that is not gets a line with the reason, and the exit code is 1. A .codes file is read to its
+    checksum and its model compared with the one that would decode it; no networks are needed.
+    """
+    from oasisvq import verify as verification
+
+    verifier = verification.Verifier(partial(load_model, model), deep, max_pixels)
+    with progress_bar("verifying") as advance:
+        verdicts = verification.verify(paths, verifier, chosen_shard(shard), advance)
+        all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts)
+    if not all_whole:
+        raise typer.Exit(1)
+
+
+def print_verdicts(verdicts: Iterable["Verdict"]) -> bool:
+    """Print a line for each that is not whole, as it comes, and their numbers; whether all are whole."""
+    from oasisvq.verify import State
+
+    totals = dict.fromkeys(State, 0)
+    for verdict in verdicts:
+        totals[verdict.state] += 1
+        if verdict.reason:
+            print_line(verdict.reason)
+    checked, whole = sum(totals.values()), totals.pop(State.WHOLE)
+    others = "".join(f", {count:,} {state.value}" for state, count in totals.items() if count)
+    print_line(f"{checked:,} checked: {whole:,} whole{others}")
+    return not others
+
+
+def print_verdicts_as_json(verdicts: Iterable["Verdict"]) -> bool:
+    """Print one JSON object with all verdicts, each as it comes; whether all are whole."""
+    from oasisvq.verify import State
+
+    totals = dict.fromkeys((state.name.lower() for state in State), 0)
+    before = '{"files": [\n  '
+    for verdict in verdicts:
+        totals[verdict.state.name.lower()] += 1
+        print(before + json.dumps(verdict.as_dict()), end="")
+        before = ",\n  "
+    checked = sum(totals.values())
+    print("\n]" if checked else '{"files": []', end="")
+    print(f', "totals": {json.dumps({"checked": checked, **totals})}}}')
+    return checked == totals["whole"]

@@ -1,0 +1,212 @@
+"""`.codes` files and array files -> scan files: one, or many with their tree kept; see `bulk.py`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from oasisvq.bulk import Advance, Outcome, refuse_like_names, surviving, tasks_of_shard
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import CodesHeader, refuse_large_codes
+from oasisvq.errors import FileError, ImageError, OasisVQError
+from oasisvq.files import make_folder, remove_temporaries, require_output
+from oasisvq.folders import WHOLE, Shard, walk
+from oasisvq.scans.images import read_image
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.scan import require_writable, write_scan
+from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
+from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
+
+
+def decode_target(codes: Path, output: Path | None, force: bool) -> Path:
+    """The file that a `.codes` file is decoded to: the one named, or `decoded_name`.
+
+    Raises:
+        OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
+    """
+    if output is not None:
+        _require_outputs(output, force)
+    header = read_codes_file(codes).header
+    written = output or decoded_name(codes, header)
+    _require_outputs(written, force)
+    if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
+        raise ImageError(
+            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii or .img"
+        )
+    return written
+
+
+def decode_file(
+    codec: Codec,
+    codes: Path,
+    output: Path,
+    force: bool,
+    advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> None:
+    """Decode one `.codes` file to an image or a volume.
+
+    Raises:
+        OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
+    """
+    _require_outputs(output, force)
+    file = read_codes_file(codes)
+    refuse_large_codes(file.header, str(codes), max_pixels)
+    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
+    _require_outputs(output, force)  # another process may have written it meanwhile
+    write_scan(scan, output)
+
+
+def _require_outputs(output: Path, force: bool) -> None:
+    """Both files of a pair count."""
+    require_writable(output)
+    for path in files_of(output):
+        require_output(path, force)
+
+
+def decoded_name(codes: Path, header: CodesHeader) -> Path:
+    """scan.codes -> scan.decoded.png, beside it, so that it never collides with scan.png.
+
+    A volume becomes .nii.gz, or a pair .img and .hdr where it came as one.
+    """
+    return codes.with_suffix(f".decoded{_ending(header)}")
+
+
+def _ending(header: CodesHeader) -> str:
+    if header.volume is None:
+        return ".png"
+    return ".img" if header.volume.form.is_pair else ".nii.gz"
+
+
+class _Restoring(NamedTuple):
+    """One scan to restore.
+
+    Attributes:
+        file: where its codes are.
+        name: what messages call it.
+        output: its place, without the ending.
+        read: gives the codes.
+    """
+
+    file: Path
+    name: Path
+    output: Path
+    read: Callable[[], Codes | CodesFile]
+
+
+def decode_many(
+    codec: Codec,
+    inputs: Sequence[Path],
+    output: Path | None,
+    force: bool,
+    shard: Shard = WHOLE,
+    advance: Advance = lambda done, total: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Outcome:
+    """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
+
+    Outputs lie as those of `encode_many`; PNGs of an array file by the names in it. What is there,
+    fits its codes and is no older is skipped; anything else in the way is a failure unless `force`.
+    Where `output` is None or the folder itself, x.codes becomes x.decoded.png, so that it never meets
+    the original.
+
+    Raises:
+        FileError: there are no `.codes` files, or two folders have one name.
+        CodesFileError: an array file is damaged.
+    """
+    outcome = Outcome()
+    refuse_like_names(inputs)
+
+    arrays = {path: read_tokens(path) for path in inputs if path.suffix in TOKEN_SUFFIXES}
+
+    def tasks(outcome: Outcome) -> Iterator[_Restoring]:
+        for path in inputs:
+            if path in arrays:
+                assert output is not None
+                yield from _restorings_of(arrays[path], path, output)
+            elif path.is_dir():
+                assert output is not None
+                below = output / path.resolve().name if len(inputs) > 1 else output
+                yield from _restorings_below(path, below, outcome)
+            else:
+                place = output / path.stem if output else path.with_suffix(".decoded")
+                yield _Restoring(path, path, place, partial(read_codes_file, path))
+
+    for task in tasks_of_shard(tasks, outcome, shard, advance):
+        with surviving(outcome, task.name):
+            codes = task.read()
+            refuse_large_codes(codes.header, str(task.name), max_pixels)
+            _restore(codec, codes, task, force, outcome, max_pixels)
+    return outcome
+
+
+def _restorings_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Restoring]:
+    """The slices of an array file."""
+    for place, name in enumerate(tokens.names):
+        yield _Restoring(path, path / name, output / name, partial(tokens.codes, place))
+
+
+def _restorings_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Restoring]:
+    """The `.codes` files of a folder and of those below it."""
+    beside = ".decoded" if output.resolve() == folder.resolve() else ""
+    nothing = True
+    for listing in walk(folder):
+        remove_temporaries(output / listing.folder.relative_to(folder))
+        for file in outcome.passed_over.sift(listing, lambda path: path.suffix == SUFFIX):
+            nothing = False
+            place = output / file.relative_to(folder)
+            yield _Restoring(
+                file, file, place.with_name(place.stem + beside), partial(read_codes_file, file)
+            )
+    if nothing:
+        raise FileError(f"{folder}: no {SUFFIX} files in it")
+
+
+def _restore(
+    codec: Codec,
+    codes: Codes | CodesFile,
+    task: _Restoring,
+    force: bool,
+    outcome: Outcome,
+    max_pixels: int,
+) -> None:
+    """Decode codes, unless their output is there."""
+    codec.refuse_other_model(codes.header, str(task.name))
+    output = task.output.with_name(task.output.name + _ending(codes.header))
+    # looked for once: what another run with this output writes from here on are the same bytes
+    may_write = force or not any(path.exists() for path in files_of(output))
+    if not may_write and _is_newer(output, task.file) and _fits(output, codes.header, max_pixels):
+        outcome.skipped += 1
+        return
+    make_folder(output.parent)
+    _require_outputs(output, may_write)
+    if isinstance(codes, CodesFile):
+        codes = codec.codes_of(codes)
+    write_scan(codec.decode_codes(codes, str(task.name)), output)
+    outcome.bytes_in += codes.file_bytes
+    outcome.bytes_out += bytes_of(output)
+    outcome.done += 1
+
+
+def bytes_of(output: Path) -> int:
+    """Bytes on disk of a decoded image, or of a volume with both files of a pair."""
+    return sum(path.stat().st_size for path in files_of(output))
+
+
+def _is_newer(output: Path, file: Path) -> bool:
+    return output.is_file() and output.stat().st_mtime_ns >= file.stat().st_mtime_ns
+
+
+def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
+    """Whether a decoded file is whole and of the shape and type that the codes decode to."""
+    try:
+        if header.volume is None:
+            plane = read_image(output, max_pixels)
+            return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
+        found, expected = read_volume(output, max_pixels).geometry, header.volume.geometry
+        expected = expected.as_pair() if found.form.is_pair else expected.as_single()
+    except OasisVQError:
+        return False
+    return found.content == expected.content

@@ -1,0 +1,190 @@
+"""Walking a folder's tree, what is passed over on the way, and shards of what is found.
+
+Never imports torch.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from oasisvq.errors import FileError
+
+_NOWHERE, _NO_ENDING = "link that points nowhere", "file without an ending"
+_WALKED = "link to a folder that is taken elsewhere"
+_PLURALS = {
+    _NOWHERE: "links that point nowhere",
+    _NO_ENDING: "files without an ending",
+    _WALKED: "links to folders that are taken elsewhere",
+}
+
+
+class Listing(NamedTuple):
+    """One folder of a walk.
+
+    Attributes:
+        folder: its path.
+        files: its files by name; links to files, and those that point nowhere, count as files.
+        passed_links: how many links to folders in it are not followed, see `walk`.
+    """
+
+    folder: Path
+    files: list[Path]
+    passed_links: int
+
+
+def walk(top: Path) -> Iterator[Listing]:
+    """A folder and all folders below it in a fixed order, hidden files and folders left out.
+
+    A folder comes before those in it, which follow by name, so that only one folder's names are held
+    at a time. Links to folders are followed, but each folder is walked once: a link to one of the
+    same tree is passed, for that is walked under its own name, and so is one to a folder above.
+
+    Raises:
+        FileError: a folder cannot be listed.
+    """
+    _entries(top)  # what is wrong with it is said before anything is asked of it
+    yield from _walk(top, top.resolve(), {_identity(top)})
+
+
+def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Listing]:
+    files, inner, passed_links = [], [], 0
+    for entry in _entries(folder):
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            files.append(path)
+        elif (entry.is_symlink() and not _leads_out(path, root)) or _identity(path) in seen:
+            passed_links += 1
+        else:
+            seen.add(_identity(path))
+            inner.append(path)
+    yield Listing(folder, files, passed_links)
+    for path in inner:
+        yield from _walk(path, root, seen)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    """Whether a link to a folder leads to one that walking `root` does not meet otherwise."""
+    target = link.resolve()
+    if not target.is_relative_to(root):
+        return not root.is_relative_to(target)
+    return any(part.startswith(".") for part in target.relative_to(root).parts)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name.
+
+    Raises:
+        FileError: it cannot be listed.
+    """
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise FileError(f"{folder}: no such folder; check the name") from None
+    except NotADirectoryError:
+        raise FileError(f"{folder}: is a file, expected a folder") from None
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+
+
+class PassedOver:
+    """What a run over folders did not take, counted by what it is; says so at its end."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def sift(self, listing: Listing, is_wanted: Callable[[Path], bool]) -> list[Path]:
+        """The wanted files of one folder; the others, and links in it, are counted."""
+        self.add_links(listing.passed_links)
+        wanted = []
+        for path in listing.files:
+            if is_wanted(path):
+                wanted.append(path)
+            else:
+                self.add_file(path)
+        return wanted
+
+    def add_file(self, path: Path) -> None:
+        """Count a file by its ending, or as a link that points nowhere."""
+        if path.is_symlink() and not path.exists():
+            self.counts[_NOWHERE] += 1
+        else:
+            self.counts[ending_of(path) or _NO_ENDING] += 1
+
+    def add_links(self, count: int) -> None:
+        """Count links to folders that are walked under their own names."""
+        self.counts[_WALKED] += count
+
+    def __str__(self) -> str:
+        """Such as `passed over: 3 .json, 1 link that points nowhere`; empty where nothing was."""
+        if not self.counts.total():
+            return ""
+        ordered = sorted(self.counts.items(), key=lambda item: (item[0] in _PLURALS, -item[1], item[0]))
+        told = [
+            f"{count:,} {_PLURALS.get(what, what) if count > 1 else what}"
+            for what, count in ordered
+            if count
+        ]
+        return "passed over: " + ", ".join(told)
+
+    def as_dict(self) -> dict[str, int]:
+        """As JSON holds it."""
+        return {what: count for what, count in self.counts.items() if count}
+
+
+def ending_of(path: Path) -> str:
+    """What a name ends in, in small letters: `.json`, `.tar.gz`; empty where it has no ending."""
+    name = path.name.lower()
+    packed = ".gz" if name.endswith(".gz") else ""
+    return Path(name.removesuffix(packed)).suffix + packed
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal parts of a run's files: every file whose place is `index` modulo `count`."""
+
+    index: int
+    count: int
+
+    def takes(self, place: int) -> bool:
+        """Whether the file at this place of the walk is in the shard."""
+        return place % self.count == self.index
+
+
+WHOLE = Shard(0, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """`2/8` to a shard; indices run from 0 like ranks.
+
+    Raises:
+        ValueError: not i/n with 0 <= i < n.
+    """
+    index, _, count = text.partition("/")
+    shard = Shard(int(index), int(count))
+    if not 0 <= shard.index < shard.count:
+        raise ValueError(text)
+    return shard
+
+
+def shard_of_environment() -> tuple[Shard, str]:
+    """The shard that torchrun or SLURM gave this process, and which of them; else the whole."""
+    for name, index, count in (
+        ("torchrun", "RANK", "WORLD_SIZE"),
+        ("SLURM", "SLURM_PROCID", "SLURM_NTASKS"),
+    ):
+        if name == "SLURM" and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
+            continue  # the batch script itself, which sees the job's tasks but is none of them
+        given = os.environ.get(index, ""), os.environ.get(count, "")
+        if all(each.isdigit() for each in given) and 0 <= int(given[0]) < int(given[1]) > 1:
+            return Shard(int(given[0]), int(given[1])), name
+    return WHOLE, ""
