@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from oasisvq.bulk import Advance, Outcome, refuse_like_names, surviving, tasks_of_shard
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import SUFFIX, Codes, CodesFile, CodesHeader, read_codes_file
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
 from oasisvq.folders import WHOLE, Shard, walk

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from oasisvq.bulk import Advance, Outcome, refuse_like_names, surviving, tasks_of_shard
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import SUFFIX, Coder, CodesFile, read_codes_file
+from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import Coder
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,

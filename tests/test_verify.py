@@ -17,7 +17,7 @@ from safetensors.numpy import save as save_arrays
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder
+from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import parse_safetensors_metadata, read_model, write_model
 from oasisvq.codec.weights import save_model
 from oasisvq.data.preprocess import preprocess

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from oasisvq.codec.container import (
+from oasisvq.codec.headers import (
     FINGERPRINT_BYTES,
     MAX_CODEBOOK_SIZE,
     MAX_LEVELS,

@@ -12,7 +12,7 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder
+from oasisvq.codec.headers import Coder
 from oasisvq.scans.scan import read_scan
 
 

@@ -17,8 +17,8 @@ import oasisvq
 from oasisvq import models
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, choose_device
-from oasisvq.codec.container import Coder, SampleType
 from oasisvq.codec.entropy import pack
+from oasisvq.codec.headers import Coder, SampleType
 from oasisvq.codec.modelfile import ModelConfig
 from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import Prior

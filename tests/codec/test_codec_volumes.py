@@ -11,7 +11,7 @@ from conftest import AFFINE, draw_volume
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import NO_INDEX
+from oasisvq.codec.codes import NO_INDEX
 from oasisvq.errors import ImageError
 from oasisvq.scans.scan import read_scan
 
