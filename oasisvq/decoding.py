@@ -91,12 +91,14 @@ class _Restoring(NamedTuple):
         name: what messages call it.
         output: its place, without the ending.
         read: gives the codes.
+        first: which of the files named together has this output.
     """
 
     file: Path
     name: Path
     output: Path
     read: Callable[[], Codes | CodesFile]
+    first: Path | None = None
 
 
 def decode_many(
@@ -124,6 +126,7 @@ def decode_many(
     arrays = {path: read_tokens(path) for path in inputs if path.suffix in TOKEN_SUFFIXES}
 
     def tasks(outcome: Outcome) -> Iterator[_Restoring]:
+        named: dict[Path, Path] = {}
         for path in inputs:
             if path in arrays:
                 assert output is not None
@@ -134,10 +137,15 @@ def decode_many(
                 yield from _restorings_below(path, below, outcome)
             else:
                 place = output / path.stem if output else path.with_suffix(".decoded")
-                yield _Restoring(path, path, place, partial(read_codes_file, path))
+                first = named.setdefault(place, path)
+                yield _Restoring(path, path, place, partial(read_codes_file, path), first)
 
     for task in tasks_of_shard(tasks, outcome, shard, advance):
         with surviving(outcome, task.name):
+            if task.first not in (None, task.file):
+                raise FileError(
+                    f"{task.file}: its output {task.output} is also that of {task.first}; rename one"
+                )
             codes = task.read()
             refuse_large_codes(codes.header, str(task.name), max_pixels)
             _restore(codec, codes, task, force, outcome, max_pixels)
