@@ -74,14 +74,12 @@ def test_two_inputs_with_one_output_are_a_failure_of_the_second(
 ) -> None:
     Path("inner").mkdir()
     Path("inner", "b.png").write_bytes(two[1].read_bytes())
-    for command, first, second in (
-        ("encode", "b.png", "inner/b.png"),
-        ("decode", "b.codes", "inner/b.codes"),
-    ):
-        result = run(command, first, second, "-o", "out", "-f", "--model", model_file)
+    assert run("encode", "b.png", "inner/b.png", "--model", model_file).code == 0
+    for command, ending in (("encode", "png"), ("decode", "codes")):
+        names = f"b.{ending}", f"inner/b.{ending}"
+        result = run(command, *names, "-o", "out", "-f", "--model", model_file)
         assert (result.code, result.out.split(",")[0]) == (1, f"out: 1 {command}d")
-        assert f"{second}: its output" in result.err
-        run("encode", "b.png", "inner/b.png", "--model", model_file)
+        assert f"{names[1]}: its output" in result.err
 
 
 def test_a_missing_input_stops_no_other(run: Run, two: list[Path], model_file: Path) -> None:

@@ -25,6 +25,7 @@ from oasisvq.codec.weights import save_model
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, VOXELS_A_PIXEL
 from oasisvq.scans.scan import read_scan
+from oasisvq.scans.source import source_at
 from oasisvq.scans.volumes import read_volume
 
 
@@ -100,7 +101,7 @@ def test_a_file_that_claims_or_unpacks_to_much(tmp_path: Path, name: str) -> Non
     content, says = TOO_LARGE[name]
     (tmp_path / name).write_bytes(content)
     with within(seconds=2, megabytes=20), pytest.raises(ImageError, match=says) as raised:
-        read_scan(tmp_path / name)
+        read_scan(source_at(tmp_path / name))
     assert name in str(raised.value)
 
 
@@ -109,7 +110,7 @@ def test_what_an_image_shows_of_itself_is_no_matter(tmp_path: Path) -> None:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Comment", "x" * 9999, zip=True)
     Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "a.png", pnginfo=texts)
-    assert read_scan(tmp_path / "a.png").plane.shape == (9, 9)
+    assert read_scan(source_at(tmp_path / "a.png")).plane.shape == (9, 9)
 
 
 def test_gzip_may_hold_a_little_more_than_its_voxels(tmp_path: Path) -> None:
@@ -164,10 +165,10 @@ def test_the_limit_of_a_volume(tmp_path: Path) -> None:
     voxels = np.arange(4 * 5 * 6, dtype=np.uint8).tobytes()
     (tmp_path / "a.nii").write_bytes(nifti(4, 5, 6, voxels=voxels))
     with pytest.raises(ImageError, match=r"4×5×6 voxels, more than the limit of 112; .* 15"):
-        read_scan(tmp_path / "a.nii", max_pixels=14)
+        read_scan(source_at(tmp_path / "a.nii"), max_pixels=14)
     with pytest.raises(ImageError, match="a slice: 5×4 pixels, more than the limit of 15"):
-        read_scan(tmp_path / "a.nii", max_pixels=15)
-    assert read_scan(tmp_path / "a.nii", max_pixels=20).voxels.size == 120
+        read_scan(source_at(tmp_path / "a.nii"), max_pixels=15)
+    assert read_scan(source_at(tmp_path / "a.nii"), max_pixels=20).voxels.size == 120
 
 
 def test_codes_that_would_unpack_to_much(run: Run, model_file: Path, tmp_path: Path) -> None:
