@@ -15,7 +15,6 @@ from oasisvq.files import (
     make_folder,
     refuse_overwrite,
     remove_temporaries,
-    require_file,
     require_output,
     write_atomically,
 )
@@ -49,19 +48,17 @@ def encode_file(
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
             nothing is left.
     """
-    for path in source.files:
-        require_file(path)
+    before = source.states
     if source.holds(codes):
         raise FileError(f"{codes}: is what is to be encoded; name another output")
     require_output(codes, force)
-    assert source.states  # from here on, other ones are a change
     scan = read_scan(source, wish.axis, max_pixels)
     try:
         content = codec.encode_scan(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
     written = container.read(content, str(codes))
-    if source.has_changed():
+    if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     write_atomically(codes, content)
@@ -129,8 +126,6 @@ def encode_many(
                 raise FileError(
                     f"{source.path}: its output {codes} is also that of {first.path.name}; rename one"
                 )
-            for path in source.files:
-                require_file(path)
             if not force and _is_valid(codes, source, codec, wish):
                 outcome.skipped += 1
                 continue
