@@ -78,7 +78,11 @@ class QuestionReader:
         self._payload = payload
 
     def refuse_more_than_fit(self, voxels: int) -> None:
-        """Raise for more voxels than the payload can hold, each of which takes a question or more."""
+        """Refuse more voxels than the payload can hold, each of which takes a question or more.
+
+        Raises:
+            CodesFileError: there are more.
+        """
         if voxels * _FEWEST_BITS > 8 * (len(self._payload) + _AHEAD_BYTES):
             raise CodesFileError(f"{voxels:,} voxels in a payload of {len(self._payload)} bytes")
 
@@ -95,7 +99,11 @@ class QuestionReader:
         return found
 
     def finish(self) -> None:
-        """Raise unless the payload ends with the last answer."""
+        """See that the payload ends with the last answer.
+
+        Raises:
+            CodesFileError: it goes on, or is not the encoder's.
+        """
         if self._encoder.finish() != self._payload:
             raise CodesFileError("the payload does not end where its labels end")
 
@@ -145,7 +153,13 @@ def hashed(numbers: NDArray[np.uint32]) -> Integers:
 
 
 class Counts:
-    """How often no and yes were the answers in each context."""
+    """How often no and yes were the answers in each context.
+
+    Args:
+        contexts: how many there are.
+        most: the largest sum of both counts of a context.
+        start: no and yes from which each context begins.
+    """
 
     def __init__(self, contexts: int, most: int = 255, start: tuple[int, int] = (0, 0)) -> None:
         self._counts = np.zeros((contexts, 2), np.int64)
@@ -154,17 +168,24 @@ class Counts:
         self._most = most
 
     def logits(self, contexts: Integers) -> Integers:
+        """(n,) of yes, by what was learnt so far."""
         logarithms = _LOGARITHMS[self._counts[contexts]]
         logits: Integers = logarithms[:, 1] - logarithms[:, 0]
         return logits
 
     def learn(self, contexts: Integers, answers: Booleans) -> None:
+        """Count answers (n,), each in its context (n,)."""
         np.add.at(self._counts.reshape(-1), 2 * contexts + answers, 1)
         full = contexts
         while (full := full[self._counts[full].sum(axis=1) > self._most]).size:
             self._counts[full] >>= 1  # once for a context, however often it is in `full`
 
     def ask(self, questions: Questions, contexts: Integers, answers: Booleans) -> Booleans:
+        """The answers (n,) by these logits, which are learnt.
+
+        Raises:
+            CodesFileError: as `Questions.ask` does.
+        """
         answers = questions.ask(answers, self.logits(contexts))
         self.learn(contexts, answers)
         return answers
@@ -190,7 +211,18 @@ class Mixing:
         contexts: Integers,
         answers: Booleans,
     ) -> Booleans:
-        """Facts are (n, m - 2), all others (n,)."""
+        """The answers (n,), which are learnt.
+
+        Args:
+            questions: that are asked.
+            facts: (n, m - 2) which of them hold.
+            sets: (n,) of the weights.
+            contexts: (n,) of the counts, below 2^18.
+            answers: (n,) for a writer.
+
+        Raises:
+            CodesFileError: as `Questions.ask` does.
+        """
         inputs = np.empty((len(facts), facts.shape[1] + 2), np.int64)
         np.multiply(facts, _HOLDS, out=inputs[:, :-2])
         inputs[:, -2] = self._counts.logits(contexts)
