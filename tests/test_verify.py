@@ -68,7 +68,7 @@ def test_whole_files_are_whole(run: Run, codes: Path, prior_model_file: Path, pr
     for options in ((), ("--deep",)):
         result = run("verify", codes, prior_model_file, prepared, "--model", prior_model_file, *options)
         assert result.code == 0
-        assert result.out == "6 checked: 6 whole\n"
+        assert result.out == "6 checked: 6 whole\npassed over: 1 .json, 1 .safetensors, 1 .txt\n"
 
 
 def test_a_bad_file_is_named_with_its_reason_and_the_others_are_checked(
@@ -285,7 +285,7 @@ def test_below_a_folder_all_that_is_ours_counts_and_nothing_else(
     (tree / "manifest.json").write_text('{"of": "another program"}')
     (tree / "notes.txt").write_text("nor this")
     result = run("verify", tree, "--model", tree / "run")
-    assert result.out == "6 checked: 6 whole\n"
+    assert result.out == "6 checked: 6 whole\npassed over: 1 .json, 1 .safetensors, 1 .txt\n"
 
 
 def test_what_is_not_ours_is_said(run: Run, phantom_png: Path, tmp_path: Path) -> None:
