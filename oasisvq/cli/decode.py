@@ -11,6 +11,7 @@ from oasisvq.cli.options import (
     Device,
     DeviceOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     MaxPixelsOption,
     ModelOption,
@@ -41,6 +42,7 @@ def decode(
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
+    jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -61,7 +63,7 @@ def decode(
         folder, part = Path(output) if output else None, chosen_shard(shard)
         codec = load_codec(model, device)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels)
+            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels, jobs)
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])

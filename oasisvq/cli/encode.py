@@ -13,6 +13,7 @@ from oasisvq.cli.options import (
     Device,
     DeviceOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     MaxPixelsOption,
     ModelOption,
@@ -78,6 +79,7 @@ def encode(
     model: ModelOption = None,
     device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
+    jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -112,7 +114,7 @@ def encode(
     folder, part = Path(output) if output else None, chosen_shard(shard)
     codec = load_codec(model, device)
     with progress_bar("encoding") as advance:
-        outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels)
+        outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels, jobs)
     finish(outcome, "encoded", folder, as_json)
 
 

@@ -135,6 +135,24 @@ def test_other_runs_over_folders_tell_what_they_passed_over_too(
     assert verdicts["passed_over"] == {".txt": 1}
 
 
+def test_several_jobs_write_and_print_what_one_does(run: Run, two: list[Path], model_file: Path) -> None:
+    for place in range(5):
+        Path("in", str(place)).mkdir(parents=True)
+        Path("in", str(place), "b.png").write_bytes(two[1].read_bytes())
+    Path("in", "bad.png").write_text("no image")
+    Path("in", "worse.png").touch()
+    for command, source in (("encode", "in"), ("decode", "one-encode")):
+        results = []
+        for name, jobs in (("one", "1"), ("two", "2")):
+            folder = f"{name}-{command}"
+            result = run(command, source, "-o", folder, "--jobs", jobs, "--model", model_file)
+            results.append((result.code, result.out.replace(folder, ""), result.err))
+        assert results[0] == results[1]
+        one, other = (files_below(Path(f"{name}-{command}")) for name in ("one", "two"))
+        assert one == other
+        assert len(one) == 5
+
+
 def test_score_takes_the_folder_of_a_series(run: Run, model_file: Path) -> None:
     write_series(Path("MR"), [1, 2, 3])
     result = run("score", "MR", "--model", model_file)
