@@ -29,7 +29,7 @@ from oasisvq.errors import (
 
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
-    from oasisvq.codec.container import Codes
+    from oasisvq.codec.codes import Codes
 
 __version__ = "0.1.0"
 

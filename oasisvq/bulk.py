@@ -1,22 +1,43 @@
 """Runs over many files: what they do, what they pass over, and how they survive a bad one.
 
 `encoding.py` and `decoding.py` are such runs. They skip outputs that are there, go on after a bad file,
-and hold one file at a time, so that memory does not grow with their number.
+and hold one file at a time in each process, so that memory does not grow with their number.
 """
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from oasisvq.errors import FileError, OasisVQError
-from oasisvq.folders import PassedOver, Shard
+from oasisvq.folders import WHOLE, PassedOver, Shard
+from oasisvq.jobs import calls
 
 Advance = Callable[[int, int], None]  # told (files or slices done, in all)
 NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 Task = TypeVar("Task")
+
+
+class Result(NamedTuple):
+    """What became of one task: it was done, or skipped, or it failed.
+
+    Attributes:
+        bytes_in: of what was read for it.
+        bytes_out: of what was written.
+        is_skipped: whether its output was there already.
+        failure: the line that says why it failed.
+        ends_run: whether nothing more can be written.
+    """
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    is_skipped: bool = False
+    failure: str = ""
+    ends_run: bool = False
+
+
+SKIPPED = Result(is_skipped=True)
 
 
 @dataclass
@@ -30,6 +51,18 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
     ended_early: bool = False
+
+    def add(self, result: Result) -> None:
+        """Count what became of one more task."""
+        if result.failure:
+            self.failures.append(result.failure)
+        elif result.is_skipped:
+            self.skipped += 1
+        else:
+            self.done += 1
+            self.bytes_in += result.bytes_in
+            self.bytes_out += result.bytes_out
+        self.ended_early |= result.ends_run
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON holds it."""
@@ -54,34 +87,47 @@ def refuse_like_names(inputs: Sequence[Path]) -> None:
                 raise FileError(f"{path}: has the name of {first}; name them in runs of their own")
 
 
-@contextmanager
-def surviving(outcome: Outcome, where: Path) -> Iterator[None]:
-    """Record an error of one file and let the run go on, unless it is one of the disk."""
-    try:
-        yield
-    except OasisVQError as error:
-        outcome.failures.append(str(error))  # not the error, whose traceback holds the image
-        cause = error.__cause__
-        outcome.ended_early = isinstance(cause, OSError) and cause.errno in NOTHING_CAN_BE_WRITTEN
-    except MemoryError as error:
-        outcome.failures.append(f"{where}: too large for this machine's memory ({error})")
-    except OSError as error:
-        outcome.failures.append(f"{error.filename or where}: {error.strerror}")
+def run_tasks(
+    do: Callable[[Task], Result],
+    tasks: Callable[[Outcome], Iterable[Task]],
+    outcome: Outcome,
+    shard: Shard = WHOLE,
+    advance: Advance = lambda done, total: None,
+    jobs: int = 1,
+) -> None:
+    """Do the tasks of a shard, until nothing more can be written.
 
-
-def tasks_of_shard(
-    tasks: Callable[[Outcome], Iterable[Task]], outcome: Outcome, shard: Shard, advance: Advance
-) -> Iterator[Task]:
-    """The tasks of a shard, until nothing more can be written.
-
-    Tasks are counted first; what is passed over is told to the outcome only when they are done.
+    Args:
+        do: what to do with each; see `surviving`.
+        tasks: gives them, and tells an outcome what it passes over. They are counted first.
+        outcome: what was done.
+        shard: which of them.
+        advance: told (done, in all).
+        jobs: processes; the outcome, and the order in it, are the same with any number.
     """
     total = sum(shard.takes(place) for place, _ in enumerate(tasks(Outcome())))
-    done = 0
-    for place, task in enumerate(tasks(outcome)):
-        if shard.takes(place):
-            yield task
-            done += 1
-        if outcome.ended_early:
-            return
+
+    def ours() -> Iterator[Task]:
+        for place, task in enumerate(tasks(outcome)):
+            if outcome.ended_early:
+                return
+            if shard.takes(place):
+                yield task
+
+    for done, (_, result) in enumerate(calls(do, ours(), jobs), start=1):
+        outcome.add(result)
         advance(done, max(total, done))
+
+
+def surviving(do: Callable[[], Result], where: Path) -> Result:
+    """What `do` gives; an error of one file is a result too, so that a run goes on after it."""
+    try:
+        return do()
+    except OasisVQError as error:
+        cause = error.__cause__
+        ends = isinstance(cause, OSError) and cause.errno in NOTHING_CAN_BE_WRITTEN
+        return Result(failure=str(error), ends_run=ends)  # not the error, which holds the image
+    except MemoryError as error:
+        return Result(failure=f"{where}: too large for this machine's memory ({error})")
+    except OSError as error:
+        return Result(failure=f"{error.filename or where}: {error.strerror}")

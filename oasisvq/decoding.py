@@ -1,14 +1,15 @@
 """`.codes` files and array files -> scan files: one, or many with their tree kept; see `bulk.py`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.bulk import Advance, Outcome, refuse_like_names, surviving, tasks_of_shard
+from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import SUFFIX, Codes, CodesFile, CodesHeader, read_codes_file
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
 from oasisvq.folders import WHOLE, Shard, walk
@@ -82,20 +83,55 @@ def _ending(header: CodesHeader) -> str:
     return ".img" if header.volume.form.is_pair else ".nii.gz"
 
 
-class _Restoring(NamedTuple):
-    """One scan to restore.
+class _Task(NamedTuple):
+    """One scan of a run.
 
     Attributes:
-        file: where its codes are.
-        name: what messages call it.
+        file: a `.codes` file, or an array file.
         output: its place, without the ending.
-        read: gives the codes.
+        place: of a slice of an array file; None of a `.codes` file.
+        first: which of the files named together has this output.
     """
 
     file: Path
-    name: Path
     output: Path
-    read: Callable[[], Codes | CodesFile]
+    place: int | None = None
+    first: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Does the tasks of one run."""
+
+    codec: Codec
+    arrays: dict[Path, Tokens]
+    force: bool
+    max_pixels: int
+
+    def __call__(self, task: _Task) -> Result:
+        name = task.file
+        if task.place is not None:
+            name /= self.arrays[task.file].names[task.place]
+        return surviving(lambda: self._decode(task, str(name)), name)
+
+    def _decode(self, task: _Task, name: str) -> Result:
+        file, output, place, first = task
+        if first not in (None, file):
+            raise FileError(f"{file}: its output {output} is also that of {first}; rename one")
+        codes = read_codes_file(file) if place is None else self.arrays[file].codes(place)
+        refuse_large_codes(codes.header, name, self.max_pixels)
+        self.codec.refuse_other_model(codes.header, name)
+        output = output.with_name(output.name + _ending(codes.header))
+        # looked for once: what another run with this output writes from here on are the same bytes
+        may_write = self.force or not any(path.exists() for path in files_of(output))
+        if not may_write and _is_newer(output, file) and _fits(output, codes.header, self.max_pixels):
+            return SKIPPED
+        make_folder(output.parent)
+        _require_outputs(output, may_write)
+        if isinstance(codes, CodesFile):
+            codes = self.codec.codes_of(codes)
+        write_scan(self.codec.decode_codes(codes, name), output)
+        return Result(codes.file_bytes, bytes_of(output))
 
 
 def decode_many(
@@ -106,6 +142,7 @@ def decode_many(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    jobs: int = 1,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -122,34 +159,31 @@ def decode_many(
     refuse_like_names(inputs)
     arrays = {path: read_tokens(path) for path in inputs if path.suffix in TOKEN_SUFFIXES}
 
-    def tasks(outcome: Outcome) -> Iterator[_Restoring]:
+    def tasks(outcome: Outcome) -> Iterator[_Task]:
+        named: dict[Path, Path] = {}
         for path in inputs:
             if path in arrays:
                 assert output is not None
-                yield from _restorings_of(arrays[path], path, output)
+                yield from _tasks_of(arrays[path], path, output)
             elif path.is_dir():
                 assert output is not None
                 below = output / path.resolve().name if len(inputs) > 1 else output
-                yield from _restorings_below(path, below, outcome)
+                yield from _tasks_below(path, below, outcome)
             else:
                 place = output / path.stem if output else path.with_suffix(".decoded")
-                yield _Restoring(path, path, place, partial(read_codes_file, path))
+                yield _Task(path, place, first=named.setdefault(place, path))
 
-    for task in tasks_of_shard(tasks, outcome, shard, advance):
-        with surviving(outcome, task.name):
-            codes = task.read()
-            refuse_large_codes(codes.header, str(task.name), max_pixels)
-            _restore(codec, codes, task, force, outcome, max_pixels)
+    run_tasks(_Decoder(codec, arrays, force, max_pixels), tasks, outcome, shard, advance, jobs)
     return outcome
 
 
-def _restorings_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Restoring]:
+def _tasks_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Task]:
     """The slices of an array file."""
     for place, name in enumerate(tokens.names):
-        yield _Restoring(path, path / name, output / name, partial(tokens.codes, place))
+        yield _Task(path, output / name, place)
 
 
-def _restorings_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Restoring]:
+def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task]:
     """The `.codes` files of a folder and of those below it."""
     beside = ".decoded" if output.resolve() == folder.resolve() else ""
     nothing = True
@@ -158,37 +192,9 @@ def _restorings_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[
         for file in outcome.passed_over.sift(listing, lambda path: path.suffix == SUFFIX):
             nothing = False
             place = output / file.relative_to(folder)
-            yield _Restoring(
-                file, file, place.with_name(place.stem + beside), partial(read_codes_file, file)
-            )
+            yield _Task(file, place.with_name(place.stem + beside))
     if nothing:
         raise FileError(f"{folder}: no {SUFFIX} files in it")
-
-
-def _restore(
-    codec: Codec,
-    codes: Codes | CodesFile,
-    task: _Restoring,
-    force: bool,
-    outcome: Outcome,
-    max_pixels: int,
-) -> None:
-    """Decode codes, unless their output is there."""
-    codec.refuse_other_model(codes.header, str(task.name))
-    output = task.output.with_name(task.output.name + _ending(codes.header))
-    # looked for once: what another run with this output writes from here on are the same bytes
-    may_write = force or not any(path.exists() for path in files_of(output))
-    if not may_write and _is_newer(output, task.file) and _fits(output, codes.header, max_pixels):
-        outcome.skipped += 1
-        return
-    make_folder(output.parent)
-    _require_outputs(output, may_write)
-    if isinstance(codes, CodesFile):
-        codes = codec.codes_of(codes)
-    write_scan(codec.decode_codes(codes, str(task.name)), output)
-    outcome.bytes_in += codes.file_bytes
-    outcome.bytes_out += bytes_of(output)
-    outcome.done += 1
 
 
 def bytes_of(output: Path) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from oasisvq.codec import container
-from oasisvq.codec.container import MAGIC, Coder, CodesHeader, VolumeHeader
+from oasisvq.codec.container import MAGIC
+from oasisvq.codec.headers import Coder, CodesHeader, VolumeHeader
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes

@@ -1,19 +1,21 @@
 """Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.bulk import Advance, Outcome, refuse_like_names, surviving, tasks_of_shard
+from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import SUFFIX, Coder, CodesFile, read_codes_file
+from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import Coder
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
     refuse_overwrite,
     remove_temporaries,
-    require_file,
     require_output,
     write_atomically,
 )
@@ -47,19 +49,17 @@ def encode_file(
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
             nothing is left.
     """
-    for path in source.files:
-        require_file(path)
+    before = source.states
     if source.holds(codes):
         raise FileError(f"{codes}: is what is to be encoded; name another output")
     require_output(codes, force)
-    assert source.states  # from here on, other ones are a change
     scan = read_scan(source, wish.axis, max_pixels)
     try:
         content = codec.encode_scan(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
     written = container.read(content, str(codes))
-    if source.has_changed():
+    if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     write_atomically(codes, content)
@@ -88,7 +88,39 @@ class _Task(NamedTuple):
 
     source: Source
     codes: Path
-    first: Source
+    first: Path
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Does the tasks of one run."""
+
+    codec: Codec
+    wish: Wish
+    force: bool
+    max_pixels: int
+
+    def __call__(self, task: _Task) -> Result:
+        return surviving(lambda: self._encode(task), task.source.path)
+
+    def _encode(self, task: _Task) -> Result:
+        source, codes, first = task
+        if first != source.path:
+            raise FileError(
+                f"{source.path}: its output {codes} is also that of {first.name}; rename one"
+            )
+        if not self.force and _is_valid(codes, source, self.codec, self.wish):
+            return SKIPPED
+        make_folder(codes.parent)
+        try:
+            file = encode_file(
+                self.codec, source, codes, self.wish, self.force, max_pixels=self.max_pixels
+            )
+        except FileError:
+            if self.force or not _is_valid(codes, source, self.codec, self.wish):
+                raise
+            return SKIPPED  # another process was faster
+        return Result(source.size, file.file_bytes)
 
 
 def encode_many(
@@ -100,15 +132,16 @@ def encode_many(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    jobs: int = 1,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
     Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
     same place below `output`, and where there are several inputs below the folder's name there. A
     `.codes` file that is there, whole, as this run would make it and no older than its original is
-    skipped; any other file in the way is a failure unless `force`. All shards together write what one
-    run writes. Two runs that share no work are no harm either: each file is written whole. A full
-    disk ends the run.
+    skipped; any other file in the way is a failure unless `force`. All shards together, and any number
+    of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
+    written whole. A full disk ends the run.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
@@ -121,34 +154,14 @@ def encode_many(
     def tasks(outcome: Outcome) -> Iterator[_Task]:
         return _tasks(inputs, output, outcome)
 
-    for source, codes, first in tasks_of_shard(tasks, outcome, shard, advance):
-        with surviving(outcome, source.path):
-            if first != source:
-                raise FileError(
-                    f"{source.path}: its output {codes} is also that of {first.path.name}; rename one"
-                )
-            for path in source.files:
-                require_file(path)
-            if not force and _is_valid(codes, source, codec, wish):
-                outcome.skipped += 1
-                continue
-            make_folder(codes.parent)
-            try:
-                file = encode_file(codec, source, codes, wish, force, max_pixels=max_pixels)
-            except FileError:
-                if force or not _is_valid(codes, source, codec, wish):
-                    raise
-                outcome.skipped += 1  # another process was faster
-                continue
-            outcome.bytes_in += source.size
-            outcome.bytes_out += file.file_bytes
-            outcome.done += 1
+    encoder = _Encoder(codec, wish, force, max_pixels)
+    run_tasks(encoder, tasks, outcome, shard, advance, jobs)
     return outcome
 
 
 def _tasks(inputs: Sequence[Path], output: Path | None, outcome: Outcome) -> Iterator[_Task]:
     """Every source of the inputs with its output, in a fixed order."""
-    named: dict[Path, Source] = {}  # outputs of the inputs themselves; of what lies below, a folder's
+    named: dict[Path, Path] = {}  # outputs of the inputs themselves; of what lies below, a folder's
     for path in inputs:
         if path.is_dir():
             assert output is not None
@@ -162,20 +175,21 @@ def _tasks(inputs: Sequence[Path], output: Path | None, outcome: Outcome) -> Ite
             continue
         beside = encoded_name(source)
         codes = output / beside.name if output else beside
-        yield _Task(source, codes, named.setdefault(codes, source))
+        yield _Task(source, codes, named.setdefault(codes, path))
 
 
 def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task]:
     passed_over, nothing = PassedOver(), True
     parent: Path | None = None
-    taken: dict[Path, Source] = {}
+    taken: dict[Path, Path] = {}
     for source in sources_below(folder, passed_over):
         place = encoded_name(source)
         if place.parent != parent:  # the walk lists one folder after the other
             parent, taken = place.parent, {}
             remove_temporaries(output / parent.relative_to(folder))
         nothing = False
-        yield _Task(source, output / place.relative_to(folder), taken.setdefault(place, source))
+        first = taken.setdefault(place, source.path)
+        yield _Task(source, output / place.relative_to(folder), first)
     outcome.passed_over.counts += passed_over.counts
     if nothing:
         told = f"; {passed_over}" if str(passed_over) else ""

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.codec.container import Coder, Codes, read_codes_file
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.codes import Codes
+from oasisvq.codec.container import read_codes_file
+from oasisvq.codec.headers import Coder, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.errors import ModelError
 from oasisvq.files import MODEL_FILE

@@ -34,23 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import (
-    SUFFIX,
-    Coder,
-    Codes,
-    CodesFile,
-    CodesHeader,
-    Kind,
-    SampleType,
-    read_codes_file,
-)
+from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
+from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
-from oasisvq.codec.modelfile import (
-    ModelFile,
-    parse_safetensors_metadata,
-    read_model,
-    refuse_other_model,
-)
+from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
+from oasisvq.codec.modelfile import ModelFile, parse_safetensors_metadata, read_model, refuse_other_model
 from oasisvq.codec.pixels import Window
 from oasisvq.data.layouts import subject_of
 from oasisvq.errors import CodesFileError, FileError
@@ -59,7 +47,6 @@ from oasisvq.folders import PassedOver, walk
 from oasisvq.models import choose_model
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
-NO_INDEX = 65_535  # K is at most 65,535, so no index is
 MAX_TOKEN_BYTES = 2**36
 MAX_NAME_BYTES = 255  # of a file or folder, on most systems
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending
@@ -272,8 +259,8 @@ def read_tokens(path: Path) -> Tokens:
         raise CodesFileError(f"{path}: damaged: {count} names and {len(subjects)} subjects")
     codebook_size, stride = (int(number) for number in arrays["codebook"])
     if (
-        not 2 <= codebook_size <= container.MAX_CODEBOOK_SIZE
-        or not 1 <= stride <= container.MAX_STRIDE
+        not 2 <= codebook_size <= MAX_CODEBOOK_SIZE
+        or not 1 <= stride <= MAX_STRIDE
         or (arrays["sample_types"] > SampleType.UINT16).any()
         or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
     ):

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from oasisvq.codec.container import MAGIC, SUFFIX, Coder, read_codes_file
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
+from oasisvq.codec.headers import Coder, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import (

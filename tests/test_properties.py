@@ -22,9 +22,16 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.entropy import GridDecoder, GridEncoder, pack, packed_bytes, unpack
-from oasisvq.codec.headers import slice_ranges
+from oasisvq.codec.headers import (
+    RANGE_UNITS,
+    Coder,
+    CodesHeader,
+    Kind,
+    SampleType,
+    VolumeHeader,
+    slice_ranges,
+)
 from oasisvq.codec.labels import decode_labels, encode_labels
 from oasisvq.codec.pixels import NOTHING, Window, cells, choose_window, from_pixels, to_pixels
 from oasisvq.codec.recall import Recall

@@ -13,9 +13,11 @@ from PIL import Image
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Content
+from oasisvq.codec.codes import NO_INDEX
+from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.folders import WHOLE, Shard, shard_of_environment
-from oasisvq.tokens import NO_INDEX, gather, read_tokens, write_tokens
+from oasisvq.tokens import gather, read_tokens, write_tokens
 
 Run = Callable[..., Result]
 
@@ -102,7 +104,7 @@ def test_prior_coded_files_are_exported_beside_packed_ones(
 
 def test_files_of_two_models_are_refused(codes_folder: Path) -> None:
     header = oasisvq.read_codes(codes_folder / "constant.codes").header
-    other = container.CodesHeader(**{**header.__dict__, "fingerprint": b"otherone"})
+    other = CodesHeader(**{**header.__dict__, "fingerprint": b"otherone"})
     (codes_folder / "constant.codes").write_bytes(container.write(other, b""))
     with pytest.raises(CodesFileError, match="constant"):
         gather(codes_folder)

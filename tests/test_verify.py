@@ -17,7 +17,7 @@ from safetensors.numpy import save as save_arrays
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder
+from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import parse_safetensors_metadata, read_model, write_model
 from oasisvq.data.preprocess import preprocess
 from oasisvq.folders import Shard
@@ -285,7 +285,7 @@ def test_below_a_folder_all_that_is_ours_counts_and_nothing_else(
     (tree / "manifest.json").write_text('{"of": "another program"}')
     (tree / "notes.txt").write_text("nor this")
     result = run("verify", tree, "--model", tree / "run")
-    assert result.out == "6 checked: 6 whole\n"
+    assert result.out == "6 checked: 6 whole\npassed over: 1 .json, 1 .safetensors, 1 .txt\n"
 
 
 def test_what_is_not_ours_is_said(run: Run, phantom_png: Path, tmp_path: Path) -> None:

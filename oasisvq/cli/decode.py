@@ -9,6 +9,7 @@ from oasisvq.cli.chosen import chosen_shard, load_codec, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     ForceOption,
+    JobsOption,
     JsonOption,
     MaxPixelsOption,
     ModelOption,
@@ -38,6 +39,7 @@ def decode(
     ] = None,
     model: ModelOption = None,
     shard: ShardOption = None,
+    jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -58,7 +60,7 @@ def decode(
         folder, part = Path(output) if output else None, chosen_shard(shard)
         codec = load_codec(model)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels)
+            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels, jobs)
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])

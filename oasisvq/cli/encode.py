@@ -11,6 +11,7 @@ from oasisvq.cli.options import (
     CoderName,
     ContentName,
     ForceOption,
+    JobsOption,
     JsonOption,
     MaxPixelsOption,
     ModelOption,
@@ -21,7 +22,8 @@ from oasisvq.cli.printing import counted, dice_line, print_json, print_line, pro
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from oasisvq.codec.container import CodesFile
+    from oasisvq.codec.codec import Wish
+    from oasisvq.codec.codes import CodesFile
     from oasisvq.scans.source import Source
 
 
@@ -74,6 +76,7 @@ def encode(
     ] = None,
     model: ModelOption = None,
     shard: ShardOption = None,
+    jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -85,33 +88,48 @@ def encode(
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
     """
-    from oasisvq.bulk import Outcome
     from oasisvq.codec.codec import Content, Wish
-    from oasisvq.codec.container import SUFFIX, Coder
-    from oasisvq.encoding import encode_file, encode_many, encoded_name, source_to_encode
-    from oasisvq.files import require_output
+    from oasisvq.codec.container import SUFFIX
+    from oasisvq.codec.headers import Coder
+    from oasisvq.encoding import encode_many
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
     if lossy and kind is ContentName.SCAN:
         usage_error("--lossy is for labels; leave out --kind scan")
     wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
-    one = inputs[0] if len(inputs) == 1 else None
-    names_file = bool(output) and not names_folder(output or "") and Path(output or "").suffix == SUFFIX
-    if one is None or (one.is_dir() and not names_file):
-        if names_file and one is None:
-            usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
-        if output is None and any(path.is_dir() for path in inputs):
-            usage_error(
-                "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
-            )
-        folder, part = Path(output) if output else None, chosen_shard(shard)
-        codec = load_codec(model)
-        with progress_bar("encoding") as advance:
-            outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels)
-        finish(outcome, "encoded", folder, as_json)
+    names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
+    if len(inputs) > 1 and names_codes:
+        usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
+    if len(inputs) == 1 and (names_codes or not inputs[0].is_dir()):
+        encode_one(inputs[0], output, wish, model, max_pixels, force, as_json)
         return
-    source = source_to_encode(one)
+    if output is None and any(path.is_dir() for path in inputs):
+        usage_error(
+            "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
+        )
+    folder, part = Path(output) if output else None, chosen_shard(shard)
+    codec = load_codec(model)
+    with progress_bar("encoding") as advance:
+        outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels, jobs)
+    finish(outcome, "encoded", folder, as_json)
+
+
+def encode_one(
+    path: Path,
+    output: str | None,
+    wish: "Wish",
+    model: Path | None,
+    max_pixels: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Encode one scan and print what became of it."""
+    from oasisvq.bulk import Outcome
+    from oasisvq.encoding import encode_file, encoded_name, source_to_encode
+    from oasisvq.files import require_output
+
+    source = source_to_encode(path)
     codes = encoded_name(source)
     if output:
         codes = chosen_file(output, codes) if names_folder(output) else Path(output)
@@ -123,17 +141,17 @@ def encode(
         print_json(Outcome(done=1, bytes_in=source.size, bytes_out=file.file_bytes).as_dict())
         return
     print_line(encoded_line(source, codes, file))
-    if lossy and file.header.labels:
+    if wish.lossy and file.header.labels:
         from oasisvq.evaluation.scan_score import dice_of
         from oasisvq.scans.scan import read_scan
 
         restored = codec.decode_codes(codec.codes_of(file), str(codes))
-        print_line(dice_line(dice_of(read_scan(source, axis, max_pixels), restored, file.header)))
+        print_line(dice_line(dice_of(read_scan(source, wish.axis, max_pixels), restored, file.header)))
 
 
 def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     """What became of one scan: its file, how large it is, and what it holds."""
-    from oasisvq.codec.container import Coder
+    from oasisvq.codec.headers import Coder
 
     header = file.header
     held = f", {counted(header.slices, 'slice')}" if header.volume else ""

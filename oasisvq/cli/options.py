@@ -89,4 +89,8 @@ ShardOption = Annotated[
         "SLURM, else all]",
     ),
 ]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", metavar="N", min=1, help="Processes, of a run over many files."),
+]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

@@ -14,18 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import (
+from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.exact import Numbers
+from oasisvq.codec.headers import (
     MAX_LABELS,
     Coder,
-    Codes,
-    CodesFile,
     CodesHeader,
     Kind,
     SampleType,
+    header_of,
+    placement_of,
+    refuse_large_codes,
+    slice_ranges,
 )
-from oasisvq.codec.entropy import GridEncoder, pack
-from oasisvq.codec.exact import Numbers
-from oasisvq.codec.headers import header_of, placement_of, refuse_large_codes, slice_ranges
 from oasisvq.codec.labels import encode_labels, looks_like_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard, get_type_hints
 
-from oasisvq.codec.container import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
+from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
 from oasisvq.codec.prior import PriorConfig
 from oasisvq.errors import ModelError
 

@@ -59,251 +59,41 @@ For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 import math
 import struct
 import zlib
-from dataclasses import dataclass
-from enum import IntEnum
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from oasisvq.codec.entropy import GridDecoder, most_indices, packed_bytes, unpack
-from oasisvq.codec.labels import decode_labels
-from oasisvq.codec.pixels import Window, cells
-from oasisvq.codec.prior import Prior
-from oasisvq.codec.recall import Recall
+from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.entropy import most_indices, packed_bytes
+from oasisvq.codec.headers import (
+    FINGERPRINT_BYTES,
+    MAX_CODEBOOK_SIZE,
+    MAX_INDICES,
+    MAX_LABELS,
+    MAX_LEVELS,
+    MAX_SLICES,
+    MAX_STRIDE,
+    RANGE_UNITS,
+    Coder,
+    CodesHeader,
+    Kind,
+    SampleType,
+    VolumeHeader,
+)
+from oasisvq.codec.pixels import NOTHING, Window, cells
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.files import read_bytes
-from oasisvq.scans.geometry import SLICINGS, Form, Geometry, Slicing
+from oasisvq.scans.geometry import SLICINGS, Form, Slicing
 from oasisvq.scans.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 
 MAGIC = b"OVQC"
 VERSION = 1
 SUFFIX = ".codes"
-FINGERPRINT_BYTES = 8
-MAX_SLICES = 65_535
-MAX_STRIDE = 64
-MAX_LEVELS = 64
-MAX_CODEBOOK_SIZE = 65_535
-MAX_INDICES = 2**28
-MAX_LABELS = 65_535
-RANGE_UNITS = 65_535  # steps from the darkest to the brightest value of a volume
-NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at most 65,535
 _CRC_BYTES = 4
 _VARINT_BYTES = 5
 _LABELS_BLOCK = 1
-
-
-class Coder(IntEnum):
-    """What a payload is, and how it was coded."""
-
-    PACKED = 0
-    PRIOR = 1
-    LABELS = 2
-
-
-class Kind(IntEnum):
-    """What a file holds."""
-
-    IMAGE = 0
-    VOLUME = 1
-
-
-class SampleType(IntEnum):
-    """Type of the original's values."""
-
-    UINT8 = 0
-    UINT16 = 1
-    INT8 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    FLOAT64 = 7
-    INT64 = 8
-    UINT64 = 9
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """The NumPy type."""
-        return np.dtype(self.name.lower())
-
-
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
-
-
-@dataclass(frozen=True)
-class VolumeHeader:
-    """What a `.codes` file of a volume says beside the rest.
-
-    Attributes:
-        slices: how many.
-        slicing: how they were cut.
-        form: the file format of the original.
-        content: the original's header.
-        ranges: darkest and brightest value of each slice, from 0 to `RANGE_UNITS`; none for labels.
-    """
-
-    slices: int
-    slicing: Slicing
-    form: Form
-    content: bytes
-    ranges: tuple[tuple[int, int], ...] = ()
-
-    @cached_property
-    def geometry(self) -> Geometry:
-        """The original's header, understood.
-
-        Raises:
-            ImageError: it is damaged.
-        """
-        return Geometry(self.form, self.content)
-
-
-@dataclass(frozen=True)
-class CodesHeader:
-    """What a `.codes` file says of itself, see the table above.
-
-    What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
-    `LABELS`; `volume` is None for an image; `labels` are empty for a scan.
-    """
-
-    coder: Coder
-    kind: Kind
-    sample_type: SampleType
-    shape: tuple[int, int]
-    stride: int
-    window: Window
-    levels: int
-    codebook_size: int
-    intensity: tuple[float, float]
-    fingerprint: bytes
-    volume: VolumeHeader | None = None
-    labels: tuple[int, ...] = ()
-
-    @property
-    def grid_shape(self) -> tuple[int, int, int]:
-        """Levels, height and width of the index grid of a slice."""
-        return self.levels, self.window.height, self.window.width
-
-    @property
-    def slices(self) -> int:
-        """Slices; 1 of an image."""
-        return self.volume.slices if self.volume else 1
-
-    @property
-    def coded_slices(self) -> list[int]:
-        """The slices that have indices."""
-        if self.coder is Coder.LABELS or not self.window.height:
-            return []
-        if self.volume is None:
-            return [0]
-        return [place for place, (low, high) in enumerate(self.volume.ranges) if low < high]
-
-    @property
-    def index_count(self) -> int:
-        """Indices in the payload."""
-        return len(self.coded_slices) * self.levels * self.window.height * self.window.width
-
-    def slice_range(self, place: int) -> tuple[float, float]:
-        """What pixels 0 and 1 of a slice stand for."""
-        low, high = self.intensity
-        if self.volume is None:
-            return low, high
-        darkest, brightest = (
-            min(low + (high - low) * (each / RANGE_UNITS), high) for each in self.volume.ranges[place]
-        )
-        return darkest, brightest
-
-
-class Codes(NamedTuple):
-    """A `.codes` file: its header and its indices.
-
-    Attributes:
-        header: what the file says of itself.
-        indices: (levels, h, w) uint16, each in 0..K-1; of a volume (slices, levels, h, w), with
-            `NO_INDEX` in slices that have none; of labels coded without loss none at all.
-        file_bytes: size of the whole file.
-        label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
-    """
-
-    header: CodesHeader
-    indices: NDArray[np.uint16]
-    file_bytes: int
-    label_map: NDArray[np.generic] | None = None
-
-
-class CodesFile(NamedTuple):
-    """A `.codes` file before its payload is decoded.
-
-    Attributes:
-        header: what the file says of itself.
-        payload: the coded indices.
-        file_bytes: size of the whole file.
-        name: what messages call it.
-    """
-
-    header: CodesHeader
-    payload: bytes
-    file_bytes: int
-    name: str
-
-    def codes(self, prior: Prior | None = None, codebooks: NDArray[np.float32] | None = None) -> Codes:
-        """Decode the payload.
-
-        Args:
-            prior: of the model whose fingerprint the file names, which the caller has compared.
-            codebooks: (L, K, D) of that model; the prior needs them for volumes.
-
-        Raises:
-            CodesFileError: the payload is damaged, or it needs a prior and none is given.
-        """
-        header = self.header
-        if header.coder is Coder.PRIOR and prior is None:
-            raise CodesFileError(
-                f"{self.name}: coded with the prior of model {header.fingerprint.hex()[:8]}; name that "
-                "model with --model"
-            )
-        try:
-            if header.coder is Coder.LABELS:
-                return Codes(header, np.zeros((0, 0, 0), np.uint16), self.file_bytes, self._label_map())
-            if prior is None or header.coder is Coder.PACKED:
-                flat = unpack(self.payload, header.codebook_size, header.index_count)
-                grids = list(flat.reshape(len(header.coded_slices), *header.grid_shape))
-            else:
-                grids = self._grids(prior, codebooks)
-        except CodesFileError as error:
-            raise CodesFileError(f"{self.name}: damaged: {error}") from error
-        if header.volume is None:
-            indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
-            return Codes(header, indices, self.file_bytes)
-        shape = header.slices, *header.grid_shape
-        if not grids:  # a few bytes may claim many slices: one element in memory, read-only
-            return Codes(header, np.broadcast_to(np.uint16(NO_INDEX), shape), self.file_bytes)
-        indices = np.full(shape, NO_INDEX, np.uint16)
-        for place, grid in zip(header.coded_slices, grids, strict=True):
-            indices[place] = grid
-        return Codes(header, indices, self.file_bytes)
-
-    def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
-        header, known = self.header, prior.config
-        if known.codebook_size != header.codebook_size or known.levels < header.levels:
-            raise CodesFileError("its grid does not fit the prior of the model that it names")
-        assert header.volume is None or codebooks is not None
-        recall = Recall(codebooks) if header.volume and codebooks is not None else None
-        decoder = GridDecoder(self.payload, prior, header.grid_shape, recall)
-        grids = [decoder.take() for _ in header.coded_slices]
-        decoder.finish()
-        return grids
-
-    def _label_map(self) -> NDArray[np.generic]:
-        header = self.header
-        ranks = decode_labels(self.payload, (header.slices, *header.shape), len(header.labels))
-        labels = np.array(header.labels, np.int64).astype(header.sample_type.dtype)
-        label_map: NDArray[np.generic] = labels[ranks]
-        return label_map if header.volume else label_map[0]
 
 
 def _varint(number: int) -> bytes:
@@ -451,7 +241,7 @@ def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
     if slices * shape[0] * shape[1] > MAX_VOXELS:
         raise reader.fail(f"{slices} such slices, more than the limit of {MAX_VOXELS:,} voxels")
     stride = levels = codebook_size = 0
-    window, intensity = Window(0, 0, 0, 0), (0.0, 0.0)
+    window, intensity = NOTHING, (0.0, 0.0)
     if uses_model:
         stride = reader.varint("stride", 1, MAX_STRIDE)
         window = Window(*(reader.varint(f"window {field}", 0, MAX_SIDE) for field in Window._fields))

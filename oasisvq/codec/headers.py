@@ -1,14 +1,149 @@
-"""Scan <-> the header of its file: shape, type, range and geometry. Never imports torch."""
+"""What a `.codes` file says of itself, and scan <-> header. Never imports torch.
+
+A header's fields and their limits are those of the specification in `container.py`, which also turns
+headers into bytes and back.
+"""
 
 import math
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.container import RANGE_UNITS, Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.pixels import NOTHING, Window
+from oasisvq.scans.geometry import Form, Geometry, Slicing
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
 from oasisvq.scans.scan import Placement, Scan
+
+FINGERPRINT_BYTES = 8
+MAX_SLICES = 65_535
+MAX_STRIDE = 64
+MAX_LEVELS = 64
+MAX_CODEBOOK_SIZE = 65_535
+MAX_INDICES = 2**28
+MAX_LABELS = 65_535
+RANGE_UNITS = 65_535  # steps from the darkest to the brightest value of a volume
+
+
+class Coder(IntEnum):
+    """What a payload is, and how it was coded."""
+
+    PACKED = 0
+    PRIOR = 1
+    LABELS = 2
+
+
+class Kind(IntEnum):
+    """What a file holds."""
+
+    IMAGE = 0
+    VOLUME = 1
+
+
+class SampleType(IntEnum):
+    """Type of the original's values."""
+
+    UINT8 = 0
+    UINT16 = 1
+    INT8 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    FLOAT64 = 7
+    INT64 = 8
+    UINT64 = 9
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """The NumPy type."""
+        return np.dtype(self.name.lower())
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What a `.codes` file of a volume says beside the rest.
+
+    Attributes:
+        slices: how many.
+        slicing: how they were cut.
+        form: the file format of the original.
+        content: the original's header.
+        ranges: darkest and brightest value of each slice, from 0 to `RANGE_UNITS`; none for labels.
+    """
+
+    slices: int
+    slicing: Slicing
+    form: Form
+    content: bytes
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The original's header, understood.
+
+        Raises:
+            ImageError: it is damaged.
+        """
+        return Geometry(self.form, self.content)
+
+
+@dataclass(frozen=True)
+class CodesHeader:
+    """What a `.codes` file says of itself, see the table in `container.py`.
+
+    What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
+    `LABELS`; `volume` is None for an image; `labels` are empty for a scan.
+    """
+
+    coder: Coder
+    kind: Kind
+    sample_type: SampleType
+    shape: tuple[int, int]
+    stride: int
+    window: Window
+    levels: int
+    codebook_size: int
+    intensity: tuple[float, float]
+    fingerprint: bytes
+    volume: VolumeHeader | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Levels, height and width of the index grid of a slice."""
+        return self.levels, self.window.height, self.window.width
+
+    @property
+    def slices(self) -> int:
+        """Slices; 1 of an image."""
+        return self.volume.slices if self.volume else 1
+
+    @property
+    def coded_slices(self) -> list[int]:
+        """The slices that have indices."""
+        if self.coder is Coder.LABELS or not self.window.height:
+            return []
+        if self.volume is None:
+            return [0]
+        return [place for place, (low, high) in enumerate(self.volume.ranges) if low < high]
+
+    @property
+    def index_count(self) -> int:
+        """Indices in the payload."""
+        return len(self.coded_slices) * self.levels * self.window.height * self.window.width
+
+    def slice_range(self, place: int) -> tuple[float, float]:
+        """What pixels 0 and 1 of a slice stand for."""
+        low, high = self.intensity
+        if self.volume is None:
+            return low, high
+        darkest, brightest = (
+            min(low + (high - low) * (each / RANGE_UNITS), high) for each in self.volume.ranges[place]
+        )
+        return darkest, brightest
 
 
 def header_of(

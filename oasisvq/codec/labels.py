@@ -1,11 +1,9 @@
 """Labels <-> payload, without loss: tissue maps and other segmentations. Never imports torch.
 
-Shapes: S slices (an image is one), H×W image, n voxels asked about at once, m inputs.
+Shapes: S slices (an image is one), H×W image, n voxels asked about at once.
 
 A map of L labels is coded as ranks 0..L-1 into the sorted list of them; where L is 1, the payload is
-empty. All of it is yes-or-no questions, written as in `entropy` by the range coder: "yes" takes s + 1
-of 2^24 shares, "no" the others, where `_tables` gives s for a logit. Logits are integers, one step
-multiplies the odds by 257/256, and those beyond ±3072 count as ±3072. Divisions round down.
+empty. All of it is yes-or-no questions, as `questions.py` writes them and learns from the answers.
 
 **The box.** First, and one past the last, slice, row and column that hold a rank other than 0 (zeros
 where none does): six numbers, each in as many bits as its side takes, most significant first, all
@@ -17,59 +15,48 @@ neighbours listed in `_IMAGE` (in `_VOLUME` where S > 1) are known before a wave
 step asks its question of all its voxels, then learns from the answers, then the next step begins.
 
 1. Voxels whose neighbours are all alike: "is it that rank?", by counts with that rank for context,
-   which begin at 1 no and 500 yes. A no leads to step 3.
+   which begin at 1 no and 500 yes and whose sum is at most 65,535. A no leads to step 3.
 2. Other voxels, in up to four turns: "is it the candidate?", which is the rank of the first of the
    first four neighbours that was not denied yet. A no leads to the next turn, or, once the ranks of
-   all four are denied, to step 3. The logit is a weighted sum of inputs / 2^16. Inputs are 256 for
-   each neighbour equal to the candidate, 0 for each other; the logit of counts, whose context is the
-   ranks of the first 4 neighbours (10 where S > 1), the candidate and the turn, from 0; and 128.
-   Weights are those of one of 16 sets: 1 if the second neighbour is equal to the candidate, plus 2
-   if the third is, plus 4 if the fourth is, plus 8 from the second turn on. They begin at 2^12 times
-   the int8 of `_Design.start`, set by set in the order of the inputs, written as by `b85encode` of
-   Python. With e = ((yes: 2^24 - 2, no: 0) - s) / 2^8 and g the sum of e times input over
-   the c voxels that used a set, each of its weights grows by (g * 64 / max(c, 64) + 2^16) / 2^17 and
-   is then kept within ±2^20.
+   all four are denied, to step 3. By mixing, whose facts are for each neighbour that it is equal to
+   the candidate; whose counts have for context the ranks of the first 4 neighbours (10 where S > 1),
+   the candidate and the turn; and which has 16 sets of weights: 1 if the second neighbour is equal to
+   the candidate, plus 2 if the third is, plus 4 if the fourth is, plus 8 from the second turn on. They
+   begin at `_Design.start`, set by set, written as by `b85encode` of Python.
 3. Voxels that were neither, those from step 1 first, then those from each turn: the bits of the
    rank, as many as L-1 takes, most significant first, each asked of all these voxels before the next,
    "is it 1?". By counts, whose context is a 1 followed by the bits so far, and the ranks of the
    first two neighbours. Not asked where one answer would leave no rank that is below L and is not
    that of one of the first four neighbours.
-
-**Counts.** The logit of a context is log(yes) - log(no), by the logarithm of `_tables`. Counts begin
-at 0 unless said otherwise, each answer adds 1, and then both counts of a context are halved until
-their sum is at most 255 (65,535 in step 1). In steps 2 and 3 a context of numbers a, b, c .. is the
-upper 18 bits of aM + bM² + cM³ .. modulo 2^32, where M = 0x9E3779B1.
 """
 
 import base64
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.entropy import RangeDecoder, RangeEncoder
+from oasisvq.codec.questions import (
+    HASH_BITS,
+    Booleans,
+    Counts,
+    Integers,
+    Mixing,
+    QuestionReader,
+    Questions,
+    QuestionWriter,
+    hashed,
+)
 from oasisvq.errors import CodesFileError
 
 Ranks = NDArray[np.uint16]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 Box = list[tuple[int, int]]  # first and past the last, by axis
 _NO_BOX: Box = [(0, 0)] * 3
 
-_SHARES_OF_BOTH = 2**24 - 2
-_UNIT = 256  # odds grow by 1/256 with each step of a logit
-_STEPS = 3072  # further from 0, a logit says no more
-_EQUAL, _CONSTANT = 256, 128  # inputs of the mixing: 1 and 1/2 in natural logarithms
-_WEIGHT_SHIFT = 16
-_LARGEST_WEIGHT = 2**20
-_RATE_SHIFT = 17
-_ENOUGH = 64  # so many voxels move weights at full rate; more, as their mean does
 _SETS = 16
-_EVERY_SET = np.arange(_SETS, dtype=np.int64)[:, None]
 _SET_BITS = np.array([1, 2, 4], np.int64)
-_HASH_BITS = 18
 _CANDIDATES = 4
 
 Neighbours = tuple[tuple[int, int, int], ...]  # each by slice, row and column from the voxel
@@ -84,7 +71,6 @@ _VOLUME: Neighbours = (
     *((-1, 2, 0), (-2, 0, 0), *_IMAGE[4:]),
 )
 _LAGS = (7, 3, 1)  # of slices, rows, columns: the least for which every neighbour comes before
-_MULTIPLIERS = np.array([pow(0x9E3779B1, power, 2**32) for power in range(1, 13)], np.uint32)
 
 
 class _Design(NamedTuple):
@@ -137,12 +123,12 @@ def encode_labels(ranks: NDArray[np.unsignedinteger[Any]], count: int) -> bytes:
     """Ranks (S, H, W), each in 0..count-1 with count from 1 to 65,535, to a payload."""
     assert 1 <= count <= 65_535
     assert not ranks.size or ranks.max() < count
-    writer = _Writer()
+    writer = QuestionWriter()
     if count > 1 and ranks.size:
         box, design = _code_box(_box(ranks), ranks.shape, writer), _design_for(ranks.shape)
         known = np.pad(ranks[_inside(box)].astype(np.uint16), design.margins)
         _walk(known, design, count, writer)
-    return writer.encoder.finish()
+    return writer.finish()
 
 
 def decode_labels(payload: bytes, shape: tuple[int, int, int], count: int) -> Ranks:
@@ -151,24 +137,21 @@ def decode_labels(payload: bytes, shape: tuple[int, int, int], count: int) -> Ra
     Raises:
         CodesFileError: the payload is not what these ranks are coded to.
     """
-    reader = _Reader(payload)
+    reader = QuestionReader(payload)
     box, inner = _NO_BOX, np.zeros((0, 0, 0), np.uint16)
     if count > 1 and 0 not in shape:
         box = _code_box(_NO_BOX, shape, reader)
         sides = tuple(past - first for first, past in box)
         inner = _decode_inner(sides, _design_for(shape), count, reader)
-    if reader.encoder.finish() != payload:
-        raise CodesFileError("the payload does not end where its labels end")
+    reader.finish()
     ranks = np.zeros(shape, np.uint16)
     ranks[_inside(box)] = inner
     return ranks
 
 
-def _decode_inner(sides: tuple[int, ...], design: _Design, count: int, reader: "_Reader") -> Ranks:
+def _decode_inner(sides: tuple[int, ...], design: _Design, count: int, reader: QuestionReader) -> Ranks:
     """The ranks of a box with these sides."""
-    voxels = math.prod(sides)
-    if voxels * _FEWEST_BITS > 8 * (reader.payload_bytes + _AHEAD_BYTES):
-        raise CodesFileError(f"{voxels:,} voxels in a payload of {reader.payload_bytes} bytes")
+    reader.refuse_more_than_fit(math.prod(sides))
     ends = [(before, before + side) for side, (before, _) in zip(sides, design.margins, strict=True)]
     padded = [past + after for (_, past), (_, after) in zip(ends, design.margins, strict=True)]
     known = np.zeros(padded, np.uint16)
@@ -212,141 +195,6 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
     return flat >= _LEAST_FLATNESS * pairs > 0
 
 
-class _Coder(Protocol):
-    """Gets answers: a writer is told them and gives them back, a reader finds them in the payload."""
-
-    def ask(self, answers: Booleans, logits: Integers) -> Booleans: ...
-
-
-class _Writer:
-    def __init__(self) -> None:
-        self.encoder = RangeEncoder()
-
-    def ask(self, answers: Booleans, logits: Integers) -> Booleans:
-        self.encoder.put(answers.astype(np.uint8), _frequencies(logits))
-        return answers
-
-
-class _Reader:
-    """Encodes again what it decodes, to tell whether the payload is the encoder's."""
-
-    def __init__(self, payload: bytes) -> None:
-        self.encoder, self._decoder = RangeEncoder(), RangeDecoder(payload)
-        self.payload_bytes = len(payload)
-
-    def ask(self, answers: Booleans, logits: Integers) -> Booleans:
-        frequencies = _frequencies(logits)
-        try:
-            taken = self._decoder.take(frequencies)
-        except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
-            raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
-        self.encoder.put(taken, frequencies)
-        if self.encoder.sealed_bytes > self.payload_bytes:  # what follows would be read out of nothing
-            raise CodesFileError("the payload ends before its labels do")
-        found: Booleans = taken != 0
-        return found
-
-
-def _tables() -> tuple[Integers, Integers]:
-    """Shares of yes for logits -3072..3072, and the logarithm of each count.
-
-    In whole numbers throughout: no machine's `exp` or `log` decides a bit.
-
-    Odds are in 2^32ths: o(0) = 2^32, o(i + 1) = o(i) + o(i) / 256. The shares are (2^24 - 2) o(i) /
-    (o(i) + 2^32) for logit i, and for -i what this leaves of 2^24 - 2. The logarithm of a count c is
-    the last i up to 3072 with o(i) <= (5c + 2) 2^31: that of (c + 0.4) / 0.4.
-    """
-    odds = [2**32]
-    for _ in range(_STEPS):
-        odds.append(odds[-1] + odds[-1] // _UNIT)
-    likely = [_SHARES_OF_BOTH * each // (each + 2**32) for each in odds]
-    unlikely = [_SHARES_OF_BOTH - each for each in likely[:0:-1]]
-    thresholds = (5 * np.arange(2**16, dtype=np.int64) + 2) << 31
-    logarithms = np.searchsorted(np.array(odds, np.int64), thresholds, side="right") - 1
-    return np.array(unlikely + likely, np.int64), logarithms.astype(np.int64)
-
-
-_SHARES, _LOGARITHMS = _tables()
-_FEWEST_BITS = 24 - math.log2(int(_SHARES[-1]) + 1)  # that a voxel of the box costs
-_AHEAD_BYTES = 8  # that the range coder may leave out at the end of a payload
-
-
-def _shares(logits: Integers) -> Integers:
-    shares: Integers = _SHARES.take(logits + _STEPS, mode="clip")
-    return shares
-
-
-def _frequencies(logits: Integers) -> Integers:
-    """Of no and yes: (n, 2)."""
-    frequencies = np.empty((len(logits), 2), np.int64)
-    frequencies[:, 1] = _shares(logits)
-    np.subtract(_SHARES_OF_BOTH, frequencies[:, 1], out=frequencies[:, 0])
-    return frequencies
-
-
-def _hashed(numbers: NDArray[np.uint32]) -> Integers:
-    """Contexts of several numbers each: (n, numbers) -> (n,)."""
-    products = numbers * _MULTIPLIERS[: numbers.shape[1]]
-    hashes: NDArray[np.uint32] = products.sum(axis=1, dtype=np.uint32) >> np.uint32(32 - _HASH_BITS)
-    return hashes.astype(np.int64)
-
-
-class _Counts:
-    """How often no and yes were the answers in each context."""
-
-    def __init__(self, contexts: int, most: int = 255, start: tuple[int, int] = (0, 0)) -> None:
-        self._counts = np.zeros((contexts, 2), np.int64)
-        if any(start):  # else the pages that no context touches are never allocated
-            self._counts[:] = start
-        self._most = most
-
-    def logits(self, contexts: Integers) -> Integers:
-        logarithms = _LOGARITHMS[self._counts[contexts]]
-        logits: Integers = logarithms[:, 1] - logarithms[:, 0]
-        return logits
-
-    def learn(self, contexts: Integers, answers: Booleans) -> None:
-        np.add.at(self._counts.reshape(-1), 2 * contexts + answers, 1)
-        full = contexts
-        while (full := full[self._counts[full].sum(axis=1) > self._most]).size:
-            self._counts[full] >>= 1  # once for a context, however often it is in `full`
-
-    def ask(self, coder: _Coder, contexts: Integers, answers: Booleans) -> Booleans:
-        answers = coder.ask(answers, self.logits(contexts))
-        self.learn(contexts, answers)
-        return answers
-
-
-class _Mixing:
-    """Answers by a weighted sum of what each neighbour and the counts say."""
-
-    def __init__(self, start: str) -> None:
-        table = np.frombuffer(base64.b85decode(start), np.int8).reshape(_SETS, -1)
-        self._weights = table.astype(np.int64) << 12
-        self._counts = _Counts(2**_HASH_BITS)
-
-    def ask(
-        self, coder: _Coder, equal: Booleans, sets: Integers, contexts: Integers, answers: Booleans
-    ) -> Booleans:
-        inputs = np.empty((len(equal), equal.shape[1] + 2), np.int64)
-        np.multiply(equal, _EQUAL, out=inputs[:, :-2])
-        inputs[:, -2] = self._counts.logits(contexts)
-        inputs[:, -1] = _CONSTANT
-        logits = np.einsum("nm,nm->n", self._weights[sets], inputs) >> _WEIGHT_SHIFT
-        answers = coder.ask(answers, logits)
-        self._counts.learn(contexts, answers)
-
-        errors = (answers * _SHARES_OF_BOTH - _shares(logits)) >> 8
-        members = (sets == _EVERY_SET).astype(np.float64)  # (sets, n)
-        # float64 holds these sums of whole numbers exactly, in whichever order they are made
-        gradients = (members @ (errors[:, None] * inputs).astype(np.float64)).astype(np.int64)
-        users = np.maximum(members.sum(axis=1), _ENOUGH).astype(np.int64)[:, None]
-        self._weights += (gradients * _ENOUGH // users + 2 ** (_RATE_SHIFT - 1)) >> _RATE_SHIFT
-        np.minimum(self._weights, _LARGEST_WEIGHT, out=self._weights)
-        np.maximum(self._weights, -_LARGEST_WEIGHT, out=self._weights)
-        return answers
-
-
 class _Voxels(NamedTuple):
     """Voxels of a wavefront, and the ranks (n, neighbours) around each."""
 
@@ -360,17 +208,18 @@ class _Voxels(NamedTuple):
 class _Walk:
     """The three steps, over the ranks as far as they are known. A writer knows them all."""
 
-    def __init__(self, known: Ranks, design: _Design, count: int, coder: _Coder) -> None:
-        self._known, self._coder, self._count = known, coder, count
-        self._mixing, self._in_context = _Mixing(design.start), design.in_context
-        self._uniform = _Counts(count, 2**16 - 1, (1, 500))
-        self._bits = _Counts(2**_HASH_BITS)
+    def __init__(self, known: Ranks, design: _Design, count: int, questions: Questions) -> None:
+        self._known, self._questions, self._count = known, questions, count
+        start = np.frombuffer(base64.b85decode(design.start), np.int8).reshape(_SETS, -1)
+        self._mixing, self._in_context = Mixing(start), design.in_context
+        self._uniform = Counts(count, 2**16 - 1, (1, 500))
+        self._bits = Counts(2**HASH_BITS)
 
     def uniform(self, voxels: _Voxels) -> _Voxels:
         """Step 1; returns those that are left to step 3."""
         ranks = voxels.around[:, 0]
         is_it = self._known[voxels.at] == ranks
-        is_it = self._uniform.ask(self._coder, ranks.astype(np.int64), is_it)
+        is_it = self._uniform.ask(self._questions, ranks.astype(np.int64), is_it)
         self._known[voxels.at[is_it]] = ranks[is_it]
         return voxels.only(~is_it)
 
@@ -400,7 +249,7 @@ class _Walk:
         numbers[:, :-2] = voxels.around[:, : self._in_context]
         numbers[:, -2], numbers[:, -1] = candidates, turn
         is_it = self._known[voxels.at] == candidates
-        is_it = self._mixing.ask(self._coder, equal, sets, _hashed(numbers), is_it)
+        is_it = self._mixing.ask(self._questions, equal, sets, hashed(numbers), is_it)
         self._known[voxels.at[is_it]] = candidates[is_it]
         return is_it
 
@@ -426,17 +275,17 @@ class _Walk:
                 numbers[:, 0] = (ranks[asked] + 2**width) >> (place + 1)  # a 1 and the bits so far
                 numbers[:, 1:] = voxels.around[asked, :2]
                 answers = (known[asked] & half) != 0
-                is_one[asked] = self._bits.ask(self._coder, _hashed(numbers), answers)
+                is_one[asked] = self._bits.ask(self._questions, hashed(numbers), answers)
             ranks += is_one * half
         self._known[voxels.at] = ranks
 
 
-def _walk(known: Ranks, design: _Design, count: int, coder: _Coder) -> None:
+def _walk(known: Ranks, design: _Design, count: int, questions: Questions) -> None:
     """Code the ranks of a box with its margins: a writer is given them, a reader zeros to fill."""
     strides = known.shape[1] * known.shape[2], known.shape[2], 1
     reach = np.array(design.neighbours, np.int64) @ np.array(strides, np.int64)
     flat = known.reshape(-1)
-    walk = _Walk(flat, design, count, coder)
+    walk = _Walk(flat, design, count, questions)
     for at in _wavefronts(known.shape, design.margins, strides):
         voxels = _Voxels(at, flat[at[:, None] + reach])
         is_uniform = (voxels.around == voxels.around[:, :1]).all(axis=1)
@@ -490,12 +339,12 @@ def _box(ranks: Ranks) -> Box:
     return ends
 
 
-def _code_box(box: Box, shape: tuple[int, ...], coder: _Coder) -> Box:
+def _code_box(box: Box, shape: tuple[int, ...], questions: Questions) -> Box:
     coded = []
     for ends, side in zip(box, shape, strict=True):
         width = side.bit_length()
         bits = np.array([end >> place & 1 for end in ends for place in range(width - 1, -1, -1)])
-        bits = coder.ask(bits != 0, np.zeros(2 * width, np.int64)).reshape(2, width)
+        bits = questions.ask(bits != 0, np.zeros(2 * width, np.int64)).reshape(2, width)
         first, past = (int("".join("01"[bit] for bit in row.tolist()), 2) for row in bits)
         if not (first < past <= side or first == past == 0):
             raise CodesFileError(f"the payload's box goes from {first} to {past}, of a side of {side}")

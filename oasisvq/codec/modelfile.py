@@ -33,8 +33,8 @@ from oasisvq.codec.config import (
     named,
     prior_config_from_dict,
 )
-from oasisvq.codec.container import FINGERPRINT_BYTES, Coder, CodesHeader
 from oasisvq.codec.exact import refuse_other_arrays
+from oasisvq.codec.headers import FINGERPRINT_BYTES, Coder, CodesHeader
 from oasisvq.codec.networks import Decoder, Encoder, network_shapes
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS, Quantizer

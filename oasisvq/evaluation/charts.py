@@ -1,33 +1,32 @@
-"""The charts of a report and of a paper: each is one figure of a column's width.
+"""The charts of what was measured, for a report or a paper: each is one figure of a column's width.
 
 Shapes: N slices, L levels, K codes, rows×columns grid of cells.
 
 A chart takes what was measured and nothing else; how it becomes a file or part of a page is in
-`figures.py`. Artists with an id (`set_gid`) get their hover texts in `report.py`.
+`figures.py`, the curves of a training are in `training_charts.py`. Artists with an id (`set_gid`) get
+their hover texts in `sections.py` and `galleries.py`.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
 from oasisvq.evaluation.baselines import Comparison
-from oasisvq.evaluation.colours import NEUTRAL, SERIES, principal_components, ramp
-from oasisvq.evaluation.figures import SOFT, new_chart, new_figure, styled
+from oasisvq.evaluation.colours import NEUTRAL, SERIES, level_colour, principal_components
+from oasisvq.evaluation.figures import SOFT, Chart, legend_above, new_chart, new_figure, styled
 from oasisvq.evaluation.metrics import FOREGROUND_LEVEL
-from oasisvq.evaluation.observations import Observations, level_usage
+from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
 from oasisvq.evaluation.score import DATA_RANGE
-from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
+from oasisvq.evaluation.training_charts import Row, training_curves
 from oasisvq.text import printable
 
 PAGE_INCHES = 7.09  # 180 mm, both columns
@@ -43,24 +42,6 @@ NAMES = {
 }
 FOREGROUND = FOREGROUND_LEVEL * DATA_RANGE
 MEASURES = {"ssim": "SSIM", "foreground_ssim": "foreground SSIM", "psnr": "PSNR (dB)"}
-Row = dict[str, Any]
-
-
-class Chart(NamedTuple):
-    """A drawn chart.
-
-    Attributes:
-        name: of its file, and of its place on a page.
-        figure: what was drawn.
-        says: what it shows, for those who cannot see it.
-    """
-
-    name: str
-    figure: Figure
-    says: str
-
-
-# --- quality --------------------------------------------------------------------------------------
 
 
 def slice_histogram(seen: Observations) -> Chart:
@@ -77,22 +58,12 @@ def slice_histogram(seen: Observations) -> Chart:
             axes.axvline(float(finite.mean()), color=colour, linewidth=1, linestyle="--")
     axes.set(xlabel="similarity of a slice (dashed: mean)", ylabel="slices")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_above(axes)
+    legend_above(axes)
     says = f"Histogram over {len(rows.ssim)} slices: " + ", ".join(
         f"{name} from {np.nanmin(each):.4f} to {np.nanmax(each):.4f}, mean {np.nanmean(each):.4f}"
         for name, each in both.items()
     )
     return Chart("ssim-slices", figure, says)
-
-
-def by_subject(seen: Observations) -> dict[str, NDArray[np.float64]]:
-    """SSIM of each subject's slices, the subject with the lowest mean first."""
-    ssim = seen.rows[seen.main].ssim
-    members: dict[str, list[int]] = {}
-    for place, record in enumerate(seen.records):
-        members.setdefault(record.subject, []).append(place)
-    values = {subject: ssim[places] for subject, places in members.items()}
-    return dict(sorted(values.items(), key=lambda each: float(each[1].mean())))
 
 
 def subject_ranges(seen: Observations) -> Chart:
@@ -146,13 +117,10 @@ def position_curve(seen: Observations) -> Chart:
         )
         axes.plot(at, [each.mean() for each in known], color=colour, label=name)
     axes.set(xlabel="slice number, as in the dataset", ylabel="mean and range")
-    _legend_above(axes)
+    legend_above(axes)
     return Chart(
         "ssim-position", figure, "SSIM and foreground SSIM by slice number, mean and range over subjects"
     )
-
-
-# --- size -----------------------------------------------------------------------------------------
 
 
 def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) -> Chart:
@@ -197,9 +165,6 @@ def _byte_ticks(low: float, high: float) -> list[int]:
     return [step for step in steps if low <= step <= high]
 
 
-# --- codes ----------------------------------------------------------------------------------------
-
-
 def usage_bars(seen: Observations) -> Chart:
     """Codes in use and perplexity of every level."""
     figure, axes = new_chart()
@@ -239,20 +204,8 @@ def usage_ranks(seen: Observations) -> Chart:
     axes.axhline(100 / size, color=SOFT, linewidth=0.9, linestyle="--")
     axes.set(xlabel="codes, the most frequent first", ylabel="share of indices (%)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
-    _legend_above(axes, title="dashed: all codes alike", title_fontsize=7, alignment="left")
+    legend_above(axes, title="dashed: all codes alike", title_fontsize=7, alignment="left")
     return Chart("codebook-ranks", figure, f"Share of each code by rank, for {levels} levels")
-
-
-def level_colour(level: int, levels: int) -> tuple[float, float, float]:
-    """From blue over purple to orange, all as light, so that each stands on white and on black."""
-    red, green, blue = ramp(levels)[level]
-    return float(red), float(green), float(blue)
-
-
-def _legend_above(axes: Axes, **more: Any) -> None:  # noqa: ANN401 - options of matplotlib
-    """A legend that covers no line."""
-    options = {"ncols": 4, "columnspacing": 1.0, "borderaxespad": 0.2, "handlelength": 1.1} | more
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **options)
 
 
 def bits_map(seen: Observations) -> Chart:
@@ -294,27 +247,25 @@ def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Fig
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    bar = figure.colorbar(shown, ax=axes, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
+    _scale_beside(figure, axes, shown, label)
     return figure
 
 
-def latent_coordinates(seen: Observations) -> NDArray[np.float64]:
-    """(N, 2) of every slice: the first two principal components of its pooled latents."""
-    return principal_components(seen.pooled, 2)
+def _scale_beside(figure: Figure, axes: Axes, shown: ScalarMappable, label: str) -> None:
+    """What the colours of a picture or of dots stand for."""
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
 
 
 def latent_map(seen: Observations) -> Chart:
     """The slices in latent space, coloured by their place in the head."""
     figure, axes = new_chart(2.9)
     numbers = [record.slice_number for record in seen.records]
-    across, along = latent_coordinates(seen).T
+    across, along = principal_components(seen.pooled, 2).T
     dots = axes.scatter(across, along, c=numbers, cmap=CELL_MAP, s=10, linewidths=0.3, edgecolors=SOFT)
     dots.set_gid("latents")
-    bar = figure.colorbar(dots, ax=axes, pad=0.02)
-    bar.set_label("slice number")
-    bar.outline.set_visible(False)
+    _scale_beside(figure, axes, dots, "slice number")
     axes.set(xlabel="first principal component", ylabel="second principal component")
     return Chart(
         "latent-map",
@@ -322,96 +273,6 @@ def latent_map(seen: Observations) -> Chart:
         f"{len(seen.records)} slices by the two strongest principal components of their pooled latents, "
         "coloured by slice number",
     )
-
-
-# --- training -------------------------------------------------------------------------------------
-
-
-_NUMBERS = ("loss", "ssim_loss", "l1", "mse", "commitment")
-_LISTS = ("validation_ssim", "perplexity", "validation_bits")
-_LARGEST = 1e12
-
-
-def read_metrics(model: Path) -> list[Row]:
-    """The rows of epochs in the metrics beside a model."""
-    rows = read_rows(model.parent / METRICS_FILE, MAX_METRICS_BYTES)
-    return [row for row in rows if row.get("kind") == "epoch" and _is_drawable(row)]
-
-
-def _is_drawable(row: Row) -> bool:
-    """Whether what charts take from a row are numbers; the file may be anyone's."""
-    lists = [row[key] for key in _LISTS if row.get(key)]
-    if not all(isinstance(values, list) for values in lists):
-        return False
-    numbers = [row.get("epoch"), *(row[key] for key in _NUMBERS if key in row)]
-    numbers += [number for values in lists for number in values]
-    return all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
-
-
-def training_curves(rows: list[Row]) -> list[Chart]:
-    """What the rows of epochs hold: losses, validation SSIM, perplexity; the prior's bits."""
-    codec = [row for row in rows if row.get("what", "codec") == "codec"]
-    prior = [row for row in rows if row.get("what") == "prior"]
-    wanted: list[tuple[str, list[Row], str, Callable[[Axes, list[Row]], None]]] = [
-        ("training-loss", codec, "loss", _draw_loss),
-        ("training-ssim", codec, "validation_ssim", _draw_levels("validation_ssim", "validation SSIM")),
-        ("training-perplexity", codec, "perplexity", _draw_levels("perplexity", "perplexity (codes)")),
-        (
-            "training-prior",
-            prior,
-            "validation_bits",
-            _draw_levels("validation_bits", "bits of an index"),
-        ),
-    ]
-    charts = []
-    for name, epochs, key, draw in wanted:
-        having = [row for row in epochs if row.get(key) and isinstance(row.get("epoch"), (int, float))]
-        if not having:
-            continue
-        figure, axes = new_chart()
-        draw(axes, having)
-        whose = "prior" if epochs is prior else "codec"
-        axes.set_xlabel(f"epoch of the {whose}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        charts.append(
-            Chart(name, figure, f"{key.replace('_', ' ')} over {len(having)} epochs of the {whose}")
-        )
-    return charts
-
-
-def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
-    parts = {
-        "loss": "loss",
-        "ssim_loss": "1 − SSIM",
-        "l1": "L1",
-        "mse": "MSE",
-        "commitment": "commitment",
-    }
-    for (key, name), colour in zip(parts.items(), SERIES, strict=False):
-        having = [row for row in epochs if isinstance(row.get(key), float)]
-        axes.plot([r["epoch"] for r in having], [r[key] for r in having], "o-", color=colour, label=name)
-    axes.set(ylabel="training loss (log scale)", yscale="log")
-    _legend_above(axes)
-
-
-def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
-    def draw(axes: Axes, epochs: list[Row]) -> None:
-        levels = min(len(row[key]) for row in epochs)
-        for level in range(levels):
-            axes.plot(
-                [row["epoch"] for row in epochs],
-                [row[key][level] for row in epochs],
-                "o-",
-                color=level_colour(level, levels),
-                label=f"level {level + 1}",
-            )
-        axes.set_ylabel(label)
-        _legend_above(axes)
-
-    return draw
-
-
-# --- all of them ----------------------------------------------------------------------------------
 
 
 def draw_charts(seen: Observations, comparison: Comparison | None, metrics: list[Row]) -> list[Chart]:

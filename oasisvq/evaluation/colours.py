@@ -112,3 +112,9 @@ def ramp(count: int) -> Colours:
     angles = np.radians(np.linspace(*_RAMP_HUES, count))
     hues = 70 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return _displayable(np.full(count, 55.0), hues)
+
+
+def level_colour(level: int, levels: int) -> tuple[float, float, float]:
+    """From blue over purple to orange, all as light, so that each stands on white and on black."""
+    red, green, blue = ramp(levels)[level]
+    return float(red), float(green), float(blue)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from cycler import cycler
@@ -60,6 +60,20 @@ STYLE: dict[str, Any] = {
 }
 
 
+class Chart(NamedTuple):
+    """A drawn chart.
+
+    Attributes:
+        name: of its file, and of its place on a page.
+        figure: what was drawn.
+        says: what it shows, for those who cannot see it.
+    """
+
+    name: str
+    figure: Figure
+    says: str
+
+
 @contextmanager
 def styled(**more: object) -> Iterator[None]:
     """Draw and save in our style, whatever the user's own settings of matplotlib are."""
@@ -79,6 +93,12 @@ def new_chart(height: float = 2.3) -> tuple[Figure, Axes]:
     """A figure of a column's width with one pair of axes."""
     figure = new_figure(height)
     return figure, figure.add_subplot()
+
+
+def legend_above(axes: Axes, **more: Any) -> None:  # noqa: ANN401 - options of matplotlib
+    """A legend that covers no line."""
+    options = {"ncols": 4, "columnspacing": 1.0, "borderaxespad": 0.2, "handlelength": 1.1} | more
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **options)
 
 
 def figure_bytes(figure: Figure, suffix: str, **more: object) -> bytes:

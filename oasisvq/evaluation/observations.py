@@ -14,13 +14,13 @@ from PIL import Image
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content
-from oasisvq.codec.container import Codes
+from oasisvq.codec.codes import Codes
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.evaluation.metrics import Similarity, similarity
-from oasisvq.evaluation.score import DATA_RANGE, Seen, SplitScore, score_split
+from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split
 
 Advance = Callable[[int, int], None]  # told (done, total)
 THUMBNAIL = 56  # pixels to a side
@@ -45,6 +45,11 @@ class Case(NamedTuple):
     restored: NDArray[np.uint8]  # (H, W)
     codes: Codes
     scores: Similarity
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """(H, W) signed: reconstruction - original, in grey levels."""
+        return self.restored.astype(np.float64) - self.original
 
 
 class Observations(NamedTuple):
@@ -77,6 +82,11 @@ class Observations(NamedTuple):
     mean_plane: NDArray[np.float64]
     mean_error: NDArray[np.float64]
     cases: list[Case]
+
+    @property
+    def main_score(self) -> QualityScore:
+        """Means of the main quality."""
+        return next(each for each in self.score.qualities if each.levels == self.main)
 
 
 class TallyPrior(Prior):
@@ -210,6 +220,16 @@ def _case(codec: Codec, kind: str, record: SliceRecord, plane: NDArray[np.uint8]
     codes = codec.codes_of(file)
     restored = codec.decode_codes(codes, record.source).plane.astype(np.uint8)
     return Case(kind, record, plane, restored, codes, similarity(plane, restored, DATA_RANGE))
+
+
+def by_subject(seen: Observations) -> dict[str, NDArray[np.float64]]:
+    """SSIM of each subject's slices, the subject with the lowest mean first."""
+    ssim = seen.rows[seen.main].ssim
+    members: dict[str, list[int]] = {}
+    for place, record in enumerate(seen.records):
+        members.setdefault(record.subject, []).append(place)
+    values = {subject: ssim[places] for subject, places in members.items()}
+    return dict(sorted(values.items(), key=lambda each: float(each[1].mean())))
 
 
 class LevelUsage(NamedTuple):

@@ -19,8 +19,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import Coder, Codes, CodesHeader, Kind, read_codes_file
-from oasisvq.codec.headers import placement_of, refuse_large_codes
+from oasisvq.codec.codes import Codes
+from oasisvq.codec.container import read_codes_file
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, placement_of, refuse_large_codes
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours

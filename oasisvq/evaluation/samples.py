@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import SUFFIX, Codes
+from oasisvq.codec.codes import Codes
+from oasisvq.codec.container import SUFFIX
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Wish
-from oasisvq.codec.container import CodesHeader
+from oasisvq.codec.headers import CodesHeader
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, read_scan

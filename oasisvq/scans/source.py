@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from oasisvq.files import require_file
 from oasisvq.folders import Listing, PassedOver, walk
@@ -27,6 +28,25 @@ class SourceKind(Enum):
     IMAGE = "image"
     VOLUME = "volume"
     DICOM = "DICOM"
+
+
+class FileState(NamedTuple):
+    """What tells a file from a changed one."""
+
+    number: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileState":
+        """The state of a regular file.
+
+        Raises:
+            FileError: it is missing, or none.
+        """
+        require_file(path)
+        state = path.stat()
+        return cls(state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -51,27 +71,27 @@ class Source:
         return self.path.resolve().name if self.is_series else stem(self.path)
 
     @cached_property
-    def states(self) -> tuple[tuple[int, int, int], ...]:
-        """Number, size and date in ns of each file, as they were when this was first asked."""
-        return self._states_now()
+    def states(self) -> tuple[FileState, ...]:
+        """Those of its files when this was first asked; see `states_now`."""
+        return self.states_now()
 
-    def has_changed(self) -> bool:
-        """Whether its files are no longer those of `states`."""
-        return self._states_now() != self.states
+    def states_now(self) -> tuple[FileState, ...]:
+        """What tells its files from changed ones.
 
-    def _states_now(self) -> tuple[tuple[int, int, int], ...]:
-        found = [path.stat() for path in self.files]
-        return tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in found)
+        Raises:
+            FileError: one is missing or no regular file.
+        """
+        return tuple(FileState.of(path) for path in self.files)
 
     @property
     def size(self) -> int:
         """Bytes of all its files."""
-        return sum(size for _, size, _ in self.states)
+        return sum(state.size for state in self.states)
 
     @property
     def changed_ns(self) -> int:
         """When the youngest of its files was written, in ns."""
-        return max(date for _, _, date in self.states)
+        return max(state.changed_ns for state in self.states)
 
     def holds(self, path: Path) -> bool:
         """Whether a path is one of its files, by whatever name."""

@@ -109,7 +109,7 @@ def test_usage_error(
 
 def test_missing_arguments_are_usage_errors(run: Run) -> None:
     for arguments, wanted in (
-        (("encode",), "source"),
+        (("encode",), "input"),
         (("preprocess", "data"), "--output"),
         (("info",), "path"),
     ):

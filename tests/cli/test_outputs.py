@@ -15,13 +15,17 @@ from PIL import Image
 
 
 @pytest.mark.parametrize("force", [(), ("-f",)], ids=["plain", "force"])
-def test_output_is_a_folder(
+def test_a_folder_is_never_written_over(
     refused: Refused, phantom_png: Path, codes: Path, tmp_path: Path, force: tuple[str, ...]
 ) -> None:
     Image.new("L", (32, 32)).save(phantom_png)
-    (tmp_path / "folder.png").mkdir()
-    for command, source in (("encode", phantom_png), ("decode", codes)):
-        line = refused(command, source, "-o", "folder.png", *force, naming="folder.png")
+    (tmp_path / "out" / "scan.codes").mkdir(parents=True)
+    (tmp_path / "out" / "scan.png").mkdir()
+    for command, source, inside in (
+        ("encode", phantom_png, "scan.codes"),
+        ("decode", codes, "scan.png"),
+    ):
+        line = refused(command, source, "-o", "out", *force, naming=f"out/{inside}")
         assert "is a folder" in line
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder
+from oasisvq.codec.headers import Coder
 from oasisvq.scans.scan import read_scan
+from oasisvq.scans.source import source_at
 
 
 def labels_of(voxels: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -262,7 +263,7 @@ def test_one_dicom_file_becomes_the_png_that_a_viewer_shows(run: Run, model_file
     assert run("encode", "one/0.dcm", "-o", "a.codes", *wish).code == 0
     assert run("decode", "a.codes", "-o", "a.png", "--model", model_file).code == 0
     expected = np.arange(192).reshape(16, 12) * 5
-    np.testing.assert_array_equal(read_scan(Path("a.png")).plane, expected)
+    np.testing.assert_array_equal(read_scan(source_at(Path("a.png"))).plane, expected)
 
 
 def test_the_other_half_of_a_pair_is_not_written_over(
@@ -324,7 +325,7 @@ def test_real_dicom_becomes_nifti_and_names_no_one(
         assert run("encode", source, "-o", codes, "--model", model_file).code == 0
         assert run("decode", codes, "--model", model_file).code == 0
         restored = nibabel.load(tmp_path / f"{number}.decoded.nii.gz")
-        placement = read_scan(source).placement
+        placement = read_scan(source_at(source)).placement
         assert placement is not None
         np.testing.assert_array_equal(restored.affine, placement.geometry.affine)
         first = min(source.iterdir()) if source.is_dir() else source
@@ -344,4 +345,4 @@ def test_real_dicom_becomes_nifti_and_names_no_one(
     assert "MR_truncated.dcm: truncated" in failed.err
     one = run("decode", tmp_path / "1.codes", "-o", "one.png", "--model", model_file)
     assert one.code == 0
-    assert read_scan(Path("one.png")).plane.shape == (64, 64)
+    assert read_scan(source_at(Path("one.png"))).plane.shape == (64, 64)

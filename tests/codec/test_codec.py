@@ -18,8 +18,8 @@ from oasisvq import models
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.container import Coder, SampleType
 from oasisvq.codec.entropy import pack
+from oasisvq.codec.headers import Coder, SampleType
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.networks import network_shapes
 from oasisvq.codec.pixels import Window

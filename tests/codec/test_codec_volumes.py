@@ -11,9 +11,10 @@ from conftest import AFFINE, draw_volume
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import NO_INDEX
+from oasisvq.codec.codes import NO_INDEX
 from oasisvq.errors import ImageError
 from oasisvq.scans.scan import read_scan
+from oasisvq.scans.source import source_at
 
 
 def test_a_volume_is_smaller_than_its_slices(rng: np.random.Generator, prior_model_file: Path) -> None:
@@ -115,7 +116,7 @@ def test_real_volumes_keep_their_geometry(shared_data: Path, model_file: Path, t
     names = ("oasis1_skull_stripped/1018_SS.nii.gz", "analyze/single_subj_T1.img", "nifti_pair/ras.hdr")
     for name in names:
         path = shared_data / "volumes" / name
-        scan = read_scan(path)
+        scan = read_scan(source_at(path))
         file = container.read(codec.encode_scan(scan, Wish(content=Content.SCAN)), name)
         restored = codec.decode_codes(codec.codes_of(file), name)
         suffix = ".nii.gz" if name.endswith(".nii.gz") else ".img"

@@ -1,51 +1,18 @@
-"""Payload <-> `.codes` bytes."""
+"""Header and payload <-> `.codes` bytes."""
 
-import os
-import struct
-import subprocess
-import sys
 import tracemalloc
-import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from prior_driver import drawn_prior
+from forged import FINGERPRINT, HEADER, INDICES, forge, random_codes, read, volume_codes, write
 
 from oasisvq.codec import container
-from oasisvq.codec.container import (
-    NO_INDEX,
-    Coder,
-    Codes,
-    CodesHeader,
-    Kind,
-    SampleType,
-    VolumeHeader,
-)
-from oasisvq.codec.entropy import encode_with_prior, pack
-from oasisvq.codec.labels import encode_labels
+from oasisvq.codec.entropy import pack
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.pixels import Window, cells
-from oasisvq.codec.prior import Frequencies, Pass
-from oasisvq.errors import CodesFileError, FileError
-from oasisvq.models import read_codes
-from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
+from oasisvq.errors import CodesFileError
 
-FINGERPRINT = bytes.fromhex("0123456789abcdef")
-INDICES = np.array([[[0, 19, 7], [3, 11, 1]], [[19, 19, 0], [2, 4, 8]]])
-HEADER = CodesHeader(
-    coder=Coder.PACKED,
-    kind=Kind.IMAGE,
-    sample_type=SampleType.UINT8,
-    shape=(20, 30),
-    stride=8,
-    window=Window(0, 1, 2, 3),
-    levels=2,
-    codebook_size=20,
-    intensity=(5, 250),
-    fingerprint=FINGERPRINT,
-)
 # The format is frozen: if this test fails, the change needs a new format version.
 GOLDEN = (
     "4f565143 01 00 00 00 00"  # magic, version, coder, kind, sample type, blocks
@@ -54,70 +21,6 @@ GOLDEN = (
     "04ce358673008880"  # 5 bits an index
     "d53d2c18"
 )
-
-
-def write(header: CodesHeader, indices: NDArray[np.integer]) -> bytes:
-    return container.write(header, pack(indices, header.codebook_size))
-
-
-def read(content: bytes, name: str) -> Codes:
-    return container.read(content, name).codes()
-
-
-def varint(number: int) -> bytes:
-    groups = [number & 0x7F]
-    while number := number >> 7:
-        groups.append(number & 0x7F)
-    return bytes(group | 0x80 for group in groups[:-1]) + bytes(groups[-1:])
-
-
-def forge(payload: bytes = pack(INDICES, 20), **changes: int | bytes) -> bytes:
-    """A file as the specification has it, with some fields changed and a right CRC.
-
-    A number is written as a varint (or one byte, before the sizes); bytes are taken as they are.
-    """
-    short = {"magic": b"OVQC", "version": 1, "coder": 0, "kind": 0, "sample_type": 0, "blocks": 0}
-    long = {"height": 20, "width": 30, "stride": 8, "top": 0, "left": 1, "h": 2, "w": 3}
-    long |= {"levels": 2, "codes": 20, "low": 5, "high": 250, "payload_bytes": len(payload)}
-    assert set(changes) <= {*short, *long}
-    content = b""
-    for name, number in short.items():
-        field = changes.get(name, number)
-        content += field if isinstance(field, bytes) else bytes([field])
-    for name, number in long.items():
-        field = changes.get(name, number)
-        content += field if isinstance(field, bytes) else varint(field)
-    return sealed(content + FINGERPRINT + payload)
-
-
-def sealed(content: bytes) -> bytes:
-    return content + struct.pack("<I", zlib.crc32(content))
-
-
-def random_codes(rng: np.random.Generator) -> tuple[CodesHeader, NDArray[np.int64]]:
-    stride = int(rng.integers(1, 65))
-    shape = int(rng.integers(1, 300)), int(rng.integers(1, 300))
-    grid = cells(shape[0], stride), cells(shape[1], stride)
-    height, width = int(rng.integers(0, grid[0] + 1)), int(rng.integers(0, grid[1] + 1))
-    if not height * width or height * width > 5000:
-        height = width = 0
-    top, left = int(rng.integers(0, grid[0] - height + 1)), int(rng.integers(0, grid[1] - width + 1))
-    sample_type = SampleType(int(rng.integers(0, 2)))
-    low, high = sorted(int(level) for level in rng.integers(0, 256 ** (sample_type + 1), size=2))
-    levels, codes = int(rng.integers(1, 9)), int(rng.integers(2, 65_536))
-    header = CodesHeader(
-        Coder.PACKED,
-        Kind.IMAGE,
-        sample_type,
-        shape,
-        stride,
-        Window(top, left, height, width),
-        levels,
-        codes,
-        (low, high),
-        rng.bytes(8),
-    )
-    return header, rng.integers(0, codes, (levels, height, width))
 
 
 def test_read_is_the_inverse_of_write(rng: np.random.Generator) -> None:
@@ -350,150 +253,6 @@ def test_more_indices_than_a_prior_coded_payload_can_hold_are_refused_unread() -
     assert peak < 2**20
 
 
-@pytest.mark.parametrize("changes", [{"codes": 21}, {"levels": 4}])
-def test_a_grid_that_does_not_fit_the_prior_is_refused(changes: dict[str, int]) -> None:
-    content = forge(bytes(6), coder=1, **changes)
-    with pytest.raises(CodesFileError, match=r"^scan\.codes: damaged: its grid does not fit the prior"):
-        container.read(content, "scan.codes").codes(drawn_prior())
-
-
-def prior_coded(indices: NDArray[np.integer] = INDICES) -> bytes:
-    def given(step: Pass, _: Frequencies) -> NDArray[np.uint16]:
-        return indices[step.level, step.rows, step.columns].astype(np.uint16)
-
-    payload, _ = encode_with_prior(drawn_prior(), indices.shape, 2, given)
-    return container.write(replace(HEADER, coder=Coder.PRIOR), payload)
-
-
-def test_every_damage_to_a_prior_coded_file_is_an_error() -> None:
-    content = prior_coded()
-    codes = container.read(content, "scan.codes").codes(drawn_prior())
-    np.testing.assert_array_equal(codes.indices, INDICES)
-    damaged = [content[:length] for length in range(len(content))]
-    damaged += [content + b"\0", content + content]
-    for place in range(8 * len(content)):
-        flipped = bytearray(content)
-        flipped[place // 8] ^= 1 << place % 8
-        damaged.append(bytes(flipped))
-    for other in damaged:
-        with pytest.raises(CodesFileError, match=r"^scan\.codes: "):
-            container.read(other, "scan.codes").codes(drawn_prior())
-
-
-def test_zeros_behind_a_prior_coded_payload_are_refused_though_the_crc_is_right() -> None:
-    payload = container.read(prior_coded(), "scan.codes").payload
-    with pytest.raises(CodesFileError, match=r"^scan\.codes: damaged: .*does not end where"):
-        container.read(forge(payload + b"\0", coder=1), "scan.codes").codes(drawn_prior())
-
-
-def original(
-    rng: np.random.Generator,
-    shape: tuple[int, ...],
-    sample_type: SampleType,
-    ranges: tuple[tuple[int, int], ...] = (),
-) -> VolumeHeader:
-    """What a drawn volume of planes (slices, H, W) came in."""
-    slicing = Slicing.of_number(int(rng.integers(SLICINGS)))
-    voxels = slicing.voxels(np.zeros(shape, sample_type.dtype))
-    geometry = Geometry.of_array(voxels, np.diag([*rng.uniform(0.5, 2, 3), 1]))
-    geometry = geometry.as_pair() if rng.random() < 0.5 else geometry
-    return VolumeHeader(shape[0], slicing, geometry.form, geometry.content, ranges)
-
-
-def volume_codes(rng: np.random.Generator) -> tuple[CodesHeader, NDArray[np.int64]]:
-    """The header of a drawn volume, and indices of its coded slices."""
-    slices = int(rng.integers(1, 9))
-    ranges = tuple((low, high) for low, high in np.sort(rng.integers(0, 65_536, (slices, 2))).tolist())
-    ranges = (*ranges[:-1], (7, 7))
-    sample_type = SampleType(int(rng.integers(10)))
-    volume = original(rng, (slices, *HEADER.shape), sample_type, ranges)
-    header = replace(
-        HEADER,
-        kind=Kind.VOLUME,
-        sample_type=sample_type,
-        intensity=(0.0, float(rng.integers(1, 100))),
-        volume=volume,
-    )
-    shape = len(header.coded_slices), *header.grid_shape
-    return header, rng.integers(0, header.codebook_size, shape)
-
-
-def test_inverse_for_volumes(rng: np.random.Generator) -> None:
-    for _ in range(100):
-        header, indices = volume_codes(rng)
-        codes = read(write(header, indices), "x.codes")
-        assert codes.header == header
-        assert codes.indices.shape == (header.slices, *header.grid_shape)
-        np.testing.assert_array_equal(codes.indices[header.coded_slices], indices)
-        assert (codes.indices[-1] == NO_INDEX).all()
-
-
-def test_slices_that_hold_no_indices_take_no_memory(rng: np.random.Generator) -> None:
-    """A file of a few bytes may say that it has thousands of them."""
-    volume = original(rng, (100, 2000, 2000), SampleType.UINT8, ((7, 7),) * 100)
-    header = replace(
-        HEADER,
-        kind=Kind.VOLUME,
-        shape=(2000, 2000),
-        window=Window(0, 0, 250, 250),
-        levels=8,
-        intensity=(0.0, 9.0),
-        volume=volume,
-    )
-    content = container.write(header, b"")
-    tracemalloc.start()
-    codes = read(content, "x.codes")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2**20
-    assert codes.indices.shape == (100, 8, 250, 250)
-    assert codes.indices[57, 3, 2, 1] == NO_INDEX
-
-
-def label_file(rng: np.random.Generator, labels: tuple[int, ...]) -> tuple[bytes, NDArray[np.int64]]:
-    ranks = rng.integers(0, len(labels), (3, 7, 5)).astype(np.uint16)
-    header = CodesHeader(
-        Coder.LABELS,
-        Kind.VOLUME,
-        SampleType.INT32,
-        (7, 5),
-        0,
-        Window(0, 0, 0, 0),
-        0,
-        0,
-        (0, 0),
-        b"",
-        original(rng, ranks.shape, SampleType.INT32),
-        labels,
-    )
-    return container.write(header, encode_labels(ranks, len(labels))), np.array(labels)[ranks]
-
-
-@pytest.mark.parametrize("labels", [(3,), (0, 1), (-5, 0, 7), (0, 85, 170, 255), (-(2**31), 2**31 - 1)])
-def test_inverse_for_labels(labels: tuple[int, ...], rng: np.random.Generator) -> None:
-    content, expected = label_file(rng, labels)
-    codes = container.read(content, "x.codes").codes()
-    assert codes.header.labels == labels
-    assert codes.label_map is not None
-    assert codes.label_map.dtype == np.int32
-    np.testing.assert_array_equal(codes.label_map, expected)
-
-
-def test_every_damage_to_a_volume_or_to_labels_is_an_error(rng: np.random.Generator) -> None:
-    header, indices = volume_codes(rng)
-    for content in (write(header, indices), label_file(rng, (-5, 0, 7))[0]):
-        container.read(content, "scan.codes").codes()
-        damaged = [content[:length] for length in range(len(content))]
-        damaged += [content + b"\0", content + content]
-        for place in range(8 * len(content)):
-            flipped = bytearray(content)
-            flipped[place // 8] ^= 1 << place % 8
-            damaged.append(bytes(flipped))
-        for other in damaged:
-            with pytest.raises(CodesFileError, match=r"^scan\.codes: "):
-                container.read(other, "scan.codes").codes()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -528,47 +287,3 @@ def test_an_empty_window_and_a_single_grey_level_are_no_errors() -> None:
     codes = read(forge(b"", top=0, left=0, h=0, w=0, low=9, high=9), "scan.codes")
     assert codes.indices.shape == (2, 0, 0)
     assert codes.header.intensity == (9, 9)
-
-
-def test_read_codes_reads_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "scan.codes"
-    path.write_bytes(write(HEADER, INDICES))
-    codes = read_codes(path)
-    assert codes.header == HEADER
-    np.testing.assert_array_equal(codes.indices, INDICES)
-
-
-def test_read_codes_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "scan.codes"
-    path.write_bytes(write(HEADER, INDICES)[:-1])
-    with pytest.raises(CodesFileError) as caught:
-        read_codes(path)
-    assert str(path) in str(caught.value)
-
-
-def test_read_codes_of_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="no such file"):
-        read_codes(tmp_path / "missing.codes")
-    with pytest.raises(FileError, match="is a folder"):
-        read_codes(tmp_path)
-
-
-def test_read_codes_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "scan.codes"
-    path.write_bytes(write(HEADER, INDICES))
-    monkeypatch.setattr(container, "MAX_FILE_BYTES", 40)
-    with pytest.raises(FileError, match="more than 40 bytes"):
-        read_codes(path)
-
-
-def test_codes_are_read_without_torch(tmp_path: Path) -> None:
-    path = tmp_path / "scan.codes"
-    path.write_bytes(write(HEADER, INDICES))
-    program = (
-        "import sys, oasisvq; codes = oasisvq.read_codes(sys.argv[1]); "
-        "print(codes.indices.tolist(), 'torch' in sys.modules)"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", program, path], capture_output=True, text=True, check=True, env=os.environ
-    )
-    assert finished.stdout == f"{INDICES.tolist()} False\n"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import constriction
 import numpy as np
 import pytest
+from forged import damaged_copies
 from numpy.typing import NDArray
 from prior_driver import SMALL, drawn_arrays, drawn_prior
 
@@ -209,12 +210,8 @@ def test_no_other_payload_gives_the_same_indices(rng: np.random.Generator) -> No
     prior, shape = drawn_prior(), (2, 4, 5)
     coded = Coded(prior, likely(prior, shape, 1))
     whole = coded.payload
-    damaged = [whole[:length] for length in range(len(whole))]
-    damaged += [whole + bytes([byte]) for byte in range(0, 256, 5)] + [whole + bytes(4), whole * 2]
-    for place in range(8 * len(whole)):
-        flipped = bytearray(whole)
-        flipped[place // 8] ^= 1 << place % 8
-        damaged.append(bytes(flipped))
+    damaged = list(damaged_copies(whole))
+    damaged += [whole + bytes([byte]) for byte in range(5, 256, 5)] + [whole + bytes(4)]
     damaged += [rng.bytes(int(length)) for length in rng.integers(0, 30, 40)]
     damaged += [b"\xff" * length for length in (1, 4, 8, 40)]
     refused = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import draw_phantom
+from forged import damaged_copies
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -127,11 +128,7 @@ def test_damage_is_found_or_makes_the_payload_of_other_labels(
     """No code without redundancy can do more: telling such payloads apart is for the container's CRC."""
     ranks = draw_labels(rng, shape, count, seeds=6)
     payload = encode_labels(ranks, count)
-    damaged = [payload[:length] for length in range(len(payload))]
-    for place in range(8 * len(payload)):
-        flipped = bytearray(payload)
-        flipped[place // 8] ^= 1 << place % 8
-        damaged.append(bytes(flipped))
+    damaged = list(damaged_copies(payload))
     damaged += [rng.bytes(length) for length in range(1, 20)]
     damaged += [b"\xff" * length for length in (1, 4, 8, 40)]
     refused = 0

@@ -12,7 +12,7 @@ from PIL import Image
 from trees import HIGH_MARK, MARK, at_zooms, draw_head, write_analyze, write_nifti
 
 from oasisvq.data.layouts import Images
-from oasisvq.data.recipe import Recipe, Slices, parse_percentiles, parse_slices, parse_split
+from oasisvq.data.recipe import Recipe, Slices, parse_slices
 from oasisvq.data.slices import (
     cut_stack,
     cut_volume,
@@ -22,7 +22,7 @@ from oasisvq.data.slices import (
     read_axial,
     slice_numbers,
 )
-from oasisvq.errors import DatasetError, FileError, ImageError
+from oasisvq.errors import FileError, ImageError
 
 EVERY = Recipe(slices=Slices(0, (0, 999)))
 ORIENTATIONS = [
@@ -102,8 +102,6 @@ def test_a_header_that_leaves_the_sides_open_is_said(tmp_path: Path, kind: str) 
 
 
 # millimetres
-
-
 @pytest.mark.parametrize("zooms", [(1.25, 1, 1), (1, 1, 1.25), (2, 2, 2), (1, 0.5, 1)])
 def test_other_voxels_are_brought_to_a_millimetre(
     tmp_path: Path, zooms: tuple[float, float, float]
@@ -161,8 +159,6 @@ def test_a_pixel_is_as_large_in_every_volume(tmp_path: Path, size: int) -> None:
 
 
 # which slices
-
-
 def brain_of(areas: list[int]) -> NDArray[np.bool_]:
     return np.arange(100) < np.array(areas)[:, None, None]
 
@@ -214,8 +210,6 @@ def test_a_guide_decides_where_the_brain_is(tmp_path: Path) -> None:
 
 
 # grey levels
-
-
 def test_one_window_of_intensities_for_all_slices_of_a_volume(tmp_path: Path) -> None:
     """Never a slice by itself: what is as bright is as bright in every slice."""
     head = draw_head()
@@ -282,8 +276,6 @@ def test_labels_stay_labels(tmp_path: Path, values: set[int]) -> None:
 
 
 # bad input
-
-
 def write_array(path: Path, voxels: NDArray[np.generic]) -> Path:
     nib.Nifti1Image(voxels, np.diag([-1, 1, 1, 1])).to_filename(path)
     return path
@@ -375,8 +367,6 @@ def test_a_bad_guide_is_named(tmp_path: Path) -> None:
 
 
 # stacks
-
-
 def write_stack(folder: Path, dtype: type) -> list[Path]:
     scale = 1 if dtype is np.uint16 else 4
     paths = []
@@ -427,32 +417,6 @@ def test_labels_of_16_bits_are_refused(tmp_path: Path) -> None:
     paths = write_stack(tmp_path, np.uint16)[:1]
     with pytest.raises(ImageError, match="labels of 16 bits, expected 8"):
         cut_stack(paths, [0], Images.SEGMENTATIONS, 32, Recipe(), whole=False)
-
-
-# what is asked for, in words
-
-
-@pytest.mark.parametrize("text", ["32", "60:130", "all", "1"])
-def test_slices_in_words_and_back(text: str) -> None:
-    assert str(parse_slices(text)) == text
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "", "a", "5:5", "9:3", "1:2:3", "-3:4", "1.5", "every"])
-def test_slices_that_are_none(text: str) -> None:
-    with pytest.raises(DatasetError, match=r"expected a count .32., a range .* or all"):
-        parse_slices(text)
-
-
-@pytest.mark.parametrize("text", ["", "5", "99:1", "-1:50", "0:101", "a:b", "nan:nan", "5:5"])
-def test_percentiles_that_are_none(text: str) -> None:
-    with pytest.raises(DatasetError, match=r"two rising numbers like 0\.5:99\.5"):
-        parse_percentiles(text)
-
-
-@pytest.mark.parametrize("text", ["", "80", "80/20", "0/0/0", "a/b/c", "-1/1/1", "inf/1/1", "nan/1/1"])
-def test_shares_that_are_none(text: str) -> None:
-    with pytest.raises(DatasetError, match="expected shares of train, validation, test like 80/10/10"):
-        parse_split(text)
 
 
 def test_real_volumes_have_the_orientation_of_the_png_slices(shared_data: Path) -> None:

@@ -197,3 +197,29 @@ TREES = {
     "task": task,
     "kaggle": kaggle,
 }
+
+
+def six_scans(folder: Path) -> Path:
+    """A folder of six volumes of six persons."""
+    for number in range(1, 7):
+        path = folder / f"OAS1_{number:04d}_MR1_scan.nii.gz"
+        write_nifti(path, draw_head(seed=number), ("LAS", "PSR")[number % 2])
+    return folder
+
+
+def spoil(scans: Path) -> dict[str, str]:
+    """Make four of `six_scans` unusable; gives their names and what is wrong."""
+    nan = draw_head().astype(np.float32)
+    nan[5, 5, 5] = np.nan
+    write_nifti(scans / "OAS1_0001_MR1_scan.nii.gz", nan)
+    (scans / "OAS1_0002_MR1_scan.nii.gz").write_bytes(b"")
+    content = (scans / "OAS1_0003_MR1_scan.nii.gz").read_bytes()
+    (scans / "OAS1_0003_MR1_scan.nii.gz").write_bytes(content[:-2000])
+    (scans / "OAS1_0004_MR1_scan.nii.gz").unlink()
+    write_analyze(scans / "OAS1_0004_MR1_scan.hdr", draw_head(), "LAS").with_suffix(".img").unlink()
+    return {
+        "OAS1_0001_MR1_scan.nii.gz": "NaN",
+        "OAS1_0002_MR1_scan.nii.gz": "an empty file",
+        "OAS1_0003_MR1_scan.nii.gz": "truncated",
+        "OAS1_0004_MR1_scan.hdr": "half of a pair",
+    }

@@ -101,7 +101,7 @@ def test_the_tiles_of_a_panel(codec: Codec, codes: Path) -> None:
 
 
 def test_without_an_original_there_is_no_error(codec: Codec, codes: Path, run: Run) -> None:
-    source_at(codes.with_name("scan.png")).unlink()
+    codes.with_name("scan.png").unlink()
     assert find_original(codes) is None
     view = open_view(codec, codes, None)
     shown = view_slice(codec, view, 0)
@@ -157,7 +157,7 @@ def test_exact_labels_have_one_map(run: Run, tmp_path: Path, model_file: Path, c
     labels = np.zeros((32, 40), np.uint8)
     labels[4:20, 6:30] = 85
     labels[8:12, 10:20] = 170
-    Image.fromarray(labels).save(source_at(tmp_path / "seg.png"))
+    Image.fromarray(labels).save(tmp_path / "seg.png")
     assert run("encode", "seg.png", "--kind", "labels", "--model", model_file).code == 0
     result = run("show", "seg.codes", "--model", model_file)
     assert result.out == "seg.panel.png: image, labels kept exactly, equal to the original\n"
@@ -187,7 +187,7 @@ def test_what_lies_beside_by_chance_is_left_out(run: Run, codes: Path, model_fil
     codes.with_suffix(".png").unlink()
     codes.with_suffix("").mkdir()
     assert find_original(codes) is None
-    (codes.with_suffix("") / "1.dcm").touch()
+    (codes.with_suffix("") / "1.dcm").write_bytes(bytes(128) + b"DICM")
     assert find_original(codes) == source_at(codes.with_suffix(""))
 
 

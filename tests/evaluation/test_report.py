@@ -22,12 +22,14 @@ from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.preprocess import preprocess
 from oasisvq.evaluation import figures
 from oasisvq.evaluation.baselines import Comparison, compare
-from oasisvq.evaluation.charts import Chart, bits_map, latent_map, rate_curve, read_metrics
+from oasisvq.evaluation.charts import bits_map, latent_map, rate_curve
+from oasisvq.evaluation.figures import Chart
 from oasisvq.evaluation.observations import Observations, QualityRows, choose_cases, level_usage, observe
 from oasisvq.evaluation.panels import View, draw_panel, view_slice
 from oasisvq.evaluation.report import Report, page, write_figures
 from oasisvq.evaluation.samples import Request, draw_beside, score_samples
 from oasisvq.evaluation.score import score_split
+from oasisvq.evaluation.training_charts import read_metrics
 from oasisvq.text import printable
 from oasisvq.training.weights import save_model
 

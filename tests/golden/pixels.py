@@ -18,7 +18,7 @@ from recorded import FOLDERS, MODEL, golden_files
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import Coder, CodesHeader
+from oasisvq.codec.headers import Coder, CodesHeader
 
 PIXELS = "pixels.npz"
 FINEST = 4096

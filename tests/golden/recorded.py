@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.container import Coder, Codes
+from oasisvq.codec.codes import Codes
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.headers import Coder
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.prior import Frequencies, Pass

@@ -25,7 +25,8 @@ from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
-from oasisvq.codec.container import Coder, Codes
+from oasisvq.codec.codes import Codes
+from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume

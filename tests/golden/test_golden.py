@@ -19,7 +19,8 @@ from pixels import PIXELS, largest_differences
 from recorded import FOLDERS, MODEL, golden_files, recorded_facts
 
 import oasisvq
-from oasisvq.codec.container import VERSION, Coder, Kind, SampleType
+from oasisvq.codec.container import VERSION
+from oasisvq.codec.headers import Coder, Kind, SampleType
 from oasisvq.scans.geometry import Form
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

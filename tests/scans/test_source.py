@@ -71,10 +71,12 @@ def test_a_folder_of_dicom_files_is_a_series_called_as_its_folder(tmp_path: Path
 def test_a_change_of_any_file_is_seen(tmp_path: Path) -> None:
     touch(tmp_path, "a.hdr", "a.img")
     source = source_at(tmp_path / "a.hdr")
-    assert source.states
-    assert not source.has_changed()
+    assert source.states_now() == source.states
     (tmp_path / "a.img").write_bytes(b"longer")
-    assert source.has_changed()
+    assert source.states_now() != source.states
+    (tmp_path / "a.img").unlink()
+    with pytest.raises(FileError, match="no such file"):
+        source.states_now()
 
 
 def test_what_is_not_there_or_no_series_is_an_error(tmp_path: Path) -> None:

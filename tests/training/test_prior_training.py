@@ -13,7 +13,8 @@ from conftest import Result, write_raw_folder
 from safetensors.torch import load_file
 
 import oasisvq
-from oasisvq.codec.container import Coder, read
+from oasisvq.codec.container import read
+from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images

@@ -21,7 +21,7 @@ from damage import (
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.container import Coder, Kind, SampleType, VolumeHeader
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.pixels import NOTHING, Window, cells
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.geometry import Geometry, Slicing
@@ -46,8 +46,8 @@ def files(codec: Codec) -> dict[str, bytes]:
 def test_there_is_a_file_of_every_kind(files: dict[str, bytes]) -> None:
     assert set(files) == set(KINDS)
     headers = [container.read(content, "x").header for content in files.values()]
-    assert {header.coder for header in headers} == set(container.Coder)
-    assert {header.kind for header in headers} == set(container.Kind)
+    assert {header.coder for header in headers} == set(Coder)
+    assert {header.kind for header in headers} == set(Kind)
     assert {bool(header.labels) for header in headers} == {False, True}
 
 
@@ -84,7 +84,7 @@ def giant(coder: Coder, sides: tuple[int, int, int], labels: tuple[int, ...]) ->
     geometry = Geometry.of_array(voxels, np.eye(4))
     ranges = ((0, 9),) * sides[0] if coder is not Coder.LABELS else ()
     volume = VolumeHeader(sides[0], Slicing.of_number(0), geometry.form, geometry.content, ranges)
-    header = container.CodesHeader(
+    header = CodesHeader(
         coder, Kind.VOLUME, SampleType.UINT8, sides[1:], 0, NOTHING, 0, 0, (0, 0), b"", volume, labels
     )
     if coder is not Coder.LABELS:

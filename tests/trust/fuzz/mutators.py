@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oasisvq.codec import container
+from oasisvq.codec.headers import Kind, SampleType
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError
 
@@ -56,8 +57,8 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
     window = list(header.window)
     window[rng.randrange(4)] = rng.choice((number, rng.randrange(3)))
     changes: list[dict[str, Any]] = [
-        {"kind": rng.choice(list(container.Kind))},
-        {"sample_type": rng.choice(list(container.SampleType))},
+        {"kind": rng.choice(list(Kind))},
+        {"sample_type": rng.choice(list(SampleType))},
         {"shape": rng.choice(((number, header.shape[1]), (header.shape[0], number), (number, number)))},
         {"stride": number},
         {"window": Window(*window)},

@@ -30,9 +30,15 @@ from pydicom.uid import (
 
 from oasisvq.codec import container
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.container import FINGERPRINT_BYTES, Coder, CodesHeader, SampleType
 from oasisvq.codec.entropy import GridEncoder, pack
-from oasisvq.codec.headers import header_of, slice_ranges
+from oasisvq.codec.headers import (
+    FINGERPRINT_BYTES,
+    Coder,
+    CodesHeader,
+    SampleType,
+    header_of,
+    slice_ranges,
+)
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import CODEBOOKS, METADATA_KEY, ModelFile, write_model
 from oasisvq.codec.pixels import Box, Window

@@ -21,21 +21,14 @@ from mutators import (
 )
 
 from oasisvq.codec import container
-from oasisvq.codec.container import NO_INDEX, Coder, Codes, CodesFile
+from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
 from oasisvq.codec.entropy import encode_with_prior, kind_in, pack
-from oasisvq.codec.headers import refuse_large_codes
+from oasisvq.codec.headers import MAX_INDICES, Coder, refuse_large_codes
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.recall import Recall
 from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
-from oasisvq.errors import (
-    CodesFileError,
-    DatasetError,
-    FileError,
-    ImageError,
-    ModelError,
-    OasisVQError,
-)
+from oasisvq.errors import CodesFileError, DatasetError, FileError, ImageError, ModelError, OasisVQError
 from oasisvq.scans.geometry import Geometry
 from oasisvq.scans.scan import Scan, read_scan, write_scan
 from oasisvq.scans.source import source_at
@@ -62,7 +55,7 @@ def hold_codes(file: CodesFile, content: bytes, folder: Path) -> None:
     header = file.header
     assert container.write(header, file.payload) == content
     assert file.file_bytes == len(content)
-    assert 0 <= header.index_count <= container.MAX_INDICES
+    assert 0 <= header.index_count <= MAX_INDICES
     assert header.coded_slices == sorted(set(header.coded_slices) & set(range(header.slices)))
     window, cells = header.window, [-(-side // max(header.stride, 1)) for side in header.shape]
     assert window.top + window.height <= cells[0] and window.left + window.width <= cells[1]

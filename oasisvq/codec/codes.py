@@ -1,0 +1,106 @@
+"""A `.codes` file that was read: payload -> the indices or labels of its scan. Never imports torch.
+
+Shapes: h×w coded window, H×W image.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.entropy import GridDecoder, unpack
+from oasisvq.codec.headers import Coder, CodesHeader
+from oasisvq.codec.labels import decode_labels
+from oasisvq.codec.prior import Prior
+from oasisvq.codec.recall import Recall
+from oasisvq.errors import CodesFileError
+
+NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at most 65,535
+
+
+class Codes(NamedTuple):
+    """A `.codes` file: its header and its indices.
+
+    Attributes:
+        header: what the file says of itself.
+        indices: (levels, h, w) uint16, each in 0..K-1; of a volume (slices, levels, h, w), with
+            `NO_INDEX` in slices that have none; of labels coded without loss none at all.
+        file_bytes: size of the whole file.
+        label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
+    """
+
+    header: CodesHeader
+    indices: NDArray[np.uint16]
+    file_bytes: int
+    label_map: NDArray[np.generic] | None = None
+
+
+class CodesFile(NamedTuple):
+    """A `.codes` file before its payload is decoded.
+
+    Attributes:
+        header: what the file says of itself.
+        payload: the coded indices.
+        file_bytes: size of the whole file.
+        name: what messages call it.
+    """
+
+    header: CodesHeader
+    payload: bytes
+    file_bytes: int
+    name: str
+
+    def codes(self, prior: Prior | None = None, codebooks: NDArray[np.float32] | None = None) -> Codes:
+        """Decode the payload.
+
+        Args:
+            prior: of the model whose fingerprint the file names, which the caller has compared.
+            codebooks: (L, K, D) of that model; the prior needs them for volumes.
+
+        Raises:
+            CodesFileError: the payload is damaged, or it needs a prior and none is given.
+        """
+        header = self.header
+        if header.coder is Coder.PRIOR and prior is None:
+            raise CodesFileError(
+                f"{self.name}: coded with the prior of model {header.fingerprint.hex()[:8]}; name that "
+                "model with --model"
+            )
+        try:
+            if header.coder is Coder.LABELS:
+                return Codes(header, np.zeros((0, 0, 0), np.uint16), self.file_bytes, self._label_map())
+            if prior is None or header.coder is Coder.PACKED:
+                flat = unpack(self.payload, header.codebook_size, header.index_count)
+                grids = list(flat.reshape(len(header.coded_slices), *header.grid_shape))
+            else:
+                grids = self._grids(prior, codebooks)
+        except CodesFileError as error:
+            raise CodesFileError(f"{self.name}: damaged: {error}") from error
+        if header.volume is None:
+            indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
+            return Codes(header, indices, self.file_bytes)
+        shape = header.slices, *header.grid_shape
+        if not grids:  # a few bytes may claim many slices: one element in memory, read-only
+            return Codes(header, np.broadcast_to(np.uint16(NO_INDEX), shape), self.file_bytes)
+        indices = np.full(shape, NO_INDEX, np.uint16)
+        for place, grid in zip(header.coded_slices, grids, strict=True):
+            indices[place] = grid
+        return Codes(header, indices, self.file_bytes)
+
+    def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
+        header, known = self.header, prior.config
+        if known.codebook_size != header.codebook_size or known.levels < header.levels:
+            raise CodesFileError("its grid does not fit the prior of the model that it names")
+        assert header.volume is None or codebooks is not None
+        recall = Recall(codebooks) if header.volume and codebooks is not None else None
+        decoder = GridDecoder(self.payload, prior, header.grid_shape, recall)
+        grids = [decoder.take() for _ in header.coded_slices]
+        decoder.finish()
+        return grids
+
+    def _label_map(self) -> NDArray[np.generic]:
+        header = self.header
+        ranks = decode_labels(self.payload, (header.slices, *header.shape), len(header.labels))
+        labels = np.array(header.labels, np.int64).astype(header.sample_type.dtype)
+        label_map: NDArray[np.generic] = labels[ranks]
+        return label_map if header.volume else label_map[0]

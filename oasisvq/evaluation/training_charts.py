@@ -1,0 +1,96 @@
+"""The charts of a training, from the metrics beside its model: one figure of a column's width each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from oasisvq.evaluation.colours import SERIES, level_colour
+from oasisvq.evaluation.figures import Chart, legend_above, new_chart
+from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
+
+Row = dict[str, Any]
+_NUMBERS = ("loss", "ssim_loss", "l1", "mse", "commitment")
+_LISTS = ("validation_ssim", "perplexity", "validation_bits")
+_LARGEST = 1e12
+
+
+def read_metrics(model: Path) -> list[Row]:
+    """The rows of epochs in the metrics beside a model."""
+    rows = read_rows(model.parent / METRICS_FILE, MAX_METRICS_BYTES)
+    return [row for row in rows if row.get("kind") == "epoch" and _is_drawable(row)]
+
+
+def _is_drawable(row: Row) -> bool:
+    """Whether what charts take from a row are numbers; the file may be anyone's."""
+    lists = [row[key] for key in _LISTS if row.get(key)]
+    if not all(isinstance(values, list) for values in lists):
+        return False
+    numbers = [row.get("epoch"), *(row[key] for key in _NUMBERS if key in row)]
+    numbers += [number for values in lists for number in values]
+    return all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
+
+
+def training_curves(rows: list[Row]) -> list[Chart]:
+    """What the rows of epochs hold: losses, validation SSIM, perplexity; the prior's bits."""
+    codec = [row for row in rows if row.get("what", "codec") == "codec"]
+    prior = [row for row in rows if row.get("what") == "prior"]
+    wanted: list[tuple[str, list[Row], str, Callable[[Axes, list[Row]], None]]] = [
+        ("training-loss", codec, "loss", _draw_loss),
+        ("training-ssim", codec, "validation_ssim", _draw_levels("validation_ssim", "validation SSIM")),
+        ("training-perplexity", codec, "perplexity", _draw_levels("perplexity", "perplexity (codes)")),
+        (
+            "training-prior",
+            prior,
+            "validation_bits",
+            _draw_levels("validation_bits", "bits of an index"),
+        ),
+    ]
+    charts = []
+    for name, epochs, key, draw in wanted:
+        having = [row for row in epochs if row.get(key) and isinstance(row.get("epoch"), (int, float))]
+        if not having:
+            continue
+        figure, axes = new_chart()
+        draw(axes, having)
+        whose = "prior" if epochs is prior else "codec"
+        axes.set_xlabel(f"epoch of the {whose}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        charts.append(
+            Chart(name, figure, f"{key.replace('_', ' ')} over {len(having)} epochs of the {whose}")
+        )
+    return charts
+
+
+def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
+    parts = {
+        "loss": "loss",
+        "ssim_loss": "1 − SSIM",
+        "l1": "L1",
+        "mse": "MSE",
+        "commitment": "commitment",
+    }
+    for (key, name), colour in zip(parts.items(), SERIES, strict=False):
+        having = [row for row in epochs if isinstance(row.get(key), float)]
+        axes.plot([r["epoch"] for r in having], [r[key] for r in having], "o-", color=colour, label=name)
+    axes.set(ylabel="training loss (log scale)", yscale="log")
+    legend_above(axes)
+
+
+def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
+    def draw(axes: Axes, epochs: list[Row]) -> None:
+        levels = min(len(row[key]) for row in epochs)
+        for level in range(levels):
+            axes.plot(
+                [row["epoch"] for row in epochs],
+                [row[key][level] for row in epochs],
+                "o-",
+                color=level_colour(level, levels),
+                label=f"level {level + 1}",
+            )
+        axes.set_ylabel(label)
+        legend_above(axes)
+
+    return draw
