@@ -14,7 +14,7 @@ An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
 | levels | (N,) uint8 | levels of each slice |
 | origin | (2,) int32 | cell of the images' grid that the array's cell (0, 0) is |
 | codebook | (2,) int32 | K, pixels to a side of a cell |
-| fingerprint | (8,) uint8 | of the codec that made all of them |
+| fingerprint | (8,) uint8 | of the model that made all of them |
 | names, subjects | N strings | path below the folder without its ending; subject or "" |
 
 All arrays lie on one grid, so that one cell means one place in every slice.

@@ -148,7 +148,7 @@ def from_pixels(
     plane = np.full(shape, round(low) if is_whole else low, dtype=dtype)
     top, left = window.top * stride, window.left * stride
     inside = plane[top : top + window.height * stride, left : left + window.width * stride]
-    values = pixels * (high - low) + low
+    values = np.clip(pixels.astype(np.float64), 0, 1) * (high - low) + low
     values = np.clip(values, low, high)  # of large numbers, the sum may be rounded beyond them
     values = values[: inside.shape[0], : inside.shape[1]]
     inside[...] = np.rint(values) if is_whole else values
