@@ -8,7 +8,8 @@ Builds an environment in a temporary folder with pip (its settings and variables
 of torch for Linux take 6 GB of disk), runs the golden tests and the README's round trip in it, and
 prints one JSON object with the versions. The golden tests compare bytes and pixels to the last one.
 `--suite` runs all tests; `--scans` and `--against` compare the hashes that
-`examples/benchmarks/sameness.py` recorded of scans, with the bundled model. Exit code 1 if anything fails; its output is on stderr.
+`examples/benchmarks/sameness.py` recorded of scans, with the bundled model. Exit code 1 if anything
+fails; its output is on stderr.
 """
 
 import argparse
