@@ -20,7 +20,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | K | varint | codebook size, 2 to 65,535 |
 | low, high | varint × 2; kind 1: float64 × 2 | darkest and brightest value, low <= high |
 | payload bytes | varint | length of the payload |
-| *coder 0, 1:* fingerprint | 8 | of the codec, with coder 1 of codec and prior (`modelfile.py`) |
+| *coder 0, 1:* fingerprint | 8 | of the model (`modelfile.py`) |
 | *kind 1:* volume | | see below |
 | *block 1:* labels | | see below |
 | payload | | the indices, or the labels |
@@ -42,6 +42,10 @@ darkest and brightest value. A slice whose two values are equal has no indices; 
 levels × h × w each, one slice after the other. The window MUST lie in the grid of
 ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are the darkest value of
 their slice, and so are all pixels of a slice that has no indices.
+
+Indices become pixels as `quantizer.py` and `networks.py` say, in integers: a pixel is a number p from 0 to
+65,535, and stands for (p / 65,535) · (high - low) + low, each operation in float64, rounded to the nearest
+even whole number where the sample type is one of integers. So every reader restores the same values.
 
 *Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
 smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.

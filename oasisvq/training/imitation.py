@@ -7,9 +7,8 @@ scale and a bias, rounding, tables. Gradients pass straight through what is roun
 float32 the results are equal to the last bit; in bfloat16, or where a device multiplies less exactly,
 they are close, which is enough to learn by.
 
-The last quarter of a training imitates. Before, networks learn in floating point and gauges see what
-ranges they need; then ranges and steps are fixed, and weights settle among the integers. It costs about
-as much again as a plain step does, and most of what rounding loses comes back within some hundred steps.
+The last quarter of a training imitates. Before, networks learn in floating point, at full speed, and
+gauges see what ranges they need; then ranges and steps are fixed, and weights settle among the integers.
 """
 
 from collections.abc import Iterator, Mapping

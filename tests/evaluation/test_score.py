@@ -25,6 +25,12 @@ def dataset(tmp_path: Path) -> Dataset:
     return preprocess(raw, tmp_path / "data", size=64)
 
 
+def test_several_jobs_give_the_same_scores(dataset: Dataset) -> None:
+    codec = Codec.of_model(tiny_model())
+    one, two = (score_split(codec, dataset, "validation", [1, 2], jobs=jobs) for jobs in (1, 2))
+    assert one == two
+
+
 def test_every_slice_counts_as_its_real_file(dataset: Dataset) -> None:
     codec = codec_of(tiny_model())
     result = score_split(codec, dataset, "validation", [1, 3])
