@@ -43,9 +43,10 @@ levels × h × w each, one slice after the other. The window MUST lie in the gri
 ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are the darkest value of
 their slice, and so are all pixels of a slice that has no indices.
 
-Indices become pixels as `quantizer.py` and `networks.py` say, in integers: a pixel is a number p from 0 to
-65,535, and stands for (p / 65,535) · (high - low) + low, each operation in float64, rounded to the nearest
-even whole number where the sample type is one of integers. So every reader restores the same values.
+Indices become pixels as `quantizer.py` and `networks.py` say, in integers: a pixel is a number p from 0
+to 65,535, and stands for (p / 65,535) · (high - low) + low, each operation in float64, rounded to the
+nearest whole number, of two the even one, where the sample type is one of integers. So every reader
+restores the same values.
 
 *Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
 smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.

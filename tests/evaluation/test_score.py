@@ -26,7 +26,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def test_several_jobs_give_the_same_scores(dataset: Dataset) -> None:
-    codec = Codec.of_model(tiny_model())
+    codec = codec_of(tiny_model())
     one, two = (score_split(codec, dataset, "validation", [1, 2], jobs=jobs) for jobs in (1, 2))
     assert one == two
 
