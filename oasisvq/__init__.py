@@ -51,8 +51,8 @@ __all__ = [
 def load(path: Path | str | None = None) -> Codec:
     """The codec of a model file or run folder; see `oasisvq.codec.codec.Codec.load`.
 
-    Where `path` is None: `$OASISVQ_MODEL`, else the model that `oasisvq train` left in the working
-    folder, else the bundled one.
+    Where `path` is None: `$OASISVQ_MODEL`, else the model that a finished `oasisvq train` left in the
+    working folder, else the bundled one.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
@@ -66,7 +66,7 @@ def read_codes(
     """Header and indices of a `.codes` file, or its labels, without torch; see `Codes`.
 
     A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
-    made it, which is looked for as `load` does. Beyond `max_pixels`, as of the commands, it is refused.
+    made it, which is found by its fingerprint. Beyond `max_pixels`, as of the commands, it is refused.
     """
     from oasisvq.models import read_codes as read
     from oasisvq.scans.limits import DEFAULT_MAX_PIXELS

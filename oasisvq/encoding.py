@@ -1,6 +1,6 @@
 """Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec, Content, Wish
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
-from oasisvq.codec.headers import Coder
+from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
@@ -20,6 +20,7 @@ from oasisvq.files import (
     write_atomically,
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
+from oasisvq.model_store import carry
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan, slicing_of
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
@@ -33,6 +34,7 @@ def encode_file(
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    before_write: Callable[[CodesHeader], None] = lambda header: None,
 ) -> CodesFile:
     """Encode an image, a volume or a DICOM series; returns what was written.
 
@@ -44,6 +46,7 @@ def encode_file(
         force: overwrite.
         advance: told (slices done, slices in all).
         max_pixels: how large a scan may be, see `limits.py`.
+        before_write: called with what will be written, to see that its model is kept.
 
     Raises:
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
@@ -62,6 +65,7 @@ def encode_file(
     if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
+    before_write(written.header)
     write_atomically(codes, content)
     return written
 
@@ -99,6 +103,7 @@ class _Encoder:
     wish: Wish
     force: bool
     max_pixels: int
+    carried_in: Path | None
 
     def __call__(self, task: _Task) -> Result:
         return surviving(lambda: self._encode(task), task.source.path)
@@ -109,18 +114,29 @@ class _Encoder:
             raise FileError(
                 f"{source.path}: its output {codes} is also that of {first.name}; rename one"
             )
-        if not self.force and _is_valid(codes, source, self.codec, self.wish):
+        if not self.force and (header := _valid_header(codes, source, self.codec, self.wish)):
+            self._carry_model(header)  # which someone may have taken away
             return SKIPPED
         make_folder(codes.parent)
         try:
             file = encode_file(
-                self.codec, source, codes, self.wish, self.force, max_pixels=self.max_pixels
+                self.codec,
+                source,
+                codes,
+                self.wish,
+                self.force,
+                max_pixels=self.max_pixels,
+                before_write=self._carry_model,
             )
         except FileError:
-            if self.force or not _is_valid(codes, source, self.codec, self.wish):
+            if self.force or not _valid_header(codes, source, self.codec, self.wish):
                 raise
             return SKIPPED  # another process was faster
         return Result(source.size, file.file_bytes)
+
+    def _carry_model(self, header: CodesHeader) -> None:
+        if self.carried_in is not None and header.coder is not Coder.LABELS:
+            carry(self.codec.file, self.carried_in, self.force)
 
 
 def encode_many(
@@ -133,6 +149,7 @@ def encode_many(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
+    carries_model: bool = False,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
@@ -141,7 +158,7 @@ def encode_many(
     `.codes` file that is there, whole, as this run would make it and no older than its original is
     skipped; any other file in the way is a failure unless `force`. All shards together, and any number
     of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
-    written whole. A full disk ends the run.
+    written whole. A full disk ends the run. With `carries_model` the model is put into `output`, once.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
@@ -154,7 +171,7 @@ def encode_many(
     def tasks(outcome: Outcome) -> Iterator[_Task]:
         return _tasks(inputs, output, outcome)
 
-    encoder = _Encoder(codec, wish, force, max_pixels)
+    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None)
     run_tasks(encoder, tasks, outcome, shard, advance, jobs)
     return outcome
 
@@ -196,23 +213,23 @@ def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task
         raise FileError(f"{folder}: no images or volumes ({', '.join(SCAN_SUFFIXES)}) in it{told}")
 
 
-def _is_valid(codes: Path, source: Source, codec: Codec, wish: Wish) -> bool:
-    """Whether there are codes already, and encoding the source anew would give the same."""
+def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> CodesHeader | None:
+    """That of codes which are there already, if encoding the source anew would give the same."""
     if not (codes.exists() and codes.stat().st_mtime_ns >= source.changed_ns):
-        return False
+        return None
     try:
         header = read_codes_file(codes).header
         is_sliced_so = header.volume is None or header.volume.slicing == slicing_of(
             header.volume.geometry, wish.axis
         )
     except OasisVQError:
-        return False
+        return None
     holds = Content.LABELS if header.labels else Content.SCAN
     if not is_sliced_so or wish.content not in (Content.AUTO, holds):
-        return False
+        return None
     if header.labels and (header.coder is Coder.LABELS) == wish.lossy:
-        return False
+        return None
     if header.coder is Coder.LABELS:
-        return True
+        return header
     kept = header.coder, header.levels, header.fingerprint
-    return kept == (wish.coder, wish.levels, codec.fingerprint)
+    return header if kept == (wish.coder, wish.levels, codec.fingerprint) else None

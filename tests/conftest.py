@@ -1,9 +1,11 @@
 """Tiny models and drawn phantoms, and no network. No scan of a person is needed to run the tests."""
 
+import atexit
 import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +19,9 @@ from PIL import Image
 from oasisvq.cli.app import main
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.modelfile import read_model
 from oasisvq.codec.prior import Prior, PriorConfig
+from oasisvq.model_store import carried_name, fingerprint_of, kept_name
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
 from oasisvq.training.weights import Model, file_of, load_model, save_model
 
@@ -127,6 +131,19 @@ def tiny_prior(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Prior:
 def codec_of(model: Model) -> Codec:
     """The codec of a model in memory, as it would be in a file."""
     return Codec(file_of(model, {}))
+
+
+os.environ["OASISVQ_STORE"] = tempfile.mkdtemp(prefix="oasisvq-store-")  # also of processes of tests
+atexit.register(shutil.rmtree, os.environ["OASISVQ_STORE"], ignore_errors=True)
+os.environ.pop("OASISVQ_MODELS", None)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's models are kept, and never those of a person."""
+    folder = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("OASISVQ_STORE", str(folder))
+    return folder
 
 
 NETWORK_EVENTS = (
@@ -284,6 +301,22 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 def fingerprint(model: Path) -> str:
     return load_model(model).fingerprint.hex()
+
+
+def carried(model: Path) -> str:
+    """What a folder of codes calls its model."""
+    return carried_name(fingerprint_of(read_model(model)))
+
+
+def kept(model: Path) -> str:
+    """What the store calls a model."""
+    return kept_name(fingerprint_of(read_model(model)))
+
+
+def renamed(model: Path, path: Path, other: str) -> None:
+    """A copy of a model that says it is another one."""
+    ours = fingerprint_of(read_model(model))
+    path.write_bytes(model.read_bytes().replace(ours.encode(), other.encode()))
 
 
 def plane(path: Path) -> np.ndarray:

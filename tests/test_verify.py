@@ -129,7 +129,7 @@ def test_a_file_of_another_model_is_told_from_a_damaged_one(
     other = tmp_path / "other.safetensors"
     save_model(tiny_model(seed=1), other, {})
     (codes / "prior.codes").write_bytes((codes / "prior.codes").read_bytes()[:-1])
-    found = states(verify([codes], Verifier(lambda: read_model(other), deep)))
+    found = states(verify([codes], Verifier(lambda *_: read_model(other), deep)))
     assert found == {
         "labels.codes": State.WHOLE,
         "packed.codes": State.OTHER_MODEL,
@@ -147,14 +147,14 @@ def test_only_a_deep_look_finds_a_payload_that_is_not_used_up(
     longer = container.write(file.header, file.payload + b"\1")
     (codes / name).write_bytes(longer)
     for deep, state in ((False, State.WHOLE), (True, State.DAMAGED)):
-        verifier = Verifier(lambda: read_model(prior_model_file), deep)
+        verifier = Verifier(lambda *_: read_model(prior_model_file), deep)
         assert verifier.judge(codes / name).state is state
 
 
 def test_a_deep_look_finds_an_index_beyond_the_codebook(codes: Path, prior_model_file: Path) -> None:
     file = container.read_codes_file(codes / "packed.codes")
     (codes / "packed.codes").write_bytes(container.write(file.header, b"\xff" * len(file.payload)))
-    deep = Verifier(lambda: read_model(prior_model_file), deep=True).judge(codes / "packed.codes")
+    deep = Verifier(lambda *_: read_model(prior_model_file), deep=True).judge(codes / "packed.codes")
     assert deep.state is State.DAMAGED
     assert "the codebook has 20 codes" in deep.reason
 
@@ -320,7 +320,7 @@ def test_names_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> Non
 
 def test_verdicts_come_one_by_one(codes: Path, prior_model_file: Path) -> None:
     """Nothing is looked at before it is asked for, so nothing has to be kept."""
-    verdicts = verify([codes], Verifier(lambda: read_model(prior_model_file)))
+    verdicts = verify([codes], Verifier(lambda *_: read_model(prior_model_file)))
     assert next(verdicts).path == codes / "labels.codes"
     (codes / "packed.codes").write_bytes(b"")
     assert next(verdicts).state is State.DAMAGED
@@ -342,7 +342,7 @@ def test_results_stay_on_stdout_where_a_bar_is_shown(
 
 def test_progress_counts_the_shard(codes: Path, prior_model_file: Path) -> None:
     told: list[tuple[int, int]] = []
-    verifier = Verifier(lambda: read_model(prior_model_file))
+    verifier = Verifier(lambda *_: read_model(prior_model_file))
     list(verify([codes], verifier, Shard(0, 3), lambda done, total: told.append((done, total))))
     assert told == [(1, 2), (2, 2)]
 

@@ -9,7 +9,6 @@ from oasisvq.cli.printing import note
 
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
-    from oasisvq.codec.modelfile import ModelFile
     from oasisvq.folders import Shard
 
 
@@ -24,15 +23,20 @@ def load_codec(model: Path | None) -> "Codec":
     return codec
 
 
-def load_model(model: Path | None) -> "ModelFile":
-    """The model to use, without its networks; says which it is."""
-    from oasisvq.codec.modelfile import read_model
-    from oasisvq.models import choose_model
+def load_encoder(model: Path | None, carried_in: Path | None = None) -> "Codec":
+    """The codec to write files with, whose model is kept before it writes one; says which, and where.
+
+    Args:
+        model: see `choose_model`.
+        carried_in: the folder that the model is put into beside its files.
+    """
+    from oasisvq.codec.codec import Codec
+    from oasisvq.models import choose_model, keep_used
 
     choice = choose_model(model, Path.cwd())
-    file = read_model(choice.path)
-    note(choice.line(file))
-    return file
+    codec = Codec.load(choice.path)
+    note(f"{choice.line(codec.file)}, {keep_used(codec.file, choice, carried_in)}")
+    return codec
 
 
 def names_folder(output: str) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_file, chosen_shard, load_codec, names_folder
+from oasisvq.cli.chosen import chosen_file, chosen_shard, load_encoder, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
@@ -75,6 +75,14 @@ def encode(
         ),
     ] = None,
     model: ModelOption = None,
+    carries_model: Annotated[
+        bool,
+        typer.Option(
+            " /--no-model",
+            help="Of folders and several inputs: leave the model out of the output folder, which else "
+            "carries it, so that `decode` needs nothing beside.",
+        ),
+    ] = True,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -109,9 +117,12 @@ def encode(
             "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
-    codec = load_codec(model)
+    carries_model = carries_model and folder is not None
+    codec = load_encoder(model, folder if carries_model else None)
     with progress_bar("encoding") as advance:
-        outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels, jobs)
+        outcome = encode_many(
+            codec, inputs, folder, wish, force, part, advance, max_pixels, jobs, carries_model
+        )
     finish(outcome, "encoded", folder, as_json)
 
 
@@ -134,7 +145,7 @@ def encode_one(
     if output:
         codes = chosen_file(output, codes) if names_folder(output) else Path(output)
     require_output(codes, force)
-    codec = load_codec(model)
+    codec = load_encoder(model)
     with progress_bar("encoding") as advance:
         file = encode_file(codec, source, codes, wish, force, advance, max_pixels)
     if as_json:

@@ -154,7 +154,8 @@ def train(
     if not trained.finished:
         score = f"; `oasisvq score {data} --model {output}` scores it" if interrupted else ""
         note(
-            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable{score}; "
+            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable with "
+            f"--model {output}{score}; "
             f"`oasisvq train {data} -o {output} --resume` goes on"
         )
     if interrupted:

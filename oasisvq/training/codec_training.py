@@ -180,6 +180,7 @@ class Training(Loop):
         window = centred_window((dataset.size, dataset.size), config.model.window, config.model.stride)
         self.batches = SliceBatches(dataset.array("train"), window, config.model.stride, world.device)
         self.validation: SliceBatches | None = None
+        self.validation_ssim: list[float] = []  # at the end of the last epoch, by levels kept
         if "validation" in dataset.splits:
             self.validation = SliceBatches(
                 dataset.array("validation"), window, config.model.stride, world.device
@@ -274,6 +275,7 @@ class Training(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> CodecEpoch:
         """Losses, validation SSIM and the health of the codebooks."""
         loss, ssim_loss, l1, mse, commitment = means
+        self.validation_ssim = self.validate()
         report = CodecEpoch(
             self.step // self.steps_per_epoch,
             loss,
@@ -282,7 +284,7 @@ class Training(Loop):
             mse,
             commitment,
             images_per_second,
-            self.validate(),
+            self.validation_ssim,
             self.learner.perplexity().tolist(),
             self.learner.active().tolist(),
             self.config.model.codebook_size,
@@ -369,6 +371,7 @@ class Training(Loop):
     def card(self) -> dict[str, Any]:
         """What a model file says of its training."""
         return super().card() | {
+            "validation_ssim": [round(each, 4) for each in self.validation_ssim],
             "images": self.dataset.images.value,
             "size": self.dataset.size,
             "training_subjects": len({r.subject for r in self.dataset.splits["train"].records}),

@@ -19,6 +19,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, claimed, make_folder, remove_temporaries
+from oasisvq.model_store import keep_file, keep_finished
 from oasisvq.models import choose_model
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
@@ -124,10 +125,22 @@ def train(
         session = _Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
         with _alone_in(request.run) if world.first else nullcontext():
             try:
+                if world.first:
+                    keep_finished(request.run / MODEL_FILE)  # before another one replaces it
                 trained = _train(session)
+                if world.first and trained.finished:
+                    _keep_trained(trained.model, tell)
             finally:
                 session.reporter.close()
         return trained if world.first else None
+
+
+def _keep_trained(model: Path, tell: Callable[[str], None]) -> None:
+    """Keep a finished model; where that cannot be it is in its run folder all the same."""
+    try:
+        tell(f"model finished, kept as {keep_file(model)}")
+    except FileError as error:
+        tell(f"model finished, in {model} only: {error}")
 
 
 @contextmanager
@@ -231,6 +244,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
         _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
+    training.is_last = not (config.prior_epochs and request.with_prior)
     finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
     metrics_bytes = training.metrics.length

@@ -330,7 +330,10 @@ class PriorTraining(Loop):
     def write_model(self) -> None:
         """The codec's file with the prior added."""
         prior = self.network.prior(self.kinds)
-        card = self.codec.card | {"prior": self.card()}
+        card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
+        codec_steps = card.get("steps")
+        is_whole = codec_steps == card.get("planned_steps", codec_steps)
+        card["finished"] = is_whole and self.step == self.steps
         file = self.codec.with_prior(prior, card)
         write_model(file, self.run / MODEL_FILE)
 

@@ -112,7 +112,7 @@ def test_missing_arguments_are_usage_errors(run: Run) -> None:
     for arguments, wanted in (
         (("encode",), "input"),
         (("preprocess", "data"), "--output"),
-        (("info",), "path"),
+        (("show",), "source"),
     ):
         result = run(*arguments)
         assert result.code == 2

@@ -54,11 +54,14 @@ def test_default_names_lie_beside_the_input_and_spare_the_original(
     assert (tmp_path / "deep" / "scan.png").read_bytes() == before
 
 
-def test_results_go_to_stdout_and_notes_to_stderr(run: Run, model_file: Path, phantom_png: Path) -> None:
-    for command in (("encode", "scan.png"), ("decode", "scan.codes")):
+def test_results_go_to_stdout_and_notes_to_stderr(
+    run: Run, model_file: Path, phantom_png: Path, store: Path
+) -> None:
+    kept = f", kept as {store / (fingerprint(model_file)[:8] + '.safetensors')}"
+    for command, more in ((("encode", "scan.png"), kept), (("decode", "scan.codes"), "")):
         result = run(*command, "--model", model_file)
         assert len(result.out.splitlines()) == 1
-        assert result.err == f"model {fingerprint(model_file)[:8]}: {model_file} (named)\n"
+        assert result.err == f"model {fingerprint(model_file)[:8]}: {model_file} (named){more}\n"
 
 
 def test_force_overwrites(run: Run, model_file: Path, tmp_path: Path, phantom_png: Path) -> None:

@@ -41,7 +41,7 @@ def test_scored_bytes_are_those_of_whole_files(
 ) -> None:
     scores = json.loads(run("score", prepared, "--json", "--model", model_file).out)
     run("encode", raw_folder / "keras_png_slices_validate", "-o", "codes", "--model", model_file)
-    sizes = [path.stat().st_size for path in (tmp_path / "codes").iterdir()]
+    sizes = [path.stat().st_size for path in (tmp_path / "codes").glob("*.codes")]
     assert len(sizes) == 8
     assert scores["qualities"][0]["file_bytes"] == pytest.approx(np.mean(sizes))
 
