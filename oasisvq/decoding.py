@@ -15,7 +15,7 @@ from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
 from oasisvq.folders import WHOLE, Shard, walk
 from oasisvq.models import ModelFinder
-from oasisvq.scans.images import read_image
+from oasisvq.scans.images import STACK_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import require_writable, write_scan
 from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
@@ -36,9 +36,10 @@ def decode_target(codes: Path, output: Path | None, folder: Path | None, force: 
         output = folder / f"{codes.stem}{_ending(header)}"
     written = output or decoded_name(codes, header)
     _require_outputs(written, force)
-    if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
+    is_image = volume_suffix(written) is None and written.suffix.lower() not in STACK_SUFFIXES
+    if is_image and header.slices > 1:
         raise ImageError(
-            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii or .img"
+            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii, .img or .tif"
         )
     return written
 

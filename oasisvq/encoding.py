@@ -1,15 +1,17 @@
 """Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
@@ -21,9 +23,13 @@ from oasisvq.files import (
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
 from oasisvq.model_store import carry
+from oasisvq.scans.geometry import Form
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import read_scan, slicing_of
+from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
+from oasisvq.scans.words import axes_of_oasis
+
+ALL = -1  # volumes of a source
 
 
 def encode_file(
@@ -81,6 +87,42 @@ def source_to_encode(path: Path) -> Source:
     return source_at(path)
 
 
+def one_or_all(source: Source, volume: int | None, max_pixels: int) -> list[Source]:
+    """The volumes of a source that are meant, each as a source.
+
+    Args:
+        source: a file or series of one volume or several.
+        volume: the number of one from 0, `ALL`, or None: it has but one.
+        max_pixels: how large a volume may be.
+
+    Raises:
+        OasisVQError: its headers cannot be read.
+    """
+    count = 1 if volume is None else volumes_in(source, max_pixels)
+    if volume is None or (count == 1 and volume in (0, ALL)):
+        return [source]
+    chosen = range(count) if volume == ALL else [volume]
+    return [replace(source, volume=each) for each in chosen]
+
+
+class Assumption(str, Enum):
+    """What encoding assumes of a scan that nobody has said."""
+
+    LABELS = "labels"
+    UNPLACED = "unplaced"
+
+
+def assumptions_of(source: Source, header: CodesHeader, wish: Wish) -> list[str]:
+    """What was assumed of a source: that it holds labels, or how it lies in space."""
+    found = []
+    if wish.content is Content.AUTO and header.labels:
+        found.append(Assumption.LABELS.value)
+    is_analyze = header.volume is not None and header.volume.form is Form.ANALYZE
+    if is_analyze and wish.axis is None and not axes_of_oasis(source.path.absolute().as_posix()):
+        found.append(Assumption.UNPLACED.value)
+    return found
+
+
 def encoded_name(source: Source) -> Path:
     """scan.png or scan.nii.gz -> scan.codes beside it; a series gets its own in its folder."""
     folder = source.path if source.is_series else source.path.parent
@@ -93,6 +135,18 @@ class _Task(NamedTuple):
     source: Source
     codes: Path
     first: Path
+
+
+def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
+    """The tasks of each volume that is meant; one that cannot be read stays whole, and fails later."""
+    try:
+        sources = one_or_all(task.source, volume, max_pixels)
+    except OasisVQError:
+        return [task]
+    names = [task.codes.with_name(encoded_name(source).name) for source in sources]
+    if len(sources) == 1 and sources[0].volume is None:
+        names = [task.codes]
+    return [_Task(source, codes, task.first) for source, codes in zip(sources, names, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +186,8 @@ class _Encoder:
             if self.force or not _valid_header(codes, source, self.codec, self.wish):
                 raise
             return SKIPPED  # another process was faster
-        return Result(source.size, file.file_bytes)
+        assumed = assumptions_of(source, file.header, self.wish)
+        return Result(source.size, file.file_bytes, tuple(assumed))
 
     def _carry_model(self, header: CodesHeader) -> None:
         if self.carried_in is not None and header.coder is not Coder.LABELS:
@@ -150,8 +205,12 @@ def encode_many(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
     carries_model: bool = False,
+    volume: int | None = None,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
+
+    Of files with several volumes `volume` names one, see `one_or_all`; each gets a `.codes` file of
+    its own.
 
     Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
     same place below `output`, and where there are several inputs below the folder's name there. A
@@ -169,7 +228,8 @@ def encode_many(
     refuse_like_names(inputs)
 
     def tasks(outcome: Outcome) -> Iterator[_Task]:
-        return _tasks(inputs, output, outcome)
+        for task in _tasks(inputs, output, outcome):
+            yield from _by_volume(task, volume, max_pixels)
 
     encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None)
     run_tasks(encoder, tasks, outcome, shard, advance, jobs)
@@ -220,7 +280,7 @@ def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> Code
     try:
         header = read_codes_file(codes).header
         is_sliced_so = header.volume is None or header.volume.slicing == slicing_of(
-            header.volume.geometry, wish.axis
+            header.volume.geometry, wish.axis, source.path
         )
     except OasisVQError:
         return None

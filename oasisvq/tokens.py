@@ -40,7 +40,7 @@ from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
-from oasisvq.data.layouts import subject_of
+from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer, read_bytes, write_arrays, write_atomically
 from oasisvq.folders import PassedOver, walk

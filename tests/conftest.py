@@ -90,6 +90,22 @@ def draw_volume(rng: np.random.Generator, slices: int = 6) -> NDArray[np.int16]:
     return voxels
 
 
+def draw_labels(
+    rng: np.random.Generator, shape: tuple[int, int, int], count: int, seeds: int = 30
+) -> NDArray[np.uint16]:
+    """A ball of cells, each voxel with the label of the nearest of a few points, on a ground of 0."""
+    places = np.stack(np.indices(shape), axis=-1) + 0.5
+    middle = np.array(shape) / 2
+    nearest = np.full(shape, np.inf)
+    ranks = np.zeros(shape, np.uint16)
+    for label in rng.integers(0, count, seeds):
+        distance = ((places - rng.uniform(0, shape)) ** 2).sum(axis=-1)
+        ranks[distance < nearest] = label
+        nearest = np.minimum(nearest, distance)
+    ranks[(((places - middle) / middle) ** 2).sum(axis=-1) > 1] = 0
+    return ranks
+
+
 def tiny_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     """A model with random weights and codebooks that are really used."""
     with torch.random.fork_rng(devices=[]):

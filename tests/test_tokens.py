@@ -13,8 +13,8 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Content
 from oasisvq.codec.codes import NO_INDEX
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.folders import WHOLE, Shard, shard_of_environment

@@ -5,7 +5,6 @@ Shapes: L levels, H×W image, h×w grid.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
+from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
 from oasisvq.codec.headers import (
-    MAX_LABELS,
     Coder,
     CodesHeader,
     Kind,
@@ -29,7 +28,7 @@ from oasisvq.codec.headers import (
     refuse_large_codes,
     slice_ranges,
 )
-from oasisvq.codec.labels import encode_labels, looks_like_labels
+from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
@@ -46,14 +45,6 @@ LARGEST_RATE_WEIGHT = 0.075
 
 
 Advance = Callable[[int, int], None]
-
-
-class Content(str, Enum):
-    """What an image or volume shows; `AUTO` finds out."""
-
-    AUTO = "auto"
-    SCAN = "scan"
-    LABELS = "labels"
 
 
 class Wish(NamedTuple):
@@ -155,15 +146,18 @@ class Codec:
         """
         wish = wish or Wish()
         levels, coder = self.check_levels(wish.levels), self.check_coder(wish.coder)
-        labels = labels_in(scan.planes, wish.content)
+        labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
             return self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
-        names = tuple(int(label) for label in labels)
-        ranks = np.searchsorted(labels, scan.planes).astype(np.uint16)
+        names, ranks = labels.names, labels.ranks(scan.planes)
         if wish.lossy:
             return self._encode_planes(scan, ranks, (0, len(names) - 1), levels, coder, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
-        return container.write(header, encode_labels(ranks, len(names)))
+        exact = container.write(header, encode_labels(ranks, len(names)))
+        if labels.is_plain:
+            return exact
+        lossy = self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
+        return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
 
     def _encode_planes(
         self,
@@ -172,7 +166,7 @@ class Codec:
         intensity: tuple[float, float],
         levels: int,
         coder: Coder,
-        labels: tuple[int, ...],
+        labels: tuple[float, ...],
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
@@ -305,6 +299,7 @@ class Codec:
         """Codes that this model made to the bytes of a `.codes` file."""
         header = codes.header
         self.refuse_other_model(header, "codes")
+        refuse_indices(codes, "codes")
         grids = codes.indices if header.volume else codes.indices[None]
         grids = grids[header.coded_slices]
         if header.coder is Coder.PACKED or not grids.size:
@@ -358,6 +353,7 @@ class Codec:
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
+        refuse_indices(codes, name)
         dtype = np.dtype(np.uint16) if header.labels else header.sample_type.dtype
         grids = codes.indices if header.volume else codes.indices[None]
         planes = np.empty((header.slices, *header.shape), dtype)
@@ -370,7 +366,7 @@ class Codec:
             )
             advance(place + 1, header.slices)
         if header.labels:
-            planes = np.array(header.labels).astype(header.sample_type.dtype)[planes]
+            planes = header.label_values[planes]
         return Scan(planes, placement)
 
     def refuse_other_model(self, header: CodesHeader, name: str) -> None:
@@ -416,25 +412,6 @@ class Codec:
                 "it one with `oasisvq train data/ --prior-only --model ...`"
             )
         return coder
-
-
-def labels_in(planes: NDArray[np.generic], content: Content) -> NDArray[np.generic] | None:
-    """The labels that planes hold, in order; None of a scan.
-
-    Raises:
-        ImageError: they are said to be labels, and are none.
-    """
-    looked_at = planes[0] if len(planes) == 1 else planes
-    if content is Content.SCAN or (content is Content.AUTO and not looks_like_labels(looked_at)):
-        return None
-    labels = np.unique(planes)
-    is_whole = labels.dtype.kind in "iu" or bool((labels == np.rint(labels)).all())
-    if not is_whole or len(labels) > MAX_LABELS or max(-int(labels[0]), int(labels[-1])) >= 2**31:
-        raise ImageError(
-            f"{len(labels):,} values from {labels[0]} to {labels[-1]}, expected labels: at most "
-            f"{MAX_LABELS:,} whole numbers below 2^31; pass --kind scan"
-        )
-    return labels
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:

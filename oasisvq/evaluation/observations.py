@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
+from oasisvq.codec.content import Content
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells

@@ -9,7 +9,8 @@ from conftest import AFFINE, Run, carried, draw_phantom, draw_volume, files_belo
 from PIL import Image
 
 from oasisvq.scans.geometry import Geometry
-from oasisvq.scans.volumes import Volume, write_volume
+from oasisvq.scans.volumes import write_volume
+from oasisvq.scans.voxel_streams import Volume
 
 pydicom = pytest.importorskip("pydicom")
 from drawn_dicom import write_series  # noqa: E402

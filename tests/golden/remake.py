@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.codes import Codes
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
-from oasisvq.scans.volumes import Volume
+from oasisvq.scans.voxel_streams import Volume
 from oasisvq.training.weights import save_model
 
 SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20))
