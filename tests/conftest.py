@@ -151,6 +151,7 @@ def codec_of(model: Model) -> Codec:
 
 os.environ["OASISVQ_STORE"] = tempfile.mkdtemp(prefix="oasisvq-store-")  # also of processes of tests
 atexit.register(shutil.rmtree, os.environ["OASISVQ_STORE"], ignore_errors=True)
+os.environ["XDG_DATA_HOME"] = os.environ["OASISVQ_STORE"]  # also where a test unsets the first
 os.environ.pop("OASISVQ_MODELS", None)
 
 
