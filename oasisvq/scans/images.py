@@ -105,6 +105,8 @@ def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:
     if _seek(image, 1):
         if image.format not in _STACKS:
             raise ImageError(f"{path}: holds several images, expected one; split it first")
+        if _seek(image, _MAX_PAGES):  # seen before any is decoded
+            raise ImageError(f"{path}: holds more than {_MAX_PAGES:,} images, the limit; split it first")
         image.seek(0)
     first = _grey_levels(image, path)
     are_indices = image.mode == "P" and not _is_grey(image)
@@ -112,8 +114,6 @@ def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:
     while _seek(image, len(planes)):
         refuse_large_image(image.size, str(path), max_pixels)
         refuse_large_volume((*image.size, len(planes) + 1), str(path), max_pixels)
-        if len(planes) == _MAX_PAGES:
-            raise ImageError(f"{path}: holds more than {_MAX_PAGES:,} images, the limit; split it first")
         page = _grey_levels(image, path)
         if page.shape != first.shape or page.dtype != first.dtype or image.mode == "P":
             raise ImageError(

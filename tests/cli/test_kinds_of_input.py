@@ -153,7 +153,7 @@ def test_each_volume_of_a_series_beside_files_of_one(
     Image.fromarray(draw_phantom(rng)).save(tmp_path / "in" / "view.png")
     result = run("encode", "in", "-o", "out", "--volume", "all", "--model", model_file)
     assert result.code == 0
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.codes"))
     each = [f"bold_volume00{number}.codes" for number in range(3)]
     assert names == ["T1.codes", *each, "view.codes"]
     again = run("encode", "in", "-o", "out", "--volume", "all", "--model", model_file)
