@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from oasisvq.codec.config import config_from_dict, prior_config_from_dict
+from oasisvq.codec.config import config_from_dict, part_config_from_dict
 from oasisvq.codec.modelfile import ModelFile, read_model
+from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
@@ -270,7 +271,7 @@ def _resume_prior(session: _Session, checkpoint: Checkpoint) -> Trained:
     with _saying_how_to_start_anew(run / PRIOR_CHECKPOINT_FILE):
         settings = checkpoint.progress["settings"]
         config = PriorTrainingConfig(
-            prior=prior_config_from_dict(settings["prior"], str(run)),
+            prior=part_config_from_dict(PriorConfig, "prior", settings["prior"], str(run)),
             **{name: settings[name] for name in fields},
         )
         images, size = Images(settings["images"]), int(settings["size"])
