@@ -17,6 +17,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codes import Codes, CodesFile
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
+from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
 from oasisvq.codec.headers import (
     MAX_LABELS,
     Coder,
@@ -32,7 +33,7 @@ from oasisvq.codec.labels import encode_labels, looks_like_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
-from oasisvq.codec.prior import BIT_UNITS, Frequencies, Pass, bits_of, draw
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.exact import EXACT_DOUBLE
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
+from oasisvq.codec.prior import Pass
 from oasisvq.errors import ModelError
 
 ONE = 2**12  # a weight of one

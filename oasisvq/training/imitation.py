@@ -175,8 +175,9 @@ class FrozenEncoder(nn.Module):
         self.integers = Integers(file.config, specs)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256; in float32."""
-        with torch.autocast(pixels.device.type, enabled=False):
+        """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with torch.autocast(pixels.device.type, enabled=False), exact:
             return self.integers.encoder(self.arrays, pixels.float())
 
 

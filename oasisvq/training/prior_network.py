@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oasisvq.codec.exact import EXACT
+from oasisvq.codec.frequencies import FREQUENCY_BITS
 from oasisvq.codec.prior import (
     ACTIVATION_MAX,
     ACTIVATION_UNITS,
     FEATURE_UNITS,
-    FREQUENCY_BITS,
     OCTAVE_UNITS,
     SHIFT,
     STREAM_UNITS,

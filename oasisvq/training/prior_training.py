@@ -15,19 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oasisvq.codec.config import config_to_dict
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies
 from oasisvq.codec.modelfile import ModelFile, write_model
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import centred_window
-from oasisvq.codec.prior import (
-    FREQUENCY_BITS,
-    PARTS,
-    Frequencies,
-    Pass,
-    Prior,
-    PriorConfig,
-    order_of,
-    pooled,
-)
+from oasisvq.codec.prior import PARTS, Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import ModelError, TrainingError

@@ -19,20 +19,16 @@ from prior_driver import SMALL, drawn_arrays, drawn_prior, hash_of_wide
 
 from oasisvq.codec import prior as prior_module
 from oasisvq.codec.exact import EXACT, largest_sum, symmetric
-from oasisvq.codec.prior import (
+from oasisvq.codec.frequencies import (
     BIT_UNITS,
     FREQUENCY_BITS,
     POWERS,
     Frequencies,
-    Pass,
-    Prior,
-    PriorConfig,
     bits_of,
     draw,
     frequencies_of,
-    order_of,
-    pooled,
 )
+from oasisvq.codec.prior import Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.errors import ModelError
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from prior_driver import drawn_prior
 
 from oasisvq.codec.entropy import GridDecoder, GridEncoder
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, fewest_bits, frequencies_of
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, fewest_bits, frequencies_of
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ModelError
 

@@ -23,10 +23,11 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.frequencies import Frequencies
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model
-from oasisvq.codec.prior import Frequencies, Pass
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.models import read_codes
 

@@ -8,7 +8,8 @@ import torch
 from conftest import TINY_PRIOR, tiny_kinds, tiny_network
 
 from oasisvq.codec.exact import EXACT, largest_sum, symmetric
-from oasisvq.codec.prior import FREQUENCY_BITS, order_of, pooled
+from oasisvq.codec.frequencies import FREQUENCY_BITS
+from oasisvq.codec.prior import order_of, pooled
 from oasisvq.training.prior_network import (
     Kinds,
     LevelNetwork,

@@ -30,6 +30,7 @@ from pydicom.uid import (
 from oasisvq.codec import container
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.headers import (
     FINGERPRINT_BYTES,
     Coder,
@@ -42,7 +43,7 @@ from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, write_model
 from oasisvq.codec.networks import network_shapes
 from oasisvq.codec.pixels import Box, Window
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, PriorConfig
+from oasisvq.codec.prior import Pass, Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS
 from oasisvq.codec.recall import Recall
 from oasisvq.data.dataset import Dataset, SliceRecord, Split, VolumeRecord, manifest_bytes
