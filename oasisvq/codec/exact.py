@@ -272,7 +272,45 @@ class Table:
         self.range = Range(int(values.min()), int(values.max()))
 
     @classmethod
-    def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    def silu(cls, spec: NDArray[np.integer], name: str) -> "Table":
+        """The function x · sigmoid(x) of (low, high, units, gain), which a model file has as int32.
+
+        Raises:
+            ModelError: one of the four is out of range, or the values are.
+        """
+        low, high, units, gain = (int(entry) for entry in spec)
+        return cls(low, cls.silu_values((low, high, units, gain), name))
+
+    @staticmethod
+    def silu_values(spec: tuple[int, ...], name: str) -> Numbers:
+        """From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
+
+        Raises:
+            ModelError: one of the four is out of range, or the values are.
+        """
+        low, high, units, gain = spec
+        if not (low <= 0 <= high and high - low < LARGEST_TABLE):
+            raise ModelError(f"table {name} from {low} to {high}, expected at most 65,536 around 0")
+        if not (1 <= units <= LARGEST_UNITS and 1 <= gain <= LARGEST_UNITS):
+            raise ModelError(f"table {name} with units {units} and gain {gain}, expected 1 to 2^24")
+        values = np.rint(silu(np.arange(low, high + 1) / units) * (gain / GAIN_UNITS))
+        if np.abs(values).max() > LARGEST_ACTIVATION:
+            raise ModelError(f"table {name} has values beyond {LARGEST_ACTIVATION}")
+        return values.astype(np.float32)
+
+    def look_up(self, numbers: Numbers, out: Numbers) -> None:
+        """The value at each number of contiguous rows, which are changed in place."""
+        numbers.clip(self._low, self._high, out=numbers)
+        numbers -= self._low
+        places, values = numbers.reshape(-1), out.reshape(-1)
+        for start in range(0, len(places), _LOOKED_UP_AT_ONCE):
+            part = slice(start, start + _LOOKED_UP_AT_ONCE)
+            # float -> int32 -> intp is faster than in one step, and no place is out of bounds
+            index = places[part].astype(np.int32).astype(np.intp)
+            self._values.take(index, out=values[part], mode="wrap")
+
+
+def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds, unlike `exp`."""
     power = _exponential(-np.minimum(np.abs(numbers), 700.0))
     result: NDArray[np.float64] = numbers * np.where(numbers < 0, power, 1.0) / (1.0 + power)

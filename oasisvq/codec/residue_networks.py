@@ -49,10 +49,10 @@ class ResidueNetwork:
         ]
         self._output = Layer.of(arrays, "output", _INPUTS)
 
-    def seeing(self, used: Used) -> "_Seeing":
+    def seeing(self, used: Used) -> "Seeing":
         """The network for inputs of which only some are given, the others being 0."""
         kept = np.flatnonzero(np.concatenate([np.ones(self.config.hidden, np.bool_), used]))
-        return _Seeing(
+        return Seeing(
             _with_inputs(self._input, np.flatnonzero(used)),
             self._blocks,
             _with_inputs(self._output, kept),
@@ -60,7 +60,7 @@ class ResidueNetwork:
 
 
 @dataclass(frozen=True)
-class _Seeing:
+class Seeing:
     """The layers, for the inputs that are used."""
 
     first: Layer
