@@ -221,7 +221,7 @@ def whole_inputs(inputs: Tensor) -> Tensor:
 
 
 def noise_of(bins: Tensor) -> Tensor:
-    """(B, H, W) -> (B,) the mean distance from the mean of both neighbours in a row, in quarter octaves."""
+    """(B, H, W) -> (B,) mean distance from the mean of both neighbours in a row, in quarter octaves."""
     left, own, right = bins[:, :, :-2], bins[:, :, 1:-1], bins[:, :, 2:]
     counted = ((left != 0) & (own != 0) & (right != 0)).float().flatten(1)
     distance = (own - (left + right) / 2).abs().flatten(1)

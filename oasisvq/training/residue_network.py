@@ -10,6 +10,7 @@ learn by.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class StepLinear(nn.Module):
     units_out: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, gain: float, units_in: int, units_out: float | list[float]
+        self, inputs: int, outputs: int, gain: float, units_in: int, units_out: float | Sequence[float]
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * gain / math.sqrt(inputs))
