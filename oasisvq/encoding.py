@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.headers import Coder
+from oasisvq.codec.wish import Content, Wish
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,

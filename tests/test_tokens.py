@@ -13,9 +13,9 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Content
 from oasisvq.codec.codes import NO_INDEX
 from oasisvq.codec.headers import CodesHeader
+from oasisvq.codec.wish import Content
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.folders import WHOLE, Shard, shard_of_environment
 from oasisvq.tokens import gather, read_tokens, write_tokens

@@ -12,7 +12,8 @@ import torch
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.wish import Content, Wish
 from oasisvq.scans.scan import Scan, read_scan
 from oasisvq.scans.source import source_at
 

@@ -22,8 +22,8 @@ from oasisvq.cli.printing import counted, dice_line, print_json, print_line, pro
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from oasisvq.codec.codec import Wish
     from oasisvq.codec.codes import CodesFile
+    from oasisvq.codec.wish import Wish
     from oasisvq.scans.source import Source
 
 
@@ -88,9 +88,9 @@ def encode(
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
     """
-    from oasisvq.codec.codec import Content, Wish
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.headers import Coder
+    from oasisvq.codec.wish import Content, Wish
     from oasisvq.encoding import encode_many
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):

@@ -43,7 +43,7 @@ from oasisvq.errors import CodesFileError
 Bins = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-MAX_BIN_BITS = 40  # of a bin without its sign
+MAX_BIN_BITS = 56  # of a bin without its sign
 BIN_UNITS = 16  # of planes
 NOISES, NOISE_LOW = 128, -18
 _PREDICTED_BITS = 17
@@ -176,7 +176,8 @@ class _Walk:
 
     def _finish(self, plane: Numbers, wanted: Integers, support: Booleans) -> Integers:
         """Predicted numbers -> bins (n,), by the places below that were not predicted."""
-        found = self._lattice.inner(plane)[support].astype(np.int64) // BIN_UNITS << self._shift
+        found: Integers = self._lattice.inner(plane)[support].astype(np.int64)
+        found = found // BIN_UNITS << self._shift
         if self._shift:
             found |= code_bits(self._symbols, wanted & (1 << self._shift) - 1, self._shift)
         low, high = self._limits
@@ -192,7 +193,8 @@ class _Walk:
         centre = ((around[:, 0] + around[:, 1]) + (around[:, 2] + around[:, 3])) * np.float32(0.25)
         around -= centre[:, None]
         count = min(_SPREAD_OF, around.shape[1])
-        spread = np.abs(around[:, :count]).sum(1) / np.float32(BIN_UNITS * count)  # an exact sum
+        spread: Numbers = np.abs(around[:, :count]).sum(1)  # exact
+        spread /= np.float32(BIN_UNITS * count)
         np.maximum(spread, _LEAST_SPREAD, out=spread)
         said = self._seer(part.kind, known)(self._inputs(part, around, centre, spread, known))
         base = np.floor(centre * np.float32(1 / BIN_UNITS))
@@ -200,7 +202,7 @@ class _Walk:
         fraction = centre * np.float32(1 / BIN_UNITS) - base
         mixture = mixture_of(said, fraction, spread)
         limits = Limits(self._low - nearest, known.top - nearest)
-        found = code_by(self._symbols, mixture, limits, wanted - nearest) + nearest
+        found = nearest + code_by(self._symbols, mixture, limits, wanted - nearest)
         if found.min() < self._low or found.max() > known.top:
             raise CodesFileError(f"numbers beyond {self._low} to {known.top}")
         return found

@@ -6,7 +6,7 @@ a reader finds them in the payload, and what it is given is ignored. So the walk
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ _RAW_BITS = 16  # at once
 class Symbols(Protocol):
     """Writes or reads."""
 
-    def coded(self, symbols: Integers, frequencies: NDArray[np.generic]) -> Integers:
+    def coded(self, symbols: Integers, frequencies: NDArray[Any]) -> Integers:
         """Symbols (n,), by frequencies (n, K) whose sums are 2^24 - K, as in `entropy`.
 
         Raises:
@@ -44,7 +44,7 @@ class SymbolWriter:
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
 
-    def coded(self, symbols: Integers, frequencies: NDArray[np.generic]) -> Integers:
+    def coded(self, symbols: Integers, frequencies: NDArray[Any]) -> Integers:
         if len(symbols):
             self._encoder.put(symbols, frequencies)
         return symbols
@@ -66,7 +66,7 @@ class SymbolReader:
         self._payload = payload
         self._decoder, self._encoder = RangeDecoder(payload), RangeEncoder()
 
-    def coded(self, symbols: Integers, frequencies: NDArray[np.generic]) -> Integers:
+    def coded(self, symbols: Integers, frequencies: NDArray[Any]) -> Integers:
         if not len(symbols):
             return symbols
         with _refusing_impossible_words():

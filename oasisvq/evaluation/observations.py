@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import Pass, Prior, pooled
+from oasisvq.codec.wish import Content
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.headers import CodesHeader
+from oasisvq.codec.wish import Wish
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, read_scan

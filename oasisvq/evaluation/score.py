@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.wish import Content
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.layouts import Images
 from oasisvq.evaluation.metrics import Overlap, Similarity, overlap, similarity, snap

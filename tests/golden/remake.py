@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.headers import Coder
+from oasisvq.codec.wish import Content, Wish
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
 from oasisvq.scans.volumes import Volume
