@@ -48,8 +48,9 @@ def decode_file(
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    levels: int | None = None,
 ) -> None:
-    """Decode one `.codes` file to an image or a volume.
+    """Decode one `.codes` file to an image or a volume: all of it, or only some levels.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
@@ -57,7 +58,7 @@ def decode_file(
     _require_outputs(output, force)
     file = read_codes_file(codes)
     refuse_large_codes(file.header, str(codes), max_pixels)
-    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
+    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance, levels)
     _require_outputs(output, force)  # another process may have written it meanwhile
     write_scan(scan, output)
 
@@ -107,6 +108,7 @@ class _Decoder:
     arrays: dict[Path, Tokens]
     force: bool
     max_pixels: int
+    levels: int | None
 
     def __call__(self, task: _Task) -> Result:
         name = task.file
@@ -130,7 +132,7 @@ class _Decoder:
         _require_outputs(output, may_write)
         if isinstance(codes, CodesFile):
             codes = self.codec.codes_of(codes)
-        write_scan(self.codec.decode_codes(codes, name), output)
+        write_scan(self.codec.decode_codes(codes, name, levels=self.levels), output)
         return Result(codes.file_bytes, bytes_of(output))
 
 
@@ -143,6 +145,7 @@ def decode_many(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
+    levels: int | None = None,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -173,7 +176,7 @@ def decode_many(
                 place = output / path.stem if output else path.with_suffix(".decoded")
                 yield _Task(path, place, first=named.setdefault(place, path))
 
-    run_tasks(_Decoder(codec, arrays, force, max_pixels), tasks, outcome, shard, advance, jobs)
+    run_tasks(_Decoder(codec, arrays, force, max_pixels, levels), tasks, outcome, shard, advance, jobs)
     return outcome
 
 

@@ -148,7 +148,7 @@ def encode_many(
         FileError: there is nothing to encode, or two folders have one name.
         ModelError: the wish does not fit the model.
     """
-    wish = wish._replace(levels=codec.check_levels(wish.levels), coder=codec.check_coder(wish.coder))
+    wish = wish._replace(levels=codec.levels_for(wish), coder=codec.check_coder(wish.coder))
     outcome = Outcome()
     refuse_like_names(inputs)
 
@@ -215,5 +215,6 @@ def _is_valid(codes: Path, source: Source, codec: Codec, wish: Wish) -> bool:
         return False
     if header.coder is Coder.LABELS:
         return True
-    kept = header.coder, header.levels, header.fingerprint
-    return kept == (wish.coder, wish.levels, codec.fingerprint)
+    bound = header.residue.binning.bound if header.residue else None
+    kept = header.coder, header.levels, header.fingerprint, bound
+    return kept == (wish.coder, wish.levels, codec.fingerprint, wish.bound)

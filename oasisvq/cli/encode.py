@@ -1,5 +1,6 @@
 """`oasisvq encode`: an image, a volume or a folder of them becomes `.codes` files."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from oasisvq.cli.options import (
     ForceOption,
     JobsOption,
     JsonOption,
+    LosslessOption,
+    MaxErrorOption,
     MaxPixelsOption,
     ModelOption,
     QualityOption,
@@ -47,6 +50,8 @@ def encode(
         ),
     ] = None,
     quality: QualityOption = None,
+    max_error: MaxErrorOption = None,
+    lossless: LosslessOption = False,
     axis: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +102,11 @@ def encode(
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
     if lossy and kind is ContentName.SCAN:
         usage_error("--lossy is for labels; leave out --kind scan")
-    wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
+    bound = chosen_bound(max_error, lossless)
+    if lossy and bound is not None:
+        usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+    how = Coder[coder.name] if coder else None
+    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
@@ -113,6 +122,17 @@ def encode(
     with progress_bar("encoding") as advance:
         outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels, jobs)
     finish(outcome, "encoded", folder, as_json)
+
+
+def chosen_bound(max_error: float | None, lossless: bool) -> float | None:
+    """The largest error that `--max-error` and `--lossless` ask for."""
+    if lossless and max_error:
+        usage_error(f"--lossless is --max-error 0; leave out it or --max-error {max_error:g}")
+    if lossless:
+        return 0.0
+    if max_error is not None and not 0 <= max_error < math.inf:
+        usage_error(f"--max-error {max_error:g}: expected 0 or more")
+    return max_error
 
 
 def encode_one(
@@ -157,6 +177,9 @@ def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     held = f", {counted(header.slices, 'slice')}" if header.volume else ""
     labels = f", {counted(len(header.labels), 'label')}" if header.labels else ""
     how = ", kept exactly" if header.coder is Coder.LABELS else ""
+    if header.residue:
+        bound = header.residue.binning.bound
+        how = f", no voxel off by more than {bound:g}" if bound else ", nothing lost"
     return (
         f"{codes}: {file.file_bytes:,} bytes ({source.size / file.file_bytes:.1f} times smaller than "
         f"{source.path.resolve().name}){held}{labels}{how}"

@@ -420,7 +420,7 @@ class Codec:
             ModelError: out of the model's range.
         """
         if wish.levels is None and wish.bound is not None:
-            return LEVELS_OF_A_RESIDUE
+            return min(LEVELS_OF_A_RESIDUE, self.config.levels)
         return self.check_levels(wish.levels)
 
     def check_levels(self, levels: int | None) -> int:

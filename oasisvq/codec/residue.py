@@ -202,7 +202,7 @@ class _Walk:
         fraction = centre * np.float32(1 / BIN_UNITS) - base
         mixture = mixture_of(said, fraction, spread)
         limits = Limits(self._low - nearest, known.top - nearest)
-        found = nearest + code_by(self._symbols, mixture, limits, wanted - nearest)
+        found: Integers = nearest + code_by(self._symbols, mixture, limits, wanted - nearest)
         if found.min() < self._low or found.max() > known.top:
             raise CodesFileError(f"numbers beyond {self._low} to {known.top}")
         return found

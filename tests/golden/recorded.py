@@ -105,7 +105,9 @@ def _plain(field: object) -> object:
     if isinstance(field, tuple):
         return [_plain(part) for part in field]
     if dataclasses.is_dataclass(field):
-        return {part.name: _plain(getattr(field, part.name)) for part in dataclasses.fields(field)}
+        parts = {part.name: getattr(field, part.name) for part in dataclasses.fields(field)}
+        left_out = [name for name in ("ground", "residue") if name in parts and parts[name] is None]
+        return {name: _plain(part) for name, part in parts.items() if name not in left_out}
     return field
 
 
