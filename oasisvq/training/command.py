@@ -230,7 +230,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
             precision=choose_precision(request.precision or "auto", world.device),
             started_from=source.fingerprint.hex() if source else None,
             prior_epochs=preset.prior_epochs if request.with_prior else 0,
-            residue_epochs=preset.residue_epochs if request.with_residue else 0,
+            residue_epochs=preset.residue_epochs if _has_residue(request, dataset) else 0,
         )
     training = Training(dataset, config, request.run, world, session.reporter, request.compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
@@ -260,6 +260,11 @@ def _start_prior(session: _Session) -> tuple[Trained, PriorTrainingConfig]:
         config = starting_from(config, source, str(request.start_from))
     _forget(session, RESIDUE_CHECKPOINT_FILE, *PICTURES)
     return _train_prior(session, dataset, codec, config, None, source=source), config
+
+
+def _has_residue(request: Request, dataset: Dataset) -> bool:
+    """Whether networks of residues follow: labels are kept exactly by other means."""
+    return request.with_residue and dataset.images is not Images.SEGMENTATIONS
 
 
 def _given_codec(session: _Session) -> tuple[ModelFile, Dataset]:
