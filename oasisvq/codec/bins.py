@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.residue import MAX_BIN_BITS, BinLimits, Bins, Booleans
-from oasisvq.errors import ImageError
+from oasisvq.errors import CodesFileError, ImageError
 
 Planes = NDArray[np.generic]
 Guide = NDArray[np.float64]
 
 _LOOKED_AT = 2**16  # voxels, to find a step that all may have
 _MOST_STEPS = 2**40  # that a step is looked for in
+_FARTHEST_GUIDE = 2.0**60
 _FRACTIONS = 64  # halvings of 1 that are tried
 
 
@@ -81,7 +82,18 @@ class Binning:
         return (np.sign(away) * np.ceil(np.abs(away) / self.step)).astype(np.int64)
 
     def voxels(self, bins: Bins, dtype: np.dtype[np.generic]) -> Planes:
-        """The inverse of `bins` within the bound, for all that is not ground."""
+        """The inverse of `bins` within the bound, for all that is not ground.
+
+        Raises:
+            CodesFileError: the sample type has no such numbers.
+        """
+        with np.errstate(over="ignore"):
+            voxels = self._voxels(bins, dtype)
+        if dtype.kind == "f" and not np.isfinite(voxels).all():
+            raise CodesFileError(f"bins of numbers that {dtype} does not have")
+        return voxels
+
+    def _voxels(self, bins: Bins, dtype: np.dtype[np.generic]) -> Planes:
         sign = np.sign(bins)
         if self.rule is Rule.WHOLE:
             width = int(self.step) + 2 * self._half
@@ -95,7 +107,12 @@ class Binning:
         return result
 
     def guide(self, plane: Planes) -> Guide:
-        """Decoded voxels (H, W) -> the bins that stand for them, not whole."""
+        """Decoded voxels (H, W) -> the bins that stand for them, not whole; within ±2^60."""
+        with np.errstate(over="ignore"):  # where a damaged file has a tiny step
+            guide: Guide = np.clip(self._guide(plane), -_FARTHEST_GUIDE, _FARTHEST_GUIDE)
+        return guide
+
+    def _guide(self, plane: Planes) -> Guide:
         if self.rule is Rule.MULTIPLES:
             return plane.astype(np.float64) / self.step - int(self.origin)
         away = plane.astype(np.float64) - self.origin
@@ -127,10 +144,11 @@ def binning_of(planes: Planes, supports: NDArray[np.bool_], ground: float, bound
     low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (ground, ground)
     has_ground = not supports.all() and not math.isnan(ground)
     everything = (*((ground,) if has_ground else ()), low, high)
-    if not 0 <= bound <= float(max(everything)) - float(min(everything)):
+    extent = float(max(everything)) - float(min(everything))
+    if bound < 0 or bound > extent > 0:
         raise ImageError(
             f"a largest error of {bound:g}, but its values go from {min(everything)} to "
-            f"{max(everything)}; expected 0 to {float(max(everything)) - float(min(everything)):g}"
+            f"{max(everything)}; expected 0 to {extent:g}"
         )
     is_whole = planes.dtype.kind in "iu"
     if is_whole and bound != int(bound):

@@ -107,7 +107,9 @@ def read_ground(reader: Reader, sample_type: SampleType) -> GroundHeader:
     dtype = sample_type.dtype
     if dtype.kind == "f":
         value = reader.float64()
-        if math.isinf(value) or (not math.isnan(value) and dtype.type(value) != value):
+        with np.errstate(over="ignore"):
+            is_held = math.isnan(value) or dtype.type(value) == value
+        if math.isinf(value) or not is_held:
             raise reader.fail(f"damaged: a ground of {value}, which is no {dtype}; get a whole copy")
     else:
         value = reader.signed("ground", _LARGEST)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec import container
+from oasisvq.codec import container, particular
 from oasisvq.codec.codes import Codes, CodesFile
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
@@ -29,13 +29,6 @@ from oasisvq.codec.headers import (
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
-from oasisvq.codec.particular import (
-    encode_beside,
-    lay_beside,
-    refuse_beyond,
-    refuse_other_levels,
-    without_nan,
-)
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
@@ -137,7 +130,7 @@ class Codec:
             ModelError: the wish does not fit the model.
         """
         wish = wish or Wish()
-        wish = wish._replace(levels=self.levels_for(wish), coder=self.check_coder(wish.coder))
+        self.levels_for(wish), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content)
         if labels is None:
             return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
@@ -160,16 +153,15 @@ class Codec:
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
-        assert wish.levels is not None
-        assert wish.coder is not None
-        stored, planes = planes, without_nan(planes, intensity[0])
+        levels, coder = self.levels_for(wish), self.check_coder(wish.coder)
+        stored, planes = planes, particular.without_nan(planes, intensity[0])
         header = header_of(
             scan,
-            wish.coder,
+            coder,
             labels=labels,
             stride=self.config.stride,
             window=choose_window(planes, self.config.window, self.config.stride),
-            levels=wish.levels,
+            levels=levels,
             codebook_size=self.config.codebook_size,
             intensity=intensity,
             fingerprint=self.fingerprint,
@@ -179,11 +171,13 @@ class Codec:
         if labels:
             return container.write(header, payload)
         decoded = self._decoded(header, grids)
-        header, beside = encode_beside(stored, header, decoded, self.file.residue, wish.bound)
+        header, beside = particular.encode_beside(
+            stored, header, decoded, self.file.residue, wish.bound, len(payload)
+        )
         content = container.write(header, payload, beside)
         if wish.bound is not None:
             restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-            refuse_beyond(stored, restored.planes, wish.bound)
+            particular.refuse_beyond(stored, restored.planes, wish.bound)
         return content
 
     def _latents_of(
@@ -367,7 +361,7 @@ class Codec:
         header = codes.header
         self.refuse_other_model(header, name)
         placement = placement_of(header)
-        refuse_other_levels(header, levels, name)
+        particular.refuse_other_levels(header, levels, name)
         if codes.label_map is not None:
             return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
         ours = (self.config.stride, self.config.codebook_size)
@@ -377,7 +371,9 @@ class Codec:
         coded = (grids[place][:levels] for place in header.coded_slices)
         decoded = self._decoded(header, coded)
         planes = np.empty((header.slices, *header.shape), header.decoded_dtype)
-        for place, plane in enumerate(lay_beside(decoded, codes, self.file.residue, levels, name)):
+        for place, plane in enumerate(
+            particular.lay_beside(decoded, codes, self.file.residue, levels, name)
+        ):
             planes[place] = plane
             advance(place + 1, header.slices)
         if header.labels:
@@ -397,11 +393,7 @@ class Codec:
             yield from_pixels(pixels, darkest_and_brightest, window, header.stride, header.shape, dtype)
 
     def refuse_other_model(self, header: CodesHeader, name: str) -> None:
-        """Raise unless this model made the file.
-
-        Raises:
-            CodesFileError: names both fingerprints.
-        """
+        """See `refuse_other_model` in `modelfile.py`."""
         refuse_other_model(self.file, header, name)
 
     def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float64]:
@@ -419,9 +411,8 @@ class Codec:
         Raises:
             ModelError: out of the model's range.
         """
-        if wish.levels is None and wish.bound is not None:
-            return min(LEVELS_OF_A_RESIDUE, self.config.levels)
-        return self.check_levels(wish.levels)
+        is_default = wish.levels is None and wish.bound is not None
+        return self.check_levels(LEVELS_OF_A_RESIDUE if is_default else wish.levels)
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.

@@ -24,6 +24,9 @@ from oasisvq.errors import CodesFileError, ImageError, ModelError
 Plane = NDArray[np.generic]
 Planes = NDArray[np.generic]
 
+_LARGEST_SHARE = 0.06  # of a file without a residue, that the support takes
+_OUTLINE_TO_A_BYTE = 8  # changes from ground to not along rows
+
 
 def without_nan(planes: Planes, low: float) -> Planes:
     """Planes with the darkest value in place of NaN."""
@@ -38,6 +41,7 @@ def encode_beside(
     decoded: Iterable[Plane],
     network: ResidueNetwork | None,
     bound: float | None,
+    payload_bytes: int,
 ) -> tuple[CodesHeader, Beside]:
     """What follows the indices of planes (S, H, W), and the header that says so.
 
@@ -47,6 +51,7 @@ def encode_beside(
         decoded: (H, W) what the indices of each slice decode to.
         network: of the model.
         bound: the largest error of a voxel; None without a residue.
+        payload_bytes: that the indices take.
 
     Raises:
         ImageError: the bound cannot be held.
@@ -58,12 +63,12 @@ def encode_beside(
             "largest error; encode without --max-error and --lossless, or name another --model"
         )
     ground = ground_of(planes)
-    if ground is None and bound is None:
+    if bound is None and not (ground and _may_be_worth(ground, header, payload_bytes)):
         return header, NOTHING_BESIDE
     support = b""
     if ground is not None:
         support = encode_support(ground.support)
-        if bound is None and not is_worth(ground, support):
+        if bound is None and not _is_worth(ground, header, len(support), payload_bytes):
             return header, NOTHING_BESIDE
         header = dataclasses.replace(header, ground=GroundHeader(ground.value, len(support)))
     if bound is None or network is None:
@@ -79,9 +84,23 @@ def encode_beside(
     return header, Beside(support, residue)
 
 
-def is_worth(ground: Ground, support: bytes) -> bool:
-    """Whether a file without a residue says exactly where ground is."""
-    return math.isnan(ground.value)
+def _is_worth(ground: Ground, header: CodesHeader, support_bytes: int, payload_bytes: int) -> bool:
+    """Whether a file without a residue says exactly where ground is.
+
+    It does where the ground is NaN, or not the darkest value, as in scans that were z-scored: nothing
+    else keeps it there. Else it does where that takes a small share of the file.
+    """
+    if math.isnan(ground.value) or ground.value != header.intensity[0]:
+        return True
+    return support_bytes <= _LARGEST_SHARE * (payload_bytes + support_bytes)
+
+
+def _may_be_worth(ground: Ground, header: CodesHeader, payload_bytes: int) -> bool:
+    """The same, before it is known what that takes: at least so much for the length of its outline."""
+    if not ground.support.any():  # nothing but ground has no indices, and comes back exactly
+        return False
+    outline = int(np.count_nonzero(ground.support[:, :, 1:] != ground.support[:, :, :-1]))
+    return _is_worth(ground, header, outline // _OUTLINE_TO_A_BYTE, payload_bytes)
 
 
 def lay_beside(

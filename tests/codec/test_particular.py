@@ -25,6 +25,8 @@ def codec() -> Codec:
 
 def images(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     phantom = draw_phantom(rng)
+    spiked = phantom.astype(np.uint16)
+    spiked[10, 60] = 65_535
     return {
         "phantom": phantom,
         "uint16": phantom.astype(np.uint16) * 257,
@@ -34,9 +36,7 @@ def images(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         "one row": rng.integers(0, 65_536, (1, 50), np.uint16),
         "two values": (rng.random((40, 40)) < 0.5).astype(np.uint8) * 255,
         "bright ground": 255 - phantom,
-        "a spike": np.where(np.arange(64 * 64).reshape(64, 64) == 700, 65_535, phantom).astype(
-            np.uint16
-        ),
+        "a spike": spiked,
     }
 
 
@@ -53,10 +53,6 @@ def farthest(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
 @pytest.mark.parametrize("bound", [0, 1, 4])
 def test_images_come_back_within_the_bound(codec: Codec, name: str, bound: int) -> None:
     image = images(np.random.default_rng(7))[name]
-    if image.min() == image.max() and bound:
-        with pytest.raises(ImageError, match="expected 0 to 0"):
-            codec.encode(image, max_error=bound)
-        return
     content = codec.encode(image, max_error=bound)
     assert farthest(codec.decode(content), image) <= bound
     assert content == codec.encode(image, max_error=bound)
@@ -97,7 +93,7 @@ def test_floats_of_one_step_come_back_exactly(
 
 def test_floats_without_a_step_are_told_to_name_a_bound(codec: Codec, rng: np.random.Generator) -> None:
     volume = draw_volume(rng) + rng.normal(0, 1, (40, 48, 6))
-    with pytest.raises(ImageError, match="no whole multiples of one step.*--max-error"):
+    with pytest.raises(ImageError, match=r"no whole multiples of one step.*--max-error"):
         codec.encode(volume, max_error=0)
 
 
@@ -141,12 +137,10 @@ def test_ground_stays_ground_at_any_bound(codec: Codec, rng: np.random.Generator
     np.testing.assert_array_equal(restored == 0, phantom == 0)
 
 
-@pytest.mark.parametrize("coder", Coder.__members__.values())
+@pytest.mark.parametrize("coder", [Coder.PACKED, Coder.PRIOR])
 def test_some_levels_are_those_of_a_file_without_residue(
     codec: Codec, coder: Coder, rng: np.random.Generator
 ) -> None:
-    if coder is Coder.LABELS:
-        pytest.skip("has no levels")
     image = images(rng)["noise"]
     plain, kept = (codec.encode(image, 3, coder, max_error=bound) for bound in (None, 2))
     np.testing.assert_array_equal(codec.decode(kept, levels=3), codec.decode(plain))
@@ -191,5 +185,5 @@ def test_a_changed_payload_is_refused(codec: Codec, rng: np.random.Generator) ->
         key = "ground" if field == "support" else "residue"
         block = dataclasses.replace(getattr(file.header, key), payload_bytes=len(payload) + 1)
         header = dataclasses.replace(file.header, **{key: block})
-        with pytest.raises(CodesFileError, match="^codes: damaged: "):
+        with pytest.raises(CodesFileError, match=r"^codes: damaged: "):
             codec.decode(container.write(header, file.payload, beside))
