@@ -86,7 +86,8 @@ class ResidueEpoch(NamedTuple):
 
     def summary(self) -> str:
         """One line for a person."""
-        training = " + ".join(f"{each:.3f}" for each in self.bits_of_parts)
+        value, ground = self.bits_of_parts
+        training = f"{value:.3f}, ground {ground:.4f}"
         if not self.validation_bits:
             return f"bits a value {training}"
         lossless, bounded, support = self.validation_bits
