@@ -148,7 +148,8 @@ def encode_many(
         FileError: there is nothing to encode, or two folders have one name.
         ModelError: the wish does not fit the model.
     """
-    wish = wish._replace(levels=codec.levels_for(wish), coder=codec.check_coder(wish.coder))
+    codec.levels_for(wish, False)  # may be none of the model's
+    wish = wish._replace(coder=codec.check_coder(wish.coder))
     outcome = Outcome()
     refuse_like_names(inputs)
 
@@ -217,4 +218,5 @@ def _is_valid(codes: Path, source: Source, codec: Codec, wish: Wish) -> bool:
         return True
     bound = header.residue.binning.bound if header.residue else None
     kept = header.coder, header.levels, header.fingerprint, bound
-    return kept == (wish.coder, wish.levels, codec.fingerprint, wish.bound)
+    levels = codec.levels_for(wish, header.volume is not None)
+    return kept == (wish.coder, levels, codec.fingerprint, wish.bound)

@@ -41,8 +41,9 @@ from oasisvq.scans.scan import Scan, as_scan
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
 RATE_WEIGHT_PER_LEVEL = 0.0375
 LARGEST_RATE_WEIGHT = 0.075
-# With a residue, further levels cost more than they save: measured on the validation split.
-LEVELS_OF_A_RESIDUE = 1
+# With a residue, further levels cost more than they save, by the validation slices; of volumes, slices
+# before say what levels would.
+LEVELS_OF_A_RESIDUE, LEVELS_OF_A_VOLUME = 2, 1
 
 
 Advance = Callable[[int, int], None]
@@ -130,7 +131,7 @@ class Codec:
             ModelError: the wish does not fit the model.
         """
         wish = wish or Wish()
-        self.levels_for(wish), self.check_coder(wish.coder)  # asked for in vain even of labels
+        self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content)
         if labels is None:
             return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
@@ -153,7 +154,8 @@ class Codec:
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
-        levels, coder = self.levels_for(wish), self.check_coder(wish.coder)
+        levels = self.levels_for(wish, scan.placement is not None)
+        coder = self.check_coder(wish.coder)
         stored, planes = planes, particular.without_nan(planes, intensity[0])
         header = header_of(
             scan,
@@ -405,14 +407,15 @@ class Codec:
         pixels: NDArray[np.float64] = steps / np.float64(DECODED_STEPS)
         return pixels
 
-    def levels_for(self, wish: Wish) -> int:
-        """The number of levels that a wish comes to.
+    def levels_for(self, wish: Wish, is_volume: bool) -> int:
+        """The number of levels that a wish comes to, of an image or a volume.
 
         Raises:
             ModelError: out of the model's range.
         """
-        is_default = wish.levels is None and wish.bound is not None
-        return self.check_levels(LEVELS_OF_A_RESIDUE if is_default else wish.levels)
+        if wish.levels is not None or wish.bound is None:
+            return self.check_levels(wish.levels)
+        return min(LEVELS_OF_A_VOLUME if is_volume else LEVELS_OF_A_RESIDUE, self.config.levels)
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.
