@@ -220,7 +220,7 @@ def others(
             each = [len(peers.jpegxl_encode(plane, lossless=True, effort=7)) for plane in slices]
             rows["JPEG XL, effort 7"] = Row(float(np.mean(each)), np.inf, 0)
         return rows
-    floats = planes.astype(np.float32)
+    floats = np.ascontiguousarray(planes, dtype=np.float32)
     shape = {"shape": floats.shape, "dtype": floats.dtype}
     for name, encode, decode in (
         ("SZ3", lambda each: peers.sz3_encode(each, mode="abs", abs=bound), peers.sz3_decode),
