@@ -51,8 +51,11 @@ def decode_file(
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    levels: int | None = None,
 ) -> None:
     """Decode one `.codes` file to an image or a volume, by the model that `find` gives.
+
+    All of it is decoded, or only `levels` of its indices.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
@@ -61,7 +64,7 @@ def decode_file(
     file = read_codes_file(codes)
     refuse_large_codes(file.header, str(codes), max_pixels)
     codec = Codec(find(file.header, codes))
-    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
+    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance, levels)
     _require_outputs(output, force)  # another process may have written it meanwhile
     write_scan(scan, output)
 
@@ -111,6 +114,7 @@ class _Decoder:
     arrays: dict[Path, Tokens]
     force: bool
     max_pixels: int
+    levels: int | None
 
     def __call__(self, task: _Task) -> Result:
         name = task.file
@@ -146,7 +150,7 @@ class _Decoder:
         codec = Codec(self.find(codes.header, file))
         if isinstance(codes, CodesFile):
             codes = codec.codes_of(codes)
-        write_scan(codec.decode_codes(codes, name), output)
+        write_scan(codec.decode_codes(codes, name, levels=self.levels), output)
         return Result(codes.file_bytes, bytes_of(output))
 
 
@@ -159,6 +163,7 @@ def decode_many(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
+    levels: int | None = None,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -189,7 +194,7 @@ def decode_many(
                 place = output / path.stem if output else path.with_suffix(".decoded")
                 yield _Task(path, place, first=named.setdefault(place, path))
 
-    decoder = _Decoder(find, arrays, force, max_pixels)
+    decoder = _Decoder(find, arrays, force, max_pixels, levels)
     if jobs > 1:
         decoder.find_first(tasks(Outcome()))
     run_tasks(decoder, tasks, outcome, shard, advance, jobs)

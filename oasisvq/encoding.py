@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, CodesHeader
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
@@ -223,7 +224,8 @@ def encode_many(
         FileError: there is nothing to encode, or two folders have one name.
         ModelError: the wish does not fit the model.
     """
-    wish = wish._replace(levels=codec.check_levels(wish.levels), coder=codec.check_coder(wish.coder))
+    codec.levels_for(wish, False)  # may be none of the model's
+    wish = wish._replace(coder=codec.check_coder(wish.coder))
     outcome = Outcome()
     refuse_like_names(inputs)
 
@@ -291,5 +293,7 @@ def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> Code
         return None
     if header.coder is Coder.LABELS:
         return header
-    kept = header.coder, header.levels, header.fingerprint
-    return header if kept == (wish.coder, wish.levels, codec.fingerprint) else None
+    bound = header.residue.binning.bound if header.residue else None
+    kept = header.coder, header.levels, header.fingerprint, bound
+    levels = codec.levels_for(wish, header.volume is not None)
+    return header if kept == (wish.coder, levels, codec.fingerprint, wish.bound) else None

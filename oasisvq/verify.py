@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
@@ -120,13 +121,17 @@ class Verifier:
         needs_prior = file.header.coder is Coder.PRIOR
         if self._deep:
             refuse_large_codes(file.header, str(path), self._max_pixels)
+        has_more = file.header.ground or file.header.residue
         if self._deep and not needs_prior:
             file.codes()
         if file.header.coder is Coder.LABELS:  # of no model
             return
         model = self._model_of(file.header, path)
         refuse_other_model(model, file.header, str(path))
-        if self._deep and needs_prior:
+        if self._deep and has_more:
+            codec = Codec(model)
+            codec.decode_codes(codec.codes_of(file), str(path))
+        elif self._deep and needs_prior:
             file.codes(model.prior, model.codebooks)
 
     def _check_model(self, path: Path) -> None:

@@ -51,6 +51,7 @@ class TrainingConfig:
             losses stay in float32).
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
         prior_epochs: of the training of the prior that follows.
+        residue_epochs: of that of the networks of residues, which follows it.
         imitating_from: share of the steps after which the integers of the model file are imitated.
     """
 
@@ -65,6 +66,7 @@ class TrainingConfig:
     commitment: float = 0.25
     started_from: str | None = None
     prior_epochs: int = 0
+    residue_epochs: int = 0
     imitating_from: float = 0.75
 
 

@@ -28,6 +28,7 @@ class Preset:
     batch_size: int
     learning_rate: float
     prior_epochs: int
+    residue_epochs: int
 
 
 PRESETS = {
@@ -47,6 +48,7 @@ PRESETS = {
         batch_size=32,
         learning_rate=1e-3,
         prior_epochs=10,
+        residue_epochs=2,
     ),
     "small": Preset(
         purpose="trains on two CPU cores in about an hour (in bfloat16)",
@@ -64,6 +66,7 @@ PRESETS = {
         batch_size=16,
         learning_rate=1e-3,
         prior_epochs=10,
+        residue_epochs=12,
     ),
     "base": Preset(
         purpose="for a GPU",
@@ -81,6 +84,7 @@ PRESETS = {
         batch_size=64,
         learning_rate=1e-3,
         prior_epochs=100,
+        residue_epochs=100,
     ),
 }
 
