@@ -158,8 +158,7 @@ class Codec:
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
-        levels = self.levels_for(wish, scan.placement is not None)
-        coder = self.check_coder(wish.coder)
+        levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
         stored, planes = planes, particular.without_nan(planes, intensity[0])
         header = header_of(
             scan,
