@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
+from oasisvq.codec.batches import Batches
 from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
 from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
@@ -74,7 +75,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec:
+class Codec(Batches):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -134,6 +135,12 @@ class Codec:
         """
         wish = Wish(levels, coder, content, lossy)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
+
+    def encode_read(
+        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
+    ) -> bytes:
+        """`encode_scan`, with its wish in parts."""
+        return self.encode_scan(scan, Wish(levels, coder, content, lossy))
 
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
@@ -215,17 +222,6 @@ class Codec:
 
     def _recall(self, header: CodesHeader) -> Recall | None:
         return Recall(self.file.codebooks) if header.volume else None
-
-    def latents(self, array: NDArray[np.generic]) -> Numbers:
-        """Latents (h, w, D) of an (H, W) array, in 256ths, over the centred window of the model.
-
-        Raises:
-            ImageError: the array is not one that can be encoded.
-        """
-        scan = as_scan(array)
-        plane = scan.plane
-        window = centred_window((plane.shape[0], plane.shape[1]), self.config.window, self.config.stride)
-        return self._encoded(to_pixels(plane, scan.intensity, window, self.config.stride))
 
     def _chooser(
         self, latents: Numbers, levels: int

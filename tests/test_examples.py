@@ -1,0 +1,42 @@
+"""The short examples run as they are printed, on drawn data."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_phantom
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MOST_LINES = 30
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, prior_model_file: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> Path:
+    """The working folder, with a few slices of two subjects."""
+    monkeypatch.setenv("OASISVQ_MODEL", str(prior_model_file))
+    monkeypatch.chdir(tmp_path)
+    for name in ("case_001_slice_0.png", "case_001_slice_1.png", "case_002_slice_0.png"):
+        Image.fromarray(draw_phantom(rng)).save(tmp_path / name)
+    return tmp_path
+
+
+def run_example(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    path = EXAMPLES / name
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def test_many_slices(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("many_slices.py", monkeypatch, *sorted(folder.glob("*.png")))
+    printed = capsys.readouterr().out
+    assert "3 slices" in printed
+    assert "latents (5, 6, 6), vectors (5, 6, 6)" in printed
+    assert "(64, 64)" in printed
