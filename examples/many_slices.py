@@ -16,17 +16,13 @@ def main(paths: list[Path]) -> None:
     codec = oasisvq.load()
     contents = codec.encode_many(paths, levels=codec.config.levels, jobs=2)
     slices = codec.decode_many(contents)
-    print(
-        f"{len(slices)} slices in {sum(map(len, contents)):,} bytes; codebooks {codec.codebooks.shape}"
-    )
-    for name, content in zip(("first.codes", "second.codes"), contents, strict=False):
-        Path(name).write_bytes(content)
+    print(f"{len(slices)} slices in {sum(map(len, contents)):,} bytes")
+    Path("first.codes").write_bytes(contents[0])
+    Path("second.codes").write_bytes(contents[1])
     first, second = oasisvq.read_codes("first.codes"), oasisvq.read_codes("second.codes")
     mixed = np.concatenate([first.indices[:1], second.indices[1:]])
     print(f"latents {codec.latents(slices)[0].shape}, vectors {codec.embed(mixed).shape}")
-    print(
-        f"mixed: {codec.decode_indices(mixed, first.header).shape}, {oasisvq.load_image('first.codes')}"
-    )
+    print(f"mixed {codec.decode_indices(mixed, first.header).shape}")
 
 
 if __name__ == "__main__":  # processes start the script anew

@@ -27,7 +27,7 @@ import os
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
+from oasisvq.data.layouts import slice_of
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer, read_bytes, write_arrays, write_atomically
@@ -78,6 +79,19 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def slices(self) -> int:
+        """How many slices the files have together."""
+        return len(self.arrays["indices"])
+
+    def file_of(self, place: int) -> int:
+        """Of a slice, the place of its file in `names`."""
+        return place
+
+    def position_of(self, place: int) -> int:
+        """Of a slice, its number in its volume; of an image the one in its name, else 0."""
+        return slice_of(PurePosixPath(self.names[place]).name)[1]
 
     def codes(self, position: int) -> Codes:
         """One slice as its `.codes` file held it.

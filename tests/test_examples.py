@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_phantom
 from PIL import Image
+
+import oasisvq
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MOST_LINES = 30
@@ -40,3 +43,18 @@ def test_many_slices(
     assert "3 slices" in printed
     assert "latents (5, 6, 6), vectors (5, 6, 6)" in printed
     assert "(64, 64)" in printed
+
+
+def test_a_transformer_learns_from_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = oasisvq.load()
+    (folder / "codes").mkdir()
+    paths = sorted(folder.glob("*.png"))
+    for path, content in zip(paths, codec.encode_many(paths), strict=True):
+        (folder / "codes" / f"{path.stem}.codes").write_bytes(content)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        run_example("token_transformer.py", monkeypatch, "codes", 41)
+    bits = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()]
+    assert bits[-1] < bits[0] / 2
