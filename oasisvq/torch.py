@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from oasisvq.codec.codes import NO_INDEX
 from oasisvq.data.layouts import SPLITS, given_split
 from oasisvq.errors import DatasetError
-from oasisvq.tokens import Tokens, gather, read_tokens
+from oasisvq.gathering import gather
+from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
 
 class Vocabulary(NamedTuple):
@@ -92,8 +93,9 @@ class TokenDataset(Dataset[TokenItem]):
             DatasetError: no such levels or split, or nothing in it.
         """
         path = Path(source)
-        tokens = gather(path, None if model is None else Path(model)) if path.is_dir() else None
-        self.tokens: Tokens = tokens or read_tokens(path)
+        is_folder = path.is_dir() and path.suffix not in TOKEN_SUFFIXES
+        named = None if model is None else Path(model)
+        self.tokens: Tokens = gather(path, named) if is_folder else read_tokens(path)
         kept = int(self.tokens.arrays["indices"].shape[1])
         if levels is not None and not 1 <= levels <= kept:
             raise DatasetError(f"{path}: levels {levels}, but its files keep 1 to {kept}")
@@ -104,14 +106,8 @@ class TokenDataset(Dataset[TokenItem]):
         self.vocabulary = Vocabulary(count, codebook_size, first, first + 1, first + 2)
         splits = [given_split(name) or "" for name in self.tokens.names]
         self._splits = splits
-        self._places = np.array(
-            [
-                place
-                for place in range(self.tokens.slices)
-                if split in (None, splits[self.tokens.file_of(place)])
-            ],
-            np.int64,
-        )
+        is_wanted = np.array([split in (None, each) for each in splits], np.bool_)
+        self._places = np.flatnonzero(is_wanted[self.tokens.arrays["files"]])
         if not len(self._places):
             raise DatasetError(f"{path}: no slices of split {split}; a folder on their path names it")
 
@@ -122,7 +118,7 @@ class TokenDataset(Dataset[TokenItem]):
         if not -len(self) <= number < len(self):
             raise IndexError(number)  # by which Python ends a loop
         place = int(self._places[number])
-        file, vocabulary = self.tokens.file_of(place), self.vocabulary
+        file, vocabulary = int(self.tokens.arrays["files"][place]), self.vocabulary
         found = self.tokens.arrays["indices"][place, : vocabulary.levels]
         mask = found != NO_INDEX
         if (found[mask] >= vocabulary.codebook_size).any():
@@ -138,5 +134,5 @@ class TokenDataset(Dataset[TokenItem]):
             "name": self.tokens.names[file],
             "subject": self.tokens.subjects[file],
             "split": self._splits[file],
-            "position": self.tokens.position_of(place),
+            "position": int(self.tokens.arrays["positions"][place]),
         }

@@ -41,7 +41,7 @@ def test_many_slices(
     run_example("many_slices.py", monkeypatch, *sorted(folder.glob("*.png")))
     printed = capsys.readouterr().out
     assert "3 slices" in printed
-    assert "latents (5, 6, 6), vectors (5, 6, 6)" in printed
+    assert "latents (5, 6, 6), vectors (6, 6, 6)" in printed
     assert "(64, 64)" in printed
 
 

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 import oasisvq
 from oasisvq.errors import CodesFileError, DatasetError, FileError
-from oasisvq.tokens import gather, write_tokens
+from oasisvq.gathering import gather
+from oasisvq.tokens import write_tokens
 from oasisvq.torch import TokenDataset, Vocabulary
 
 
@@ -45,7 +46,7 @@ def test_a_slice_is_tokens_of_one_vocabulary(folder: Path) -> None:
     assert not ground["indices"].any()
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
 def test_an_array_file_gives_what_its_folder_gives(folder: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"tokens{suffix}"
     write_tokens(gather(folder), path)
