@@ -41,7 +41,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -304,7 +304,7 @@ def _parse_store(path: Path) -> tuple[dict[str, NDArray[Any]], list[str], list[s
     strings = json.loads(read_bytes(path / STRINGS_FILE, MAX_TOKEN_BYTES))
     fields = {}
     for name in _ARRAYS:
-        mapped = "r" if name == "indices" else None
+        mapped: Literal["r"] | None = "r" if name == "indices" else None
         fields[name] = np.load(path / f"{name}.npy", mmap_mode=mapped, allow_pickle=False)
     return fields, list(strings["names"]), list(strings["subjects"])
 

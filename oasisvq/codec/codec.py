@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
+from oasisvq.codec.asked import checked_coder, checked_levels
 from oasisvq.codec.batches import Batches
 from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
 from oasisvq.codec.content import Content, labels_in
@@ -388,11 +389,7 @@ class Codec(Batches):
         Raises:
             ModelError: out of the model's range.
         """
-        if levels is None:
-            return self.config.default_levels
-        if not 1 <= levels <= self.config.levels:
-            raise ModelError(f"quality {levels}, but this model has 1 to {self.config.levels}")
-        return levels
+        return checked_levels(self.config, levels)
 
     def check_coder(self, coder: Coder | None) -> Coder:
         """The coder to use.
@@ -400,14 +397,7 @@ class Codec(Batches):
         Raises:
             ModelError: it needs a prior, and the model has none.
         """
-        if coder is None:
-            return Coder.PACKED if self.prior is None else Coder.PRIOR
-        if coder is Coder.PRIOR and self.prior is None:
-            raise ModelError(
-                f"model {self.fingerprint.hex()[:8]} has no prior; encode with --coder packed, or give "
-                "it one with `oasisvq train data/ --prior-only --model ...`"
-            )
-        return coder
+        return checked_coder(self.prior is not None, self.fingerprint, coder)
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:
