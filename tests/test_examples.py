@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_phantom
+from conftest import AFFINE, draw_phantom, draw_volume
 from PIL import Image
 
 import oasisvq
@@ -58,3 +58,38 @@ def test_a_transformer_learns_from_tokens(
         run_example("token_transformer.py", monkeypatch, "codes", 41)
     bits = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()]
     assert bits[-1] < bits[0] / 2
+
+
+def test_pillow_opens_codes(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    codec = oasisvq.load()
+    (folder / "a.codes").write_bytes(codec.encode(draw_phantom(rng)))
+    (folder / "v.codes").write_bytes(codec.encode(draw_volume(rng), affine=AFFINE))
+    run_example("open_in_pillow.py", monkeypatch, "a.codes", "v.codes")
+    assert capsys.readouterr().out == "OASISVQ (64, 64) L\n(40, 48, 6)\n"
+    middle = np.asarray(oasisvq.load_image("v.codes", place=3))
+    np.testing.assert_array_equal(np.asarray(Image.open("middle.png")), middle)
+    with Image.open("v.codes") as image, pytest.raises(EOFError, match="expected 0 to 5"):
+        image.seek(6)
+    (folder / "a.codes").write_bytes((folder / "a.codes").read_bytes()[:-1])
+    with pytest.raises(oasisvq.CodesFileError, match=r"a\.codes"):
+        Image.open("a.codes")
+
+
+def test_an_export_of_volumes_is_trained_on(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    (folder / "codes").mkdir()
+    content = oasisvq.load().encode(draw_volume(rng), affine=AFFINE)
+    (folder / "codes" / "sub-1.codes").write_bytes(content)
+    run_example("export_volumes.py", monkeypatch, "codes", "all.tokens")
+    printed = capsys.readouterr().out
+    assert "6 slices of 1 file" in printed
+    assert "sub-1, slice 0" in printed
