@@ -123,16 +123,23 @@ class _Decoder:
         return surviving(lambda: self._decode(task, str(name)), name)
 
     def find_first(self, tasks: Iterable[_Task]) -> None:
-        """Find the model of the first task here: it is told of once, and each process gets it."""
+        """Find the model of the first task to do here: it is told of once, and each process gets it."""
         for task in tasks:
             with suppress(OasisVQError):
-                self.find(self._read(task).header, task.file)
-                return
+                header = self._read(task).header
+                if not self._is_done(header, task):
+                    self.find(header, task.file)
+                    return
 
     def _read(self, task: _Task) -> Codes | CodesFile:
         if task.place is None:
             return read_codes_file(task.file)
         return self.arrays[task.file].codes(task.place)
+
+    def _is_done(self, header: CodesHeader, task: _Task) -> bool:
+        """Whether its output is there, fits and is no older."""
+        output = task.output.with_name(task.output.name + _ending(header))
+        return not self.force and _is_newer(output, task.file) and _fits(output, header, self.max_pixels)
 
     def _decode(self, task: _Task, name: str) -> Result:
         file, output, _, first = task

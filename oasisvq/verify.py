@@ -23,6 +23,7 @@ from oasisvq.errors import (
 )
 from oasisvq.files import MODEL_FILE, is_model_name, read_bytes
 from oasisvq.folders import WHOLE, PassedOver, Shard, walk
+from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
 Advance = Callable[[int, int], None]  # told (done, in all)
@@ -155,6 +156,7 @@ def verify(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
     passed_over: PassedOver | None = None,
+    jobs: int = 1,
 ) -> Iterator[Verdict]:
     """Judge files as they are named, and what is ours below folders; or one shard of all that.
 
@@ -166,6 +168,7 @@ def verify(
         shard: which of them, counted over all paths.
         advance: told (judged, of how many).
         passed_over: told of what else lies below the folders, by the end.
+        jobs: processes; verdicts and their order are the same with any number.
 
     Raises:
         FileError: a folder cannot be listed.
@@ -173,12 +176,11 @@ def verify(
     """
     paths = list(paths)
     total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver())))
-    done = 0
-    for place, path in enumerate(_found(paths, passed_over or PassedOver())):
-        if shard.takes(place):
-            yield verifier.judge(path)
-            done += 1
-            advance(done, max(total, done))
+    found = enumerate(_found(paths, passed_over or PassedOver()))
+    ours = (path for place, path in found if shard.takes(place))
+    for done, (_, verdict) in enumerate(calls(verifier.judge, ours, jobs), start=1):
+        yield verdict
+        advance(done, max(total, done))
 
 
 def _found(paths: Iterable[Path], passed_over: PassedOver) -> Iterator[Path]:

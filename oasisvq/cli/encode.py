@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_file, chosen_shard, load_encoder, names_folder
+from oasisvq.cli.chosen import choose_encoder, chosen_file, chosen_shard, load_encoder, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
@@ -140,7 +140,7 @@ def encode(
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
     carries_model = carries_model and folder is not None
-    codec = load_encoder(model, folder if carries_model else None)
+    codec = choose_encoder(model, folder if carries_model else None)
     with progress_bar("encoding") as advance:
         outcome = encode_many(
             codec,

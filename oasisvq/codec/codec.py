@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container, particular
+from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
+from oasisvq.codec.batches import Batches
 from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
 from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
@@ -42,9 +44,6 @@ from oasisvq.scans.scan import Scan, as_scan
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
 RATE_WEIGHT_PER_LEVEL = 0.0375
 LARGEST_RATE_WEIGHT = 0.075
-# With a residue, further levels cost more than they save, by the validation slices; of volumes, slices
-# before say what levels would.
-LEVELS_OF_A_RESIDUE, LEVELS_OF_A_VOLUME = 2, 1
 
 
 Advance = Callable[[int, int], None]
@@ -59,7 +58,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec:
+class Codec(Batches):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -121,6 +120,12 @@ class Codec:
         """
         wish = Wish(levels, coder, content, lossy, bound=max_error)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
+
+    def encode_read(
+        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
+    ) -> bytes:
+        """`encode_scan`, with its wish in parts."""
+        return self.encode_scan(scan, Wish(levels, coder, content, lossy))
 
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
@@ -220,17 +225,6 @@ class Codec:
 
     def _recall(self, header: CodesHeader) -> Recall | None:
         return Recall(self.file.codebooks) if header.volume else None
-
-    def latents(self, array: NDArray[np.generic]) -> Numbers:
-        """Latents (h, w, D) of an (H, W) array, in 256ths, over the centred window of the model.
-
-        Raises:
-            ImageError: the array is not one that can be encoded.
-        """
-        scan = as_scan(array)
-        plane = scan.plane
-        window = centred_window((plane.shape[0], plane.shape[1]), self.config.window, self.config.stride)
-        return self._encoded(to_pixels(plane, scan.intensity, window, self.config.stride))
 
     def _chooser(
         self, latents: Numbers, levels: int
@@ -418,9 +412,7 @@ class Codec:
         Raises:
             ModelError: out of the model's range.
         """
-        if wish.levels is not None or wish.bound is None:
-            return self.check_levels(wish.levels)
-        return min(LEVELS_OF_A_VOLUME if is_volume else LEVELS_OF_A_RESIDUE, self.config.levels)
+        return levels_for(self.config, wish, is_volume)
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.
@@ -428,11 +420,7 @@ class Codec:
         Raises:
             ModelError: out of the model's range.
         """
-        if levels is None:
-            return self.config.default_levels
-        if not 1 <= levels <= self.config.levels:
-            raise ModelError(f"quality {levels}, but this model has 1 to {self.config.levels}")
-        return levels
+        return checked_levels(self.config, levels)
 
     def check_coder(self, coder: Coder | None) -> Coder:
         """The coder to use.
@@ -440,14 +428,7 @@ class Codec:
         Raises:
             ModelError: it needs a prior, and the model has none.
         """
-        if coder is None:
-            return Coder.PACKED if self.prior is None else Coder.PRIOR
-        if coder is Coder.PRIOR and self.prior is None:
-            raise ModelError(
-                f"model {self.fingerprint.hex()[:8]} has no prior; encode with --coder packed, or give "
-                "it one with `oasisvq train data/ --prior-only --model ...`"
-            )
-        return coder
+        return checked_coder(self.prior is not None, self.fingerprint, coder)
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:
