@@ -57,6 +57,7 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
     header, number = file.header, rng.choice((*NUMBERS, *LARGE_NUMBERS))
     window = list(header.window)
     window[rng.randrange(4)] = rng.choice((number, rng.randrange(3)))
+    label = min(number, 2**31 - 1)  # larger ones must be of the sample type
     changes: list[dict[str, Any]] = [
         {"kind": rng.choice(list(Kind))},
         {"sample_type": rng.choice(list(SampleType))},
@@ -65,7 +66,7 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
         {"window": Window(*window)},
         {"levels": number},
         {"codebook_size": number},
-        {"labels": rng.choice(((), (0,), (0, number), (-number, 0), tuple(range(number % 300 + 1))))},
+        {"labels": rng.choice(((), (0,), (0, label), (-label, 0), tuple(range(number % 300 + 1))))},
     ]
     if header.volume:
         ranges = list(header.volume.ranges)

@@ -293,7 +293,7 @@ def read_dicom_file(content: bytes, folder: Path) -> Scan:
 TARGETS = {
     "codes": Target(read_codes, (CodesFileError,), hold_codes, seeds.codes_files, codes_file, 600),
     "payload": Target(read_payload, (CodesFileError,), hold_payload, seeds.payloads, as_bytes, 64),
-    "residue": Target(read_bins, (CodesFileError,), hold_bins, seeds.bins, as_bytes, 128),
+    "residue": Target(read_bins, (CodesFileError,), hold_bins, seeds.bins, as_bytes, 512),
     "model": Target(
         read_model_file, (ModelError,), hold_model, seeds.model_files, safetensors_file, 10_000
     ),
