@@ -29,6 +29,27 @@ class ResidualBlock(nn.Module):
         return features + update
 
 
+class Shuffle(nn.PixelShuffle):
+    """PixelShuffle whose result is laid out like its input, (B, C·r², H, W) -> (B, C, H·r, W·r).
+
+    On CUDA it is not: all convolutions after it would be given another layout than their weights.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        shuffled: Tensor = super().forward(features)
+        if features.is_contiguous(memory_format=torch.channels_last):
+            return shuffled.contiguous(memory_format=torch.channels_last)
+        return shuffled
+
+
+class Unshuffle(nn.PixelUnshuffle):
+    """PixelUnshuffle for a convolution, laid out like its weights, (B, 1, H, W) -> (B, r², H/r, W/r)."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        unshuffled: Tensor = super().forward(pixels)
+        return unshuffled.contiguous(memory_format=torch.channels_last)
+
+
 def _blocks(channels: int, count: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(count)]
 
@@ -45,7 +66,7 @@ class Encoder(nn.Module):
         channels, blocks = config.encoder_channels, config.encoder_blocks
         patch = config.stride // 2 ** (len(channels) - 1)
         layers: list[nn.Module] = [
-            nn.PixelUnshuffle(patch),
+            Unshuffle(patch),
             nn.Conv2d(patch * patch, channels[0], 3, padding=1),
             *_blocks(channels[0], blocks[0]),
         ]
@@ -73,7 +94,7 @@ class Decoder(nn.Module):
             *_blocks(channels[0], blocks[0]),
         ]
         for coarser, finer, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
-            layers += [nn.Conv2d(coarser, 4 * finer, 1), nn.PixelShuffle(2), *_blocks(finer, count)]
+            layers += [nn.Conv2d(coarser, 4 * finer, 1), Shuffle(2), *_blocks(finer, count)]
         layers += [
             nn.SiLU(),
             nn.Conv2d(channels[-1], patch * patch, 3, padding=1),

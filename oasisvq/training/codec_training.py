@@ -4,7 +4,7 @@ Shapes: B batch of this process, H×W window, L levels.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from oasisvq.codec.modelfile import ModelConfig, config_to_dict
 from oasisvq.codec.networks import channels_last, clamp_straight_through
 from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.weights import Model, save_model
-from oasisvq.data.batches import SliceBatches, seeded_generator
+from oasisvq.data.batches import SliceBatches, room_beside, seeded_generator
 from oasisvq.data.dataset import Dataset
+from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
+from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
 from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
 from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
@@ -111,21 +113,32 @@ class TrainingStep(nn.Module):
         self.config = config
         weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
         self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
+        # functions, and not modules, which would be counted a second time
+        self.encode: Callable[[Tensor], Tensor] = model.encoder.forward
+        self.decode: Callable[[Tensor], Tensor] = model.decoder.forward
+
+    def compile(self, *, backend: str = "inductor") -> None:
+        """Compile the networks for the one shape that steps have; all else calls them as they are.
+
+        The rest of a step is a few large operations already.
+        """
+        self.encode = torch.compile(self.encode, dynamic=False, fullgraph=True, backend=backend)
+        self.decode = torch.compile(self.decode, dynamic=False, fullgraph=True, backend=backend)
 
     def forward(
         self, pixels: Tensor, kept: Tensor, quantizing: bool
     ) -> tuple[StepLosses, Quantized | None]:
         """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
         with self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = self.encode(pixels)
         latents = latents.float()
         quantized = self.learner.quantize(latents, kept) if quantizing else None
         commitment = quantized.commitment if quantized else latents.new_zeros(())
         with self.autocast():
-            decoded = self.model.decoder(quantized.latents if quantized else latents)
+            decoded = self.decode(quantized.latents if quantized else latents)
         reconstruction = clamp_straight_through(decoded.float())
         weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
-        weights = weights.to(pixels.device, non_blocking=True)
+        weights = send(weights, pixels.device)
         ssim_loss, l1, mse = (
             (weights * part).mean() for part in reconstruction_losses(pixels, reconstruction)
         )
@@ -136,6 +149,16 @@ class TrainingStep(nn.Module):
         """The precision of the networks."""
         device = self.learner.world.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+def levels_to_keep(batch: int, levels: int, generator: torch.Generator) -> Tensor:
+    """(B,) levels 1..L: each as often as any other, or once more where L does not divide B.
+
+    They follow one another in a circle that starts anywhere, so also each process's share of the batch
+    has as many of each, and the shapes of a step do not depend on chance. Which images come where does.
+    """
+    start = torch.randint(levels, (1,), generator=generator)
+    return (torch.arange(batch) + start) % levels + 1
 
 
 def padded_ssim(pixels: Tensor, decoded: Tensor) -> Tensor:
@@ -169,12 +192,15 @@ class Training(Loop):
         steps_per_epoch(dataset, config, world, len(dataset.splits["train"].records))
         self.config = config
         window = centred_window((dataset.size, dataset.size), config.model.window, config.model.stride)
-        self.batches = SliceBatches(dataset.array("train"), window, config.model.stride, world.device)
+        stride = config.model.stride
+        needed = activation_bytes(config.model, config.batch_size // world.size)
+        room = room_beside(needed, world.device)
+        self.batches = SliceBatches(dataset.array("train"), window, stride, world.device, room)
         self.validation: SliceBatches | None = None
         if "validation" in dataset.splits:
-            self.validation = SliceBatches(
-                dataset.array("validation"), window, config.model.stride, world.device
-            )
+            room -= self.batches.bytes_on_device
+            slices = dataset.array("validation")
+            self.validation = SliceBatches(slices, window, stride, world.device, room)
         self.model = new_model(config.model, config.seed).to(world.device)
         channels_last(self.model)
         parameters = list(self.model.named_parameters())
@@ -195,9 +221,8 @@ class Training(Loop):
         self.learner = CodebookLearner(self.model.quantizer, world)
         step_module = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
-        if compiled:  # the networks, in place; the rest is a few large operations already
-            self.model.encoder.compile()
-            self.model.decoder.compile()
+        if compiled:
+            step_module.compile()
         self.step_module = self.distributed(step_module)
         self._quantized: Quantized | None = None
 
@@ -210,7 +235,7 @@ class Training(Loop):
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct a mirrored or plain batch from a random number of levels each."""
         config = self.config
-        kept = torch.randint(1, config.model.levels + 1, (config.batch_size,), generator=generator)
+        kept = levels_to_keep(config.batch_size, config.model.levels, generator)
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
         pixels = self.batches.draw(self.own(batch), self.own(mirrored))
         if following is not None:

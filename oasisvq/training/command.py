@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 
 from oasisvq.codec.codec import choose_device
@@ -31,6 +30,10 @@ from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.distributed import World, joined_world
+from oasisvq.training.hardware import (
+    choose_compiling,
+    choose_precision,
+)
 from oasisvq.training.loop import Loop
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
@@ -58,7 +61,7 @@ class Request:
     max_minutes: float | None
     resume: bool
     force: bool
-    compiled: bool = False
+    compiled: bool | None = None  # None: where it pays
     start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
     with_prior: bool = True
     prior_only: bool = False
@@ -80,17 +83,6 @@ class Trained(NamedTuple):
     def has_validation(self) -> bool:
         """Whether there is a validation split to score."""
         return "validation" in self.dataset.splits
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` to bfloat16 where the hardware multiplies in it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bfloat16" if device.type == "cpu" and native else "float32"
 
 
 def console_reporter(first: bool) -> LineReporter | LiveReporter:
@@ -228,7 +220,8 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
             started_from=source.fingerprint.hex() if source else None,
             prior_epochs=preset.prior_epochs if request.with_prior else 0,
         )
-    training = Training(dataset, config, request.run, world, session.reporter, request.compiled)
+    compiled = choose_compiling(request.compiled, world.device)
+    training = Training(dataset, config, request.run, world, session.reporter, compiled)
     tell(f"training slices: {training.batches.where}; networks in {config.precision}")
     if source is not None:
         training.start_from(build_model(source, str(request.start_from)))

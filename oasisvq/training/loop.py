@@ -22,6 +22,7 @@ from oasisvq.files import make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, save_checkpoint
 from oasisvq.training.curves import draw_curves
 from oasisvq.training.distributed import World
+from oasisvq.training.hardware import FUSED_ON
 from oasisvq.training.metrics_file import MetricsFile
 from oasisvq.training.pictures import CURVES_FILE, Drawings, Pictures
 from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
@@ -108,7 +109,7 @@ class Loop(abc.ABC):
             [parameter for _, parameter in parameters],
             lr=config.learning_rate,
             weight_decay=WEIGHT_DECAY,
-            fused=world.device.type in ("cpu", "cuda"),
+            fused=world.device.type in FUSED_ON,
         )
         self.step = 0
         self.metrics = MetricsFile(run)

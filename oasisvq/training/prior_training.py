@@ -5,6 +5,7 @@ Shapes: N slices, B batch of this process, n targets, L levels, h×w grid, K cod
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from oasisvq.codec.prior import (
 from oasisvq.codec.weights import Model, build_model
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
+from oasisvq.data.devices import send
 from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
@@ -42,6 +44,7 @@ CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first 
 HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
 VALIDATION_SLICES = 128
 ENCODED_AT_ONCE = 32
+SUMMED_AT_ONCE = 4096  # slices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,22 @@ class PriorEpoch(NamedTuple):
         return f"bits an index {training}  validation {validation or 'no validation split'}"
 
 
+def spread(draws: Tensor, count: int) -> Tensor:
+    """(B, 2) draws in [0, 1) -> (B, n): the first, and n - 1 evenly spaced from the second on.
+
+    Each is as even as a draw of its own. Two numbers are sent to the device in place of n, and fewer
+    targets fall on the same cell.
+    """
+    places = torch.arange(count - 1, device=draws.device) / max(1, count - 1)
+    return torch.cat([draws[:, :1], (draws[:, 1:] + places).frac()], 1)
+
+
 class _Cells(nn.Module):
-    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid."""
+    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid.
+
+    Attributes:
+        largest: cells of the largest pass; with more targets some would be the same.
+    """
 
     order: Tensor
     by_pass: Tensor
@@ -111,6 +128,7 @@ class _Cells(nn.Module):
         super().__init__()
         order = torch.from_numpy(order_of(*grid, passes))  # (h, w)
         sizes = torch.bincount(order.reshape(-1), minlength=passes)
+        self.largest = int(sizes.max())
         self.register_buffer("order", order)
         self.register_buffer("by_pass", torch.argsort(order.reshape(-1), stable=True))
         self.register_buffer("sizes", sizes)
@@ -133,18 +151,23 @@ class _Cells(nn.Module):
 class PriorStep(nn.Module):
     """Index grids -> bits an index of every level."""
 
-    def __init__(self, network: PriorNetwork, grid: tuple[int, int], precision: str) -> None:
+    def __init__(
+        self, network: PriorNetwork, grid: tuple[int, int], precision: str, targets: int
+    ) -> None:
+        """Take the network that learns; `targets` are those of the first level in a slice, at most."""
         super().__init__()
-        self.network = network
+        self.network, self.targets = network, targets
         self.precision = precision
         self.cells = nn.ModuleList(_Cells(grid, passes) for passes in network.config.passes)
 
     def forward(self, indices: Tensor, kinds: Tensor, draws: Tensor) -> Tensor:
-        """(B, L, h, w) indices, (B,) kinds and (B, L, n) draws in [0, 1) -> (L,) bits."""
+        """(B, L, h, w) indices, (B,) kinds and (B, L, 2) draws in [0, 1) -> (L,) bits."""
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
-            count = draws.shape[2] // (2 if level >= HALVED_FROM else 1)
-            known, targets = cells(draws[:, level, : max(1, count)])
+            assert isinstance(cells, _Cells)
+            count = self.targets // (2 if level >= HALVED_FROM else 1)
+            count = max(1, min(count, cells.largest))
+            known, targets = cells(spread(draws[:, level], count))
             enabled = self.precision == "bfloat16"
             with torch.autocast(indices.device.type, dtype=torch.bfloat16, enabled=enabled):
                 logits = network(indices, kinds, known, targets)
@@ -165,12 +188,19 @@ class Grids(NamedTuple):
     """What the prior learns from.
 
     Attributes:
-        indices: (n, L, h, w) int32.
+        indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
         pooled: (n, 9·D) pooled latents, by which kinds are found.
     """
 
     indices: Tensor
     pooled: Tensor
+
+
+def narrowest(codebook_size: int) -> torch.dtype:
+    """The smallest type of indices 0..K-1 that all devices can compute with."""
+    if codebook_size <= 2**8:
+        return torch.uint8
+    return torch.int16 if codebook_size <= 2**15 else torch.int32
 
 
 @torch.no_grad()
@@ -182,13 +212,15 @@ def index_grids(
     world: World,
     autocast: torch.autocast,
     mirrored: bool = False,
+    advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
     """Index grids of the named slices; every process finds a share of them.
 
     Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
     """
     config, device = model.config, world.device
-    indices = torch.zeros(len(slices), config.levels, *grid, dtype=torch.int32, device=device)
+    narrow = narrowest(config.codebook_size)
+    indices = torch.zeros(len(slices), config.levels, *grid, dtype=narrow, device=device)
     means = torch.zeros(len(slices), PARTS * PARTS * config.code_dim, device=device)
     for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
         if number % world.size == world.rank:
@@ -196,10 +228,16 @@ def index_grids(
             with autocast:
                 latents = model.encoder(pixels)
             kept = (places + mirrored) % config.levels + 1
-            indices[places] = model.quantizer.quantize(latents, kept).to(torch.int32)
+            there = send(places, device)
+            indices[there] = model.quantizer.quantize(latents, kept).to(narrow)
             plain = latents.float().permute(0, 2, 3, 1).cpu().numpy()
-            means[places] = torch.from_numpy(pooled(plain)).to(device)
-    world.sum_(indices)
+            means[there] = torch.from_numpy(pooled(plain)).to(device)
+        advance(len(places))
+    if world.size > 1:
+        for part in indices.split(SUMMED_AT_ONCE):
+            wide = part.int()  # not every type can be summed over processes
+            world.sum_(wide)
+            part.copy_(wide)
     world.sum_(means)
     return Grids(indices, means)
 
@@ -237,7 +275,8 @@ class PriorTraining(Loop):
         self.kind_of_slice = self.kinds.nearest(self.pooled)
         height, width = self.indices.shape[2:]
         self.targets = max(1, height * width // CELLS_PER_TARGET)  # of the first level and a slice
-        step = PriorStep(self.network, (height, width), config.precision).to(world.device)
+        step = PriorStep(self.network, (height, width), config.precision, self.targets)
+        step = step.to(world.device)
         self.step_module = self.distributed(step)
 
     def _index_grids(self, model: Model) -> tuple[Grids, Grids | None]:
@@ -272,12 +311,12 @@ class PriorTraining(Loop):
         """Bits an index: the mean, then each level's."""
         size, levels = self.config.batch_size, self.config.prior.levels
         mirrored = torch.rand(size, generator=generator) < 0.5
-        draws = torch.rand(size, levels, self.targets, generator=generator)
-        chosen = self.own(batch + self.slices * mirrored).to(self.world.device, non_blocking=True)
+        draws = torch.rand(size, levels, 2, generator=generator)
+        chosen = send(self.own(batch + self.slices * mirrored), self.world.device)
         bits = self.step_module(
             self.indices[chosen].long(),
             self.kind_of_slice[chosen],
-            self.own(draws).to(self.world.device, non_blocking=True),
+            send(self.own(draws), self.world.device),
         )
         return torch.cat([bits.mean()[None], bits])
 
