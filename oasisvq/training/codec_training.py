@@ -28,9 +28,13 @@ from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slice
 from oasisvq.training.pictures import PANEL_FILE, Drawings
 from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
+from oasisvq.training.timetable import seconds_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
+FEWEST_VALIDATION_SLICES = 8
+VALIDATION_SHARE = 0.2  # of an epoch's time, about
+FORWARD_SHARE = 1 / 3  # of a step: the rest is the backward pass
 COLLAPSED_SHARE = 0.25  # fewer active codes than this share of a codebook are worth a warning
 
 
@@ -52,6 +56,7 @@ class TrainingConfig:
             losses stay in float32).
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
         prior_epochs: of the training of the prior that follows.
+        prior_batch_size: slices a step of it; None for what fits the data.
     """
 
     model: ModelConfig
@@ -65,6 +70,7 @@ class TrainingConfig:
     commitment: float = 0.25
     started_from: str | None = None
     prior_epochs: int = 0
+    prior_batch_size: int | None = None
 
 
 class CodecEpoch(NamedTuple):
@@ -81,6 +87,12 @@ class CodecEpoch(NamedTuple):
     perplexity: list[float]  # of each level
     active: list[int]  # codes used, of each level
     codebook_size: int
+
+    def gains_on(self, before: "CodecEpoch") -> bool:
+        """Whether the reconstruction is better than an epoch before."""
+        if self.validation_ssim:
+            return self.validation_ssim[-1] > before.validation_ssim[-1]
+        return self.loss < before.loss
 
     def summary(self) -> str:
         """One line for a person."""
@@ -117,13 +129,32 @@ class TrainingStep(nn.Module):
         self.encode: Callable[[Tensor], Tensor] = model.encoder.forward
         self.decode: Callable[[Tensor], Tensor] = model.decoder.forward
 
-    def compile(self, *, backend: str = "inductor") -> None:
+    def compile_networks(self, pixels: Tensor, *, backend: str = "inductor") -> str:
         """Compile the networks for the one shape that steps have; all else calls them as they are.
 
         The rest of a step is a few large operations already.
+
+        Args:
+            pixels: (B, 1, H, W) to try it on.
+            backend: of torch.compile.
+
+        Returns:
+            What went wrong, in a line; then they are as before. Nothing where all went well.
         """
-        self.encode = torch.compile(self.encode, dynamic=False, fullgraph=True, backend=backend)
-        self.decode = torch.compile(self.decode, dynamic=False, fullgraph=True, backend=backend)
+        plain = self.encode, self.decode
+        self.encode, self.decode = (
+            torch.compile(network, dynamic=False, fullgraph=True, backend=backend) for network in plain
+        )
+        try:
+            with self.autocast():
+                decoded = self.decode(self.encode(pixels).float())
+            decoded.float().sum().backward()
+        except Exception as error:  # compilers fail with whatever they like, most by lacking one of C
+            self.encode, self.decode = plain
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        finally:
+            self.zero_grad(set_to_none=True)
+        return ""
 
     def forward(
         self, pixels: Tensor, kept: Tensor, quantizing: bool
@@ -161,6 +192,15 @@ def levels_to_keep(batch: int, levels: int, generator: torch.Generator) -> Tenso
     return (torch.arange(batch) + start) % levels + 1
 
 
+def validation_slices(available: int, training: int, levels: int) -> int:
+    """How many slices an epoch's validation takes: a small share of its time, but enough to say something.
+
+    Each is decoded once for every number of levels.
+    """
+    affordable = int(VALIDATION_SHARE * training / (FORWARD_SHARE * levels))
+    return min(VALIDATION_SLICES, available, max(FEWEST_VALIDATION_SLICES, affordable))
+
+
 def padded_ssim(pixels: Tensor, decoded: Tensor) -> Tensor:
     """SSIM (B,) of windows as in the whole image, where both lie on a ground of 0."""
     border = (RADIUS,) * 4
@@ -187,7 +227,6 @@ class Training(Loop):
         run: Path,
         world: World,
         reporter: Reporter,
-        compiled: bool = False,
     ) -> None:
         steps_per_epoch(dataset, config, world, len(dataset.splits["train"].records))
         self.config = config
@@ -220,11 +259,20 @@ class Training(Loop):
             self.quantizing_from = -1
         self.learner = CodebookLearner(self.model.quantizer, world)
         step_module = TrainingStep(self.model, self.learner, config)
+        self._step = step_module
         self.autocast = step_module.autocast
-        if compiled:
-            step_module.compile()
         self.step_module = self.distributed(step_module)
         self._quantized: Quantized | None = None
+        self.validated = 0  # slices at the end of an epoch
+        if self.validation is not None:
+            available = len(self.validation)
+            self.validated = validation_slices(available, self.slices, config.model.levels)
+        self._last_report: CodecEpoch | None = None
+        self._warned_of_collapse = False
+
+    def compile(self) -> str:
+        """Compile the networks; what went wrong, in a line, see `TrainingStep.compile_networks`."""
+        return self._step.compile_networks(self.batches.draw(self._first_slices()))
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -293,22 +341,57 @@ class Training(Loop):
             self.learner.active().tolist(),
             self.config.model.codebook_size,
         )
-        size = self.config.model.codebook_size
-        for level, active in enumerate(report.active, start=1):
-            if self.world.first and 0 < active < COLLAPSED_SHARE * size:
-                self.reporter.note(
-                    f"level {level} uses only {active} of {size} codes: the codebook is "
-                    "collapsing; lower the learning rate, or choose a smaller codebook"
-                )
+        self._warn_of_collapse(report)
         self.learner.reset_usage()
         return report
 
+    def _warn_of_collapse(self, report: CodecEpoch) -> None:
+        """Say once that codebooks collapse, where that goes on and the reconstruction no longer gains.
+
+        In the first epochs codes are few while everything still changes.
+        """
+        last, self._last_report = self._last_report, report
+        if last is None or self._warned_of_collapse or report.gains_on(last):
+            return
+        size = self.config.model.codebook_size
+        collapsing = [
+            f"{level} ({active} of {size} codes)"
+            for level, active in enumerate(report.active, start=1)
+            if 0 < active < COLLAPSED_SHARE * size and active <= last.active[level - 1]
+        ]
+        if collapsing and self.world.first:
+            self._warned_of_collapse = True
+            self.reporter.note(
+                f"codebooks are collapsing, and the reconstruction no longer gains: level "
+                f"{', '.join(collapsing)}; lower the learning rate, or choose a smaller codebook"
+            )
+
+    def rehearse(self) -> float:
+        """Try a validation of one slice, so that the time left is known from the start.
+
+        Returns:
+            Seconds to encode and decode a slice at the default number of levels.
+        """
+        batches = self.validation or self.batches
+        device = self.world.device
+        if self.validation is not None:
+            of_slice = seconds_of(lambda: self.validate(1), device)
+            self.seconds_between = of_slice * self.validated
+        pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
+        levels = [self.config.model.default_levels]
+        with torch.no_grad():
+            return seconds_of(lambda: list(self._decoded(pixels, levels)), device)
+
     @torch.no_grad()
-    def validate(self) -> list[float]:
-        """Mean SSIM over evenly spaced validation slices, by number of levels kept."""
+    def validate(self, slices: int = 0) -> list[float]:
+        """Mean SSIM over evenly spaced validation slices, by number of levels kept.
+
+        Args:
+            slices: how many; 0 for as many as an epoch's end takes.
+        """
         if self.validation is None:
             return []
-        count = min(VALIDATION_SLICES, len(self.validation))
+        count = slices or self.validated
         chosen = torch.linspace(0, len(self.validation) - 1, count).long()
         own = chosen[self.world.rank :: self.world.size]
         levels = self.config.model.levels

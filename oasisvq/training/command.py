@@ -33,16 +33,28 @@ from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.hardware import (
     choose_compiling,
     choose_precision,
+    naming_the_batch,
+    true_float32,
 )
 from oasisvq.training.loop import Loop
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
-from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
+from oasisvq.training.plan import (
+    SCORED,
+    prior_training_config,
+    seconds_after_codec,
+    validation_slices,
+    what_follows,
+)
+from oasisvq.training.presets import PRESETS, Preset, model_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
-from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig, starting_from
+from oasisvq.training.prior_training import (
+    PriorTraining,
+    PriorTrainingConfig,
+    rehearse,
+    starting_from,
+)
 from oasisvq.training.progress import LineReporter
 
-PRIOR_BATCH_SIZE = 32
-PRIOR_LEARNING_RATE = 2e-3
 PICTURES = (CURVES_FILE, PANEL_FILE)
 
 
@@ -112,7 +124,7 @@ def train(
     minutes = math.inf if request.max_minutes is None else request.max_minutes
     deadline = time.monotonic() + 60 * minutes
     device = choose_device(request.device)
-    with joined_world(device) as world:
+    with joined_world(device) as world, true_float32():
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
         reporter = console_reporter(world.first)
@@ -185,8 +197,14 @@ def _train(session: _Session) -> Trained:
     if not (trained.finished and config.prior_epochs and request.with_prior):
         return trained
     codec = read_model(trained.model)
-    prior = _prior_training(
-        codec, trained.dataset, session.world, config.prior_epochs, config.seed, config.precision
+    prior = prior_training_config(
+        codec.config,
+        trained.dataset,
+        session.world,
+        config.prior_epochs,
+        config.seed,
+        config.precision,
+        config.prior_batch_size,
     )
     return _train_prior(session, trained.dataset, codec, prior, None, trained.metrics_bytes)
 
@@ -219,16 +237,23 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
             precision=choose_precision(request.precision or "auto", world.device),
             started_from=source.fingerprint.hex() if source else None,
             prior_epochs=preset.prior_epochs if request.with_prior else 0,
+            prior_batch_size=preset.prior_batch_size,
         )
     compiled = choose_compiling(request.compiled, world.device)
-    training = Training(dataset, config, request.run, world, session.reporter, compiled)
-    tell(f"training slices: {training.batches.where}; networks in {config.precision}")
+    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+        training = Training(dataset, config, request.run, world, session.reporter)
+        tell(f"training slices: {training.batches.where}; networks in {config.precision}")
+        if compiled:
+            _compile(session, training)
+        training.seconds_after = seconds_after_codec(training)
+        tell(what_follows(training))
     if source is not None:
         training.start_from(build_model(source, str(request.start_from)))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
         _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
-    finished = session.run(training, checkpoint)
+    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+        finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
     metrics_bytes = training.metrics.length
     return Trained(model, dataset, training.what, training.step, finished, metrics_bytes), config
@@ -244,7 +269,15 @@ def _start_prior(session: _Session) -> Trained:
     dataset = _open(session, request.images or images, side if type(side) is int else 256)
     preset = dataclasses.replace(_preset(session), **request.overrides)
     precision = choose_precision(request.precision or "auto", world.device)
-    config = _prior_training(codec, dataset, world, preset.prior_epochs, request.seed or 0, precision)
+    config = prior_training_config(
+        codec.config,
+        dataset,
+        world,
+        preset.prior_epochs,
+        request.seed or 0,
+        precision,
+        preset.prior_batch_size,
+    )
     source: Checkpoint | None = None
     if request.start_from:
         if request.start_from.is_file():  # a model file has integers in place of its prior's weights
@@ -293,25 +326,37 @@ def _train_prior(
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
     codec = dataclasses.replace(file, prior=None, card=card)
     session.tell("finding the indices of all training slices, plain and mirrored")
-    training = PriorTraining(dataset, config, run, world, session.reporter, codec)
+    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+        training = PriorTraining(dataset, config, run, world, session.reporter, codec, session.tell)
+        pace = rehearse(config, world.device)
+    training.expect(pace)
+    share = file.config.default_levels / file.config.levels
+    training.seconds_after = pace.coding * share * SCORED * validation_slices(dataset)
     training.metrics.length = metrics_bytes
     if source is not None:
         training.start_from(source, str(session.request.start_from))
         session.tell(f"starting from the prior of {session.request.start_from}")
-    finished = session.run(training, checkpoint)
+    epochs, steps = training.loop_config.epochs, training.steps_per_epoch
+    session.tell(f"training the prior: {epochs} epochs of {steps} steps")
+    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+        finished = session.run(training, checkpoint)
     return Trained(
         run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics.length
     )
 
 
-def _prior_training(
-    codec: ModelFile, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
-) -> PriorTrainingConfig:
-    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
-    batch_size = max(1, min(PRIOR_BATCH_SIZE, slices) // world.size) * world.size
-    return PriorTrainingConfig(
-        prior_config(codec.config), epochs, batch_size, PRIOR_LEARNING_RATE, seed, precision
-    )
+def _compile(session: _Session, training: Training) -> None:
+    """Compile the networks; where that was not asked for, a machine that cannot goes on without.
+
+    Raises:
+        TrainingError: it was asked for, and fails.
+    """
+    session.tell("compiling the networks")
+    wrong = training.compile()
+    if wrong and session.request.compiled:
+        raise TrainingError(f"the networks cannot be compiled here: {wrong}; leave out --compile")
+    if wrong:
+        session.tell(f"not compiled, the training is slower for it: {wrong}")
 
 
 def _preset(session: _Session) -> Preset:

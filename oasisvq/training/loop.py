@@ -28,7 +28,8 @@ from oasisvq.training.pictures import CURVES_FILE, Drawings, Pictures
 from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
 
 STEPS_PER_REPORT = 20
-SECONDS_PER_CHECKPOINT = 600.0
+SECONDS_PER_TICK = 10.0  # a slow machine says this often how far it is
+SECONDS_PER_CHECKPOINT = 120.0
 GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
 FINAL_RATE = 0.01  # share of the learning rate where the cosine ends
@@ -83,6 +84,8 @@ class Loop(abc.ABC):
         steps: steps of the whole training.
         metrics: the rows of its reports.
         pictures: who draws the run folder's pictures; nobody where none is set.
+        seconds_between: what lies between two epochs, by a trial or the last time.
+        seconds_after: what comes after this training, by trials.
     """
 
     what: ClassVar[str]
@@ -117,7 +120,8 @@ class Loop(abc.ABC):
         self.sums = torch.zeros(1 + len(loss_parts), device=world.device)  # of the epoch so far
         self.bad_step = torch.full((), float("inf"), device=world.device)
         self.seconds = 0.0  # of the epoch so far
-        self.seconds_between = 0.0  # the last two epochs: validation, pictures, checkpoint
+        self.seconds_between = self.seconds_after = 0.0
+        self._timed_steps, self._timed_seconds = 0, 0.0  # of this process, but for its first step
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -236,28 +240,31 @@ class Loop(abc.ABC):
             FileError: a checkpoint cannot be written.
         """
         self._report_start()
-        saved = time.monotonic()
+        saved = ticked = time.monotonic()
         seed = self.loop_config.seed
         order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
         while self.step < self.steps:
             mark = time.monotonic()
+            first = self._timed_steps == 0 and not self._timed_seconds
             if self.step % self.steps_per_epoch == 0:
                 order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
             self.train_step(order)
             epoch_ends = self.step % self.steps_per_epoch == 0
             report_due = epoch_ends or self.step % STEPS_PER_REPORT == 0
-            if report_due:
+            tick = self.world.size == 1 and time.monotonic() - ticked > SECONDS_PER_TICK
+            if report_due or tick:
                 self._refuse_non_finite()  # waits for the device, so that the time below is true
-            self.seconds += time.monotonic() - mark
-            if report_due:
-                self._report_step()
+            self._count_time(time.monotonic() - mark, first)
+            if report_due or tick:
+                ticked = time.monotonic()
+                self._report_step(lasting=report_due)
             if epoch_ends:
                 mark = time.monotonic()
                 self._end_epoch()
-                self.save()
-                saved = time.monotonic()
-                self.seconds_between = saved - mark
+                if self.validates(self.step // self.steps_per_epoch):
+                    self.seconds_between = time.monotonic() - mark
             if self.step == self.steps:
+                self.save()
                 break
             may_stop = self.world.size == 1 or report_due
             if may_stop and self.world.any(should_stop() or time.monotonic() > deadline):
@@ -285,7 +292,30 @@ class Loop(abc.ABC):
         epochs = self.loop_config.epochs
         self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
 
-    def _report_step(self) -> None:
+    def _count_time(self, seconds: float, first: bool) -> None:
+        """Of one step, its share of the device's waiting included."""
+        self.seconds += seconds
+        if first:  # it also chooses kernels, compiles and sets codebooks; it stands alone meanwhile
+            self._timed_seconds = seconds
+            return
+        if not self._timed_steps:
+            self._timed_seconds = 0.0
+        self._timed_steps += 1
+        self._timed_seconds += seconds
+
+    def seconds_left(self) -> float:
+        """Of all phases: the steps by their mean so far, so that the estimate is steady."""
+        steps = (self.steps - self.step) * self._timed_seconds / max(1, self._timed_steps)
+        begun = -(-self.step // self.steps_per_epoch)  # epochs, also the one that is running
+        ends = sum(map(self.validates, range(max(1, begun), self.loop_config.epochs + 1)))
+        return steps + ends * self.seconds_between + self.seconds_after
+
+    def validates(self, epoch: int) -> bool:
+        """Whether a validation is at the end of an epoch, counted from 1."""
+        return True
+
+    def _report_step(self, lasting: bool) -> None:
+        """Say how far it is; `lasting` also in the metrics."""
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
         batch_size = self.loop_config.batch_size
         sums = self.sums.clone()
@@ -294,11 +324,10 @@ class Loop(abc.ABC):
         named = dict(zip(self.loss_parts, parts, strict=True))
         rate = done * batch_size / max(self.seconds, 1e-9)
         epoch = (self.step - 1) // self.steps_per_epoch + 1
-        ends = self.loop_config.epochs - epoch + 1
-        left = (self.steps - self.step) * batch_size / rate + ends * self.seconds_between
-        report = StepReport(epoch, self.step, loss, named, rate, left)
+        report = StepReport(epoch, self.step, loss, named, rate, self.seconds_left())
         if self.world.first:
             self.reporter.step(report)
+        if self.world.first and lasting:
             self.metrics.write({"what": self.what, "kind": "step", **report._asdict()})
 
     def _end_epoch(self) -> None:

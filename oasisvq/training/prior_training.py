@@ -36,14 +36,17 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.loop import Loop, steps_per_epoch
-from oasisvq.training.prior_network import PriorNetwork, kinds_of
+from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.reports import Reporter
+from oasisvq.training.timetable import Progress, seconds_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
 HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
-VALIDATION_SLICES = 128
+VALIDATION_SLICES = 32  # each takes as long as a few steps
+VALIDATIONS = 10  # in a whole training: they are NumPy's, and a GPU waits for them
 ENCODED_AT_ONCE = 32
+FEWEST_STEPS = 12  # of an epoch
 SUMMED_AT_ONCE = 4096  # slices
 
 
@@ -93,13 +96,13 @@ class PriorEpoch(NamedTuple):
     loss: float  # bits an index, in the imitated arithmetic
     bits_of_levels: list[float]  # training
     images_per_second: float
-    validation_bits: list[float]  # bits an index of each level, by the integers
+    validation_bits: list[float]  # bits an index of each level, by the integers; or none this time
 
     def summary(self) -> str:
         """One line for a person."""
         training = "/".join(f"{each:.3f}" for each in self.bits_of_levels)
         validation = "/".join(f"{each:.3f}" for each in self.validation_bits)
-        return f"bits an index {training}  validation {validation or 'no validation split'}"
+        return f"bits an index {training}" + (f"  validation {validation}" if validation else "")
 
 
 def spread(draws: Tensor, count: int) -> Tensor:
@@ -175,6 +178,38 @@ class PriorStep(nn.Module):
             wanted = indices[sample, level, row, column]
             bits.append(F.cross_entropy(logits.float() * math.log(2), wanted) / math.log(2))
         return torch.stack(bits)
+
+
+def fitting_batch_size(slices: int, most: int) -> int:
+    """Slices a step: as many as keep a GPU busy, but fewer where an epoch would have but a few steps."""
+    return max(1, min(most, slices, max(4, slices // FEWEST_STEPS)))
+
+
+class Pace(NamedTuple):
+    """Seconds that a slice takes."""
+
+    step: float  # of training
+    coding: float  # all levels, by the integers
+
+
+def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
+    """Try a step and the coding of one slice on a network that is thrown away, for an estimate."""
+    prior, (height, width) = config.prior, config.prior.grid
+    network = new_network(prior, config.seed).to(device)
+    step = PriorStep(network, prior.grid, config.precision, targets_of(prior.grid)).to(device)
+    indices = torch.zeros(1, prior.levels, height, width, dtype=torch.int64, device=device)
+    kinds = torch.zeros(1, dtype=torch.int64, device=device)
+    draws = torch.zeros(1, prior.levels, 2, device=device)
+    learning = seconds_of(lambda: step(indices, kinds, draws).sum().backward(), device)
+    centres = torch.zeros(prior.kinds, PARTS * PARTS * prior.code_dim)
+    integers = network.prior(Kinds(centres, torch.ones(prior.kinds)))
+    grids, kind = np.zeros(indices.shape, np.uint16), np.zeros(1, np.int64)
+    return Pace(learning, seconds_of(lambda: bits_of_levels(integers, grids, kind), device))
+
+
+def targets_of(grid: tuple[int, int]) -> int:
+    """Targets of the first level in a slice."""
+    return max(1, grid[0] * grid[1] // CELLS_PER_TARGET)
 
 
 def new_network(config: PriorConfig, seed: int) -> PriorNetwork:
@@ -256,6 +291,7 @@ class PriorTraining(Loop):
         world: World,
         reporter: Reporter,
         codec: ModelFile,
+        tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         slices = len(dataset.splits["train"].records)
         steps_per_epoch(dataset, config, world, slices)
@@ -266,7 +302,7 @@ class PriorTraining(Loop):
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
         model = build_model(codec, "the codec").to(world.device)
         self.network.start_with_codebooks(model.quantizer.codebooks)
-        training, self.validation = self._index_grids(model)
+        training, self.validation = self._index_grids(model, tell)
         self.indices = training.indices
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
@@ -274,14 +310,16 @@ class PriorTraining(Loop):
         self.pooled = training.pooled
         self.kind_of_slice = self.kinds.nearest(self.pooled)
         height, width = self.indices.shape[2:]
-        self.targets = max(1, height * width // CELLS_PER_TARGET)  # of the first level and a slice
-        step = PriorStep(self.network, (height, width), config.precision, self.targets)
+        targets = targets_of((height, width))
+        step = PriorStep(self.network, (height, width), config.precision, targets)
         step = step.to(world.device)
         self.step_module = self.distributed(step)
 
-    def _index_grids(self, model: Model) -> tuple[Grids, Grids | None]:
+    def _index_grids(self, model: Model, tell: Callable[[str], None]) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
         dataset, config = self.dataset, self.codec.config
+        own = -(-2 * self.slices // self.world.size)
+        progress = Progress(tell, "finding indices", own, "slices")
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
 
         def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
@@ -290,7 +328,9 @@ class PriorTraining(Loop):
             device = self.world.device.type
             autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
             grid = window.height, window.width
-            return index_grids(model, batches, chosen, grid, self.world, autocast, mirrored)
+            return index_grids(
+                model, batches, chosen, grid, self.world, autocast, mirrored, progress.advance
+            )
 
         every = torch.arange(self.slices)
         both = [grids("train", every, mirrored) for mirrored in (False, True)]
@@ -328,8 +368,18 @@ class PriorTraining(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> PriorEpoch:
         """Bits an index, of the validation slices by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
-        validation = self.validate() if self.validation is not None else []
+        validation = self.validate() if self.validates(epoch) else []
         return PriorEpoch(epoch, means[0], means[1:], images_per_second, validation)
+
+    def validates(self, epoch: int) -> bool:
+        """Every tenth part of the training, and at its end."""
+        every = max(1, self.config.epochs // VALIDATIONS)
+        return self.validation is not None and (epoch % every == 0 or epoch == self.config.epochs)
+
+    def expect(self, pace: Pace) -> None:
+        """Let the time left be known from the start, by a trial."""
+        if self.validation is not None:
+            self.seconds_between = pace.coding * len(self.validation.indices) / self.world.size
 
     def validate(self) -> list[float]:
         """Bits an index of each level over evenly spaced validation slices."""

@@ -1,0 +1,82 @@
+"""What a training will do beyond the stage that runs, and how long that may take."""
+
+from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.data.dataset import Dataset
+from oasisvq.training.codec_training import Training
+from oasisvq.training.distributed import World
+from oasisvq.training.presets import prior_config
+from oasisvq.training.prior_training import (
+    VALIDATION_SLICES,
+    VALIDATIONS,
+    PriorTrainingConfig,
+    fitting_batch_size,
+    rehearse,
+)
+
+PRIOR_BATCH_SIZE = 32
+PRIOR_LEARNING_RATE = 2e-3
+SCORED = 2  # a slice that is scored is encoded and decoded
+
+
+def prior_training_config(
+    codec: ModelConfig,
+    dataset: Dataset,
+    world: World,
+    epochs: int,
+    seed: int,
+    precision: str,
+    batch_size: int | None,
+) -> PriorTrainingConfig:
+    """How the prior for a codec is trained; `batch_size` None is what fits the data."""
+    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
+    if batch_size is None:
+        batch_size = fitting_batch_size(slices, PRIOR_BATCH_SIZE)
+        batch_size = max(1, batch_size // world.size) * world.size
+    return PriorTrainingConfig(
+        prior_config(codec), epochs, batch_size, PRIOR_LEARNING_RATE, seed, precision
+    )
+
+
+def validation_slices(dataset: Dataset) -> int:
+    split = dataset.splits.get("validation")
+    return len(split.records) if split else 0
+
+
+def seconds_after_codec(training: Training) -> float:
+    """Seconds of what follows the codec's training, by trials: indices, prior, scoring."""
+    config, world, dataset = training.config, training.world, training.dataset
+    of_slice = training.rehearse()
+    scored = validation_slices(dataset)
+    seconds = SCORED * of_slice * scored
+    if not config.prior_epochs:
+        return seconds
+    prior = prior_training_config(
+        config.model,
+        dataset,
+        world,
+        config.prior_epochs,
+        config.seed,
+        config.precision,
+        config.prior_batch_size,
+    )
+    pace = rehearse(prior, world.device)
+    slices = training.slices
+    coded: float = min(VALIDATION_SLICES, scored) * min(VALIDATIONS, prior.epochs)
+    coded += SCORED * scored * config.model.default_levels / config.model.levels
+    return (
+        seconds
+        + (of_slice * 2 * slices + pace.step * prior.epochs * slices + pace.coding * coded) / world.size
+    )
+
+
+def what_follows(training: Training) -> str:
+    """What is about to happen, in a line."""
+    config = training.config
+    parts = [f"training the codec: {config.epochs} epochs of {training.steps_per_epoch} steps"]
+    if training.validated:
+        parts.append(f"each validated on {training.validated} slices")
+    if config.prior_epochs:
+        parts.append(f"then {config.prior_epochs} epochs of the prior")
+    if training.validation is not None:
+        parts.append("then the scores of the validation split")
+    return ", ".join(parts)

@@ -1,0 +1,40 @@
+"""How long a training will take, from trials of what it is made of before it begins."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from oasisvq.training.reports import duration
+
+SECONDS_PER_NOTE = 10.0
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that something takes the second time: the first may choose kernels and compile."""
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.monotonic() - began
+    return seconds
+
+
+class Progress:
+    """Says now and then how far a phase is that has no steps: `what` with counts of `unit`."""
+
+    def __init__(self, tell: Callable[[str], None], what: str, total: int, unit: str) -> None:
+        self.tell, self.what, self.total, self.unit = tell, what, total, unit
+        self.done = 0
+        self.began = self.told = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.told > SECONDS_PER_NOTE and self.done < self.total:
+            self.told = now
+            left = (now - self.began) / self.done * (self.total - self.done)
+            self.tell(f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {duration(left)} left")
