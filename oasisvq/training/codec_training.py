@@ -193,7 +193,7 @@ def levels_to_keep(batch: int, levels: int, generator: torch.Generator) -> Tenso
 
 
 def validation_slices(available: int, training: int, levels: int) -> int:
-    """How many slices an epoch's validation takes: a small share of its time, but enough to say something.
+    """How many slices an epoch's validation takes: a small share of its time, but enough to tell.
 
     Each is decoded once for every number of levels.
     """

@@ -41,8 +41,8 @@ from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.plan import (
     SCORED,
     prior_training_config,
+    scored_slices,
     seconds_after_codec,
-    validation_slices,
     what_follows,
 )
 from oasisvq.training.presets import PRESETS, Preset, model_config
@@ -331,7 +331,7 @@ def _train_prior(
         pace = rehearse(config, world.device)
     training.expect(pace)
     share = file.config.default_levels / file.config.levels
-    training.seconds_after = pace.coding * share * SCORED * validation_slices(dataset)
+    training.seconds_after = pace.coding * share * SCORED * scored_slices(dataset)
     training.metrics.length = metrics_bytes
     if source is not None:
         training.start_from(source, str(session.request.start_from))

@@ -145,8 +145,8 @@ TABLES = {"codec": codec_table, "prior": prior_table}
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:
-    """The values of each level over the epochs; none where there is no validation split."""
-    return [list(values) for values in zip(*(row[key] for row in epochs), strict=False)]
+    """The values of each level over the epochs that have them; none without a validation split."""
+    return [list(values) for values in zip(*(row[key] for row in epochs if row[key]), strict=False)]
 
 
 def _latest(series: list[list[float]], name: str, form: str) -> dict[str, list[str]]:

@@ -37,7 +37,8 @@ def prior_training_config(
     )
 
 
-def validation_slices(dataset: Dataset) -> int:
+def scored_slices(dataset: Dataset) -> int:
+    """Slices of the validation split, all of which are scored in the end."""
     split = dataset.splits.get("validation")
     return len(split.records) if split else 0
 
@@ -46,7 +47,7 @@ def seconds_after_codec(training: Training) -> float:
     """Seconds of what follows the codec's training, by trials: indices, prior, scoring."""
     config, world, dataset = training.config, training.world, training.dataset
     of_slice = training.rehearse()
-    scored = validation_slices(dataset)
+    scored = scored_slices(dataset)
     seconds = SCORED * of_slice * scored
     if not config.prior_epochs:
         return seconds

@@ -50,7 +50,7 @@ PRESETS = {
         prior_epochs=10,
     ),
     "small": Preset(
-        purpose="for a CPU; 5,760 slices take two cores about an hour with bfloat16, two without",
+        purpose="for a CPU; 5,760 slices take two cores an hour with bfloat16, two without",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
