@@ -10,7 +10,6 @@ read by the other.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from oasisvq.codec.codec import Codec
@@ -45,10 +44,10 @@ def main() -> None:
     for plane in dataset.array("train"):
         counts[prior.kind_of(codec.latents(plane))] += 1
     counted = Prior(prior.config, prior.arrays | {"kinds.frequency": kind_frequencies(counts)})
-    file = dataclasses.replace(codec.file, prior=counted)
+    file = codec.file.with_prior(counted, codec.card)
     write_model(file, arguments.output)
     met = sum(count > 0 for count in counts)
-    print(f"{arguments.output}: model {file.fingerprints[1]}, {met} kinds met")
+    print(f"{arguments.output}: model {file.fingerprint.hex()}, {met} kinds met")
 
 
 if __name__ == "__main__":

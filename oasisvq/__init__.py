@@ -8,7 +8,7 @@
     codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
     codes.label_map                          # of labels, which come back exactly
 
-Importing the package does not import torch.
+Importing the package is instant; none of this imports torch.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ __all__ = [
 ]
 
 
-def load(path: Path | str | None = None, device: str = "cpu") -> Codec:
+def load(path: Path | str | None = None) -> Codec:
     """The codec of a model file or run folder; see `oasisvq.codec.codec.Codec.load`.
 
-    Where `path` is None: `$OASISVQ_MODEL`, else the model that `oasisvq train` left in the working
-    folder, else the bundled one.
+    Where `path` is None: `$OASISVQ_MODEL`, else the model that a finished `oasisvq train` left in the
+    working folder, else the bundled one.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
 
-    return Codec.load(choose_model(None if path is None else Path(path), Path.cwd()).path, device)
+    return Codec.load(choose_model(None if path is None else Path(path), Path.cwd()).path)
 
 
 def read_codes(
@@ -66,7 +66,7 @@ def read_codes(
     """Header and indices of a `.codes` file, or its labels, without torch; see `Codes`.
 
     A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
-    made it, which is looked for as `load` does. Beyond `max_pixels`, as of the commands, it is refused.
+    made it, which is found by its fingerprint. Beyond `max_pixels`, as of the commands, it is refused.
     """
     from oasisvq.models import read_codes as read
     from oasisvq.scans.limits import DEFAULT_MAX_PIXELS

@@ -5,6 +5,7 @@ and hold one file at a time in each process, so that memory does not grow with t
 """
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ class Result(NamedTuple):
     Attributes:
         bytes_in: of what was read for it.
         bytes_out: of what was written.
+        assumed: what was assumed of it, of `encoding.py`.
         is_skipped: whether its output was there already.
         failure: the line that says why it failed.
         ends_run: whether nothing more can be written.
@@ -32,6 +34,7 @@ class Result(NamedTuple):
 
     bytes_in: int = 0
     bytes_out: int = 0
+    assumed: tuple[str, ...] = ()
     is_skipped: bool = False
     failure: str = ""
     ends_run: bool = False
@@ -48,6 +51,7 @@ class Outcome:
     skipped: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    assumed: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
     ended_early: bool = False
@@ -62,6 +66,7 @@ class Outcome:
             self.done += 1
             self.bytes_in += result.bytes_in
             self.bytes_out += result.bytes_out
+            self.assumed.update(result.assumed)
         self.ended_early |= result.ends_run
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,6 +76,7 @@ class Outcome:
         return {
             **numbers,
             **sizes,
+            "assumed": dict(self.assumed),
             "failures": self.failures,
             "passed_over": self.passed_over.as_dict(),
             "ended_early": self.ended_early,

@@ -1,19 +1,21 @@
 """`.codes` files and array files -> scan files: one, or many with their tree kept; see `bulk.py`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.codes import Codes, CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.headers import CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
 from oasisvq.folders import WHOLE, Shard, walk
-from oasisvq.scans.images import read_image
+from oasisvq.models import ModelFinder
+from oasisvq.scans.images import STACK_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import require_writable, write_scan
 from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
@@ -34,22 +36,23 @@ def decode_target(codes: Path, output: Path | None, folder: Path | None, force: 
         output = folder / f"{codes.stem}{_ending(header)}"
     written = output or decoded_name(codes, header)
     _require_outputs(written, force)
-    if (volume_suffix(written) is None) != (header.volume is None) and header.slices > 1:
+    is_image = volume_suffix(written) is None and written.suffix.lower() not in STACK_SUFFIXES
+    if is_image and header.slices > 1:
         raise ImageError(
-            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii or .img"
+            f"{written}: an image cannot hold {header.slices} slices; name a .nii.gz, .nii, .img or .tif"
         )
     return written
 
 
 def decode_file(
-    codec: Codec,
+    find: ModelFinder,
     codes: Path,
     output: Path,
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Decode one `.codes` file to an image or a volume.
+    """Decode one `.codes` file to an image or a volume, by the model that `find` gives.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
@@ -57,6 +60,7 @@ def decode_file(
     _require_outputs(output, force)
     file = read_codes_file(codes)
     refuse_large_codes(file.header, str(codes), max_pixels)
+    codec = Codec(find(file.header, codes))
     scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
     _require_outputs(output, force)  # another process may have written it meanwhile
     write_scan(scan, output)
@@ -103,7 +107,7 @@ class _Task(NamedTuple):
 class _Decoder:
     """Does the tasks of one run."""
 
-    codec: Codec
+    find: ModelFinder
     arrays: dict[Path, Tokens]
     force: bool
     max_pixels: int
@@ -114,13 +118,24 @@ class _Decoder:
             name /= self.arrays[task.file].names[task.place]
         return surviving(lambda: self._decode(task, str(name)), name)
 
+    def find_first(self, tasks: Iterable[_Task]) -> None:
+        """Find the model of the first task here: it is told of once, and each process gets it."""
+        for task in tasks:
+            with suppress(OasisVQError):
+                self.find(self._read(task).header, task.file)
+                return
+
+    def _read(self, task: _Task) -> Codes | CodesFile:
+        if task.place is None:
+            return read_codes_file(task.file)
+        return self.arrays[task.file].codes(task.place)
+
     def _decode(self, task: _Task, name: str) -> Result:
-        file, output, place, first = task
+        file, output, _, first = task
         if first not in (None, file):
             raise FileError(f"{file}: its output {output} is also that of {first}; rename one")
-        codes = read_codes_file(file) if place is None else self.arrays[file].codes(place)
+        codes = self._read(task)
         refuse_large_codes(codes.header, name, self.max_pixels)
-        self.codec.refuse_other_model(codes.header, name)
         output = output.with_name(output.name + _ending(codes.header))
         # looked for once: what another run with this output writes from here on are the same bytes
         may_write = self.force or not any(path.exists() for path in files_of(output))
@@ -128,14 +143,15 @@ class _Decoder:
             return SKIPPED
         make_folder(output.parent)
         _require_outputs(output, may_write)
+        codec = Codec(self.find(codes.header, file))
         if isinstance(codes, CodesFile):
-            codes = self.codec.codes_of(codes)
-        write_scan(self.codec.decode_codes(codes, name), output)
+            codes = codec.codes_of(codes)
+        write_scan(codec.decode_codes(codes, name), output)
         return Result(codes.file_bytes, bytes_of(output))
 
 
 def decode_many(
-    codec: Codec,
+    find: ModelFinder,
     inputs: Sequence[Path],
     output: Path | None,
     force: bool,
@@ -146,10 +162,10 @@ def decode_many(
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
-    Outputs lie as those of `encode_many`; PNGs of an array file by the names in it. What is there,
-    fits its codes and is no older is skipped; anything else in the way is a failure unless `force`.
-    Where `output` is None or the folder itself, x.codes becomes x.decoded.png, so that it never meets
-    the original.
+    `find` gives the model of each, so that files of several models may lie in one folder. Outputs lie as
+    those of `encode_many`; PNGs of an array file by the names in it. What is there, fits its codes and
+    is no older is skipped; anything else in the way is a failure unless `force`. Where `output` is None
+    or the folder itself, x.codes becomes x.decoded.png, so that it never meets the original.
 
     Raises:
         FileError: there are no `.codes` files, or two folders have one name.
@@ -173,7 +189,10 @@ def decode_many(
                 place = output / path.stem if output else path.with_suffix(".decoded")
                 yield _Task(path, place, first=named.setdefault(place, path))
 
-    run_tasks(_Decoder(codec, arrays, force, max_pixels), tasks, outcome, shard, advance, jobs)
+    decoder = _Decoder(find, arrays, force, max_pixels)
+    if jobs > 1:
+        decoder.find_first(tasks(Outcome()))
+    run_tasks(decoder, tasks, outcome, shard, advance, jobs)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""What a `.codes` file, a model or a prepared dataset is, as plain facts.
+"""What a `.codes` file, a model, a prepared dataset or a folder of them is, as plain facts.
 
 All of it is found without torch.
 """
@@ -25,15 +25,20 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_dir():
         if is_prepared(path):
             return _dataset(path)
-        if (path / MODEL_FILE).is_file():
-            return _model(path / MODEL_FILE)
-        raise FileError(f"{path}: neither a prepared dataset nor a run folder with a {MODEL_FILE}")
+        return _folder(path)
     content = read_bytes(path, MAX_FILE_BYTES)
     if content[: len(MAGIC)] == MAGIC:
         return _codes(content, path)
     if path.suffix == ".safetensors":
         return _model(path)
     raise FileError(f"{path}: not a .codes file, a model (.safetensors) or a dataset folder")
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    from oasisvq.inventory import take_stock  # and safetensors with it
+
+    run = _model(path / MODEL_FILE) if (path / MODEL_FILE).is_file() else {}
+    return run | take_stock(path)
 
 
 def _codes(content: bytes, path: Path) -> dict[str, Any]:
@@ -86,14 +91,15 @@ def _geometry(volume: VolumeHeader) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from oasisvq.codec.modelfile import config_to_dict, read_model  # and safetensors with it
+    from oasisvq.codec.config import config_to_dict
+    from oasisvq.codec.modelfile import read_model  # and safetensors with it
+    from oasisvq.model_store import store_folder
 
     file = read_model(path)
     prior = file.prior
     return {
         "kind": "model",
         "fingerprint": file.fingerprint.hex(),
-        "prior_fingerprint": file.prior_fingerprint.hex() if file.prior_fingerprint else None,
         "bytes": path.stat().st_size,
         "parameters": sum(
             array.size for name, array in file.arrays.items() if not name.startswith("quantizer.")
@@ -103,6 +109,7 @@ def _model(path: Path) -> dict[str, Any]:
         "config": config_to_dict(file.config),
         "prior": config_to_dict(prior.config) if prior else None,
         "training": file.card,
+        "store": str(store_folder()),
     }
 
 

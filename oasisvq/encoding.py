@@ -1,16 +1,18 @@
 """Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
-from oasisvq.codec.headers import Coder
+from oasisvq.codec.content import Content
+from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
@@ -20,9 +22,14 @@ from oasisvq.files import (
     write_atomically,
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
+from oasisvq.model_store import carry
+from oasisvq.scans.geometry import Form
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import read_scan, slicing_of
+from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
+from oasisvq.scans.words import axes_of_oasis
+
+ALL = -1  # volumes of a source
 
 
 def encode_file(
@@ -33,6 +40,7 @@ def encode_file(
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    before_write: Callable[[CodesHeader], None] = lambda header: None,
 ) -> CodesFile:
     """Encode an image, a volume or a DICOM series; returns what was written.
 
@@ -44,6 +52,7 @@ def encode_file(
         force: overwrite.
         advance: told (slices done, slices in all).
         max_pixels: how large a scan may be, see `limits.py`.
+        before_write: called with what will be written, to see that its model is kept.
 
     Raises:
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
@@ -62,6 +71,7 @@ def encode_file(
     if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
+    before_write(written.header)
     write_atomically(codes, content)
     return written
 
@@ -75,6 +85,42 @@ def source_to_encode(path: Path) -> Source:
     if path.suffix == SUFFIX and not path.is_dir():
         raise ImageError(f"{path}: a {SUFFIX} file, not an image; did you mean `oasisvq decode`?")
     return source_at(path)
+
+
+def one_or_all(source: Source, volume: int | None, max_pixels: int) -> list[Source]:
+    """The volumes of a source that are meant, each as a source.
+
+    Args:
+        source: a file or series of one volume or several.
+        volume: the number of one from 0, `ALL`, or None: it has but one.
+        max_pixels: how large a volume may be.
+
+    Raises:
+        OasisVQError: its headers cannot be read.
+    """
+    count = 1 if volume is None else volumes_in(source, max_pixels)
+    if volume is None or (count == 1 and volume in (0, ALL)):
+        return [source]
+    chosen = range(count) if volume == ALL else [volume]
+    return [replace(source, volume=each) for each in chosen]
+
+
+class Assumption(str, Enum):
+    """What encoding assumes of a scan that nobody has said."""
+
+    LABELS = "labels"
+    UNPLACED = "unplaced"
+
+
+def assumptions_of(source: Source, header: CodesHeader, wish: Wish) -> list[str]:
+    """What was assumed of a source: that it holds labels, or how it lies in space."""
+    found = []
+    if wish.content is Content.AUTO and header.labels:
+        found.append(Assumption.LABELS.value)
+    is_analyze = header.volume is not None and header.volume.form is Form.ANALYZE
+    if is_analyze and wish.axis is None and not axes_of_oasis(source.path.absolute().as_posix()):
+        found.append(Assumption.UNPLACED.value)
+    return found
 
 
 def encoded_name(source: Source) -> Path:
@@ -91,6 +137,18 @@ class _Task(NamedTuple):
     first: Path
 
 
+def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
+    """The tasks of each volume that is meant; one that cannot be read stays whole, and fails later."""
+    try:
+        sources = one_or_all(task.source, volume, max_pixels)
+    except OasisVQError:
+        return [task]
+    names = [task.codes.with_name(encoded_name(source).name) for source in sources]
+    if len(sources) == 1 and sources[0].volume is None:
+        names = [task.codes]
+    return [_Task(source, codes, task.first) for source, codes in zip(sources, names, strict=True)]
+
+
 @dataclass(frozen=True)
 class _Encoder:
     """Does the tasks of one run."""
@@ -99,6 +157,7 @@ class _Encoder:
     wish: Wish
     force: bool
     max_pixels: int
+    carried_in: Path | None
 
     def __call__(self, task: _Task) -> Result:
         return surviving(lambda: self._encode(task), task.source.path)
@@ -109,18 +168,30 @@ class _Encoder:
             raise FileError(
                 f"{source.path}: its output {codes} is also that of {first.name}; rename one"
             )
-        if not self.force and _is_valid(codes, source, self.codec, self.wish):
+        if not self.force and (header := _valid_header(codes, source, self.codec, self.wish)):
+            self._carry_model(header)  # which someone may have taken away
             return SKIPPED
         make_folder(codes.parent)
         try:
             file = encode_file(
-                self.codec, source, codes, self.wish, self.force, max_pixels=self.max_pixels
+                self.codec,
+                source,
+                codes,
+                self.wish,
+                self.force,
+                max_pixels=self.max_pixels,
+                before_write=self._carry_model,
             )
         except FileError:
-            if self.force or not _is_valid(codes, source, self.codec, self.wish):
+            if self.force or not _valid_header(codes, source, self.codec, self.wish):
                 raise
             return SKIPPED  # another process was faster
-        return Result(source.size, file.file_bytes)
+        assumed = assumptions_of(source, file.header, self.wish)
+        return Result(source.size, file.file_bytes, tuple(assumed))
+
+    def _carry_model(self, header: CodesHeader) -> None:
+        if self.carried_in is not None and header.coder is not Coder.LABELS:
+            carry(self.codec.file, self.carried_in, self.force)
 
 
 def encode_many(
@@ -133,15 +204,20 @@ def encode_many(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
+    carries_model: bool = False,
+    volume: int | None = None,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
+
+    Of files with several volumes `volume` names one, see `one_or_all`; each gets a `.codes` file of
+    its own.
 
     Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
     same place below `output`, and where there are several inputs below the folder's name there. A
     `.codes` file that is there, whole, as this run would make it and no older than its original is
     skipped; any other file in the way is a failure unless `force`. All shards together, and any number
     of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
-    written whole. A full disk ends the run.
+    written whole. A full disk ends the run. With `carries_model` the model is put into `output`, once.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
@@ -152,9 +228,10 @@ def encode_many(
     refuse_like_names(inputs)
 
     def tasks(outcome: Outcome) -> Iterator[_Task]:
-        return _tasks(inputs, output, outcome)
+        for task in _tasks(inputs, output, outcome):
+            yield from _by_volume(task, volume, max_pixels)
 
-    encoder = _Encoder(codec, wish, force, max_pixels)
+    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None)
     run_tasks(encoder, tasks, outcome, shard, advance, jobs)
     return outcome
 
@@ -196,24 +273,23 @@ def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task
         raise FileError(f"{folder}: no images or volumes ({', '.join(SCAN_SUFFIXES)}) in it{told}")
 
 
-def _is_valid(codes: Path, source: Source, codec: Codec, wish: Wish) -> bool:
-    """Whether there are codes already, and encoding the source anew would give the same."""
+def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> CodesHeader | None:
+    """That of codes which are there already, if encoding the source anew would give the same."""
     if not (codes.exists() and codes.stat().st_mtime_ns >= source.changed_ns):
-        return False
+        return None
     try:
         header = read_codes_file(codes).header
         is_sliced_so = header.volume is None or header.volume.slicing == slicing_of(
-            header.volume.geometry, wish.axis
+            header.volume.geometry, wish.axis, source.path
         )
     except OasisVQError:
-        return False
+        return None
     holds = Content.LABELS if header.labels else Content.SCAN
     if not is_sliced_so or wish.content not in (Content.AUTO, holds):
-        return False
+        return None
     if header.labels and (header.coder is Coder.LABELS) == wish.lossy:
-        return False
+        return None
     if header.coder is Coder.LABELS:
-        return True
-    ours = codec.file.fingerprint_for(header.coder)
+        return header
     kept = header.coder, header.levels, header.fingerprint
-    return kept == (wish.coder, wish.levels, ours)
+    return header if kept == (wish.coder, wish.levels, codec.fingerprint) else None

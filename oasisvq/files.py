@@ -9,7 +9,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,12 +28,18 @@ except ImportError:  # Windows has none
 METRICS_FILE = "metrics.jsonl"  # in a run folder
 MAX_METRICS_BYTES = 2**28
 MODEL_FILE = "model.safetensors"  # in a run folder, and beside the bundled model's card
+_KEPT_MODEL = re.compile(r"(model-)?[0-9a-f]{8}\.safetensors")  # see `model_store.py`
 _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".oasisvq-", ".tmp"
 _TEMPORARY = re.compile(r"\.oasisvq-[a-z0-9_]{8}\.tmp")  # as `mkstemp` names them
 
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def is_model_name(path: Path) -> bool:
+    """Whether a file is called as models are: in a run folder, in the store, or beside their codes."""
+    return path.name == MODEL_FILE or _KEPT_MODEL.fullmatch(path.name) is not None
 
 
 def require_file(path: Path) -> None:
@@ -280,6 +286,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with atomic_writer(path) as stream:
         stream.write(content)
+
+
+def link_atomically(source: Path, target: Path, is_right: Callable[[Path], bool]) -> bool:
+    """Make `target` a hard link to `source`, whole or not at all.
+
+    Args:
+        source: a file that another process may replace meanwhile.
+        target: must be in a folder that is there.
+        is_right: asked of the link before it gets its name.
+
+    Returns:
+        Whether it was done; a file system, or a file of another person, may not allow it.
+    """
+    link = target.parent / f"{_TEMPORARY_PREFIX}{os.urandom(4).hex()}{_TEMPORARY_SUFFIX}"
+    try:
+        os.link(source, link)
+        if not is_right(link):
+            return False
+        link.replace(target)
+    except OSError:
+        return False
+    finally:
+        link.unlink(missing_ok=True)  # also there after a replacement of a file by itself
+    return True
 
 
 def write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:

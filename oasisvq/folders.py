@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.errors import FileError
+from oasisvq.files import is_model_name
 
 _NOWHERE, _NO_ENDING = "link that points nowhere", "file without an ending"
 _WALKED = "link to a folder that is taken elsewhere"
@@ -114,7 +115,9 @@ class PassedOver:
         return wanted
 
     def add_file(self, path: Path) -> None:
-        """Count a file by its ending, or as a link that points nowhere."""
+        """Count a file by its ending, or as a link that points nowhere; not a model of codes there."""
+        if is_model_name(path):
+            return
         if path.is_symlink() and not path.exists():
             self.counts[_NOWHERE] += 1
         else:

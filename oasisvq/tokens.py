@@ -14,7 +14,7 @@ An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
 | levels | (N,) uint8 | levels of each slice |
 | origin | (2,) int32 | cell of the images' grid that the array's cell (0, 0) is |
 | codebook | (2,) int32 | K, pixels to a side of a cell |
-| fingerprint | (8,) uint8 | of the codec that made all of them |
+| fingerprint | (8,) uint8 | of the model that made all of them |
 | names, subjects | N strings | path below the folder without its ending; subject or "" |
 
 All arrays lie on one grid, so that one cell means one place in every slice.
@@ -38,13 +38,13 @@ from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
-from oasisvq.codec.modelfile import ModelFile, parse_safetensors_metadata, read_model, refuse_other_model
+from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
-from oasisvq.data.layouts import subject_of
+from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer, read_bytes, write_arrays, write_atomically
 from oasisvq.folders import PassedOver, walk
-from oasisvq.models import choose_model
+from oasisvq.models import ModelFinder
 
 TOKEN_SUFFIXES = (".npz", ".safetensors")
 MAX_TOKEN_BYTES = 2**36
@@ -122,8 +122,8 @@ def gather(folder: Path, model: Path | None = None, passed_over: PassedOver | No
 
     Args:
         folder: where they are.
-        model: that made them, for files coded with its prior; where None, the one that
-            `choose_model` finds.
+        model: that made them, for files coded with its prior; where None, the one that a
+            `ModelFinder` finds.
         passed_over: told of the other files there.
 
     Raises:
@@ -139,8 +139,8 @@ def gather(folder: Path, model: Path | None = None, passed_over: PassedOver | No
         raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     _refuse_unsafe(names, str(folder))
-    unpack = _Unpacker(model)
-    files = [unpack(read_codes_file(path)) for path in paths]
+    find = ModelFinder(model)
+    files = [_unpacked(read_codes_file(path), path, find) for path in paths]
     first = files[0].header
     for path, file in zip(paths, files, strict=True):
         if file.header.fingerprint != first.fingerprint:
@@ -183,29 +183,20 @@ def gather(folder: Path, model: Path | None = None, passed_over: PassedOver | No
     return Tokens(arrays, names, [subject_of(name) or "" for name in names])
 
 
-class _Unpacker:
-    """Codes as a packed file would hold them; the model is read once, and only for a prior."""
-
-    def __init__(self, model: Path | None) -> None:
-        self._path = model
-        self._model: ModelFile | None = None
-
-    def __call__(self, file: CodesFile) -> Codes:
-        if file.header.coder is Coder.LABELS or file.header.volume:
-            held = "labels kept exactly" if file.header.coder is Coder.LABELS else "a volume"
-            raise CodesFileError(
-                f"{file.name}: holds {held}, and an array file holds the indices of images; read it "
-                "with oasisvq.read_codes"
-            )
-        if file.header.coder is Coder.PACKED:
-            return file.codes()
-        if self._model is None:
-            self._model = read_model(choose_model(self._path, Path.cwd()).path)
-        refuse_other_model(self._model, file.header, file.name)
-        codes = file.codes(self._model.prior, self._model.codebooks)
-        fingerprint = self._model.fingerprint
-        header = replace(codes.header, coder=Coder.PACKED, fingerprint=fingerprint)
-        return codes._replace(header=header)
+def _unpacked(file: CodesFile, path: Path, find: ModelFinder) -> Codes:
+    """Codes as a packed file would hold them; a model is looked for only for a prior."""
+    if file.header.coder is Coder.LABELS or file.header.volume:
+        held = "labels kept exactly" if file.header.coder is Coder.LABELS else "a volume"
+        raise CodesFileError(
+            f"{file.name}: holds {held}, and an array file holds the indices of images; read it "
+            "with oasisvq.read_codes"
+        )
+    if file.header.coder is Coder.PACKED:
+        return file.codes()
+    model = find(file.header, path)
+    codes = file.codes(model.prior, model.codebooks)
+    header = replace(codes.header, coder=Coder.PACKED, fingerprint=model.fingerprint)
+    return codes._replace(header=header)
 
 
 def write_tokens(tokens: Tokens, path: Path) -> None:

@@ -1,16 +1,15 @@
 """Whether `.codes` files, models and prepared datasets are whole: one verdict after the other.
 
-Imports no torch, but for the networks of a model that is looked at deeply.
+Never imports torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
-from oasisvq.codec.headers import Coder, refuse_large_codes
+from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import (
@@ -21,7 +20,7 @@ from oasisvq.errors import (
     OasisVQError,
     OtherModelError,
 )
-from oasisvq.files import MODEL_FILE, read_bytes
+from oasisvq.files import MODEL_FILE, is_model_name, read_bytes
 from oasisvq.folders import WHOLE, PassedOver, Shard, walk
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
@@ -64,23 +63,22 @@ class Verifier:
 
     def __init__(
         self,
-        choose: Callable[[], ModelFile],
+        find: Callable[[CodesHeader, Path], ModelFile],
         deep: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         """Look at nothing yet.
 
         Args:
-            choose: gives the model that would decode; called once, for the first file that needs one.
+            find: gives the model of a `.codes` file that needs one, see `models.ModelFinder`.
             deep: decode payloads, build networks and compare arrays with their checksums.
             max_pixels: how large a scan may be whose payload is decoded, see `limits.py`.
         """
-        self._choose, self._deep, self._max_pixels = choose, deep, max_pixels
+        self._find, self._deep, self._max_pixels = find, deep, max_pixels
 
-    @cached_property
-    def _model(self) -> ModelFile:
+    def _model_of(self, header: CodesHeader, path: Path) -> ModelFile:
         try:
-            return self._choose()
+            return self._find(header, path)
         except FileError as error:  # of the model, not of the file that is judged
             raise ModelError(str(error)) from error
 
@@ -126,16 +124,13 @@ class Verifier:
             file.codes()
         if file.header.coder is Coder.LABELS:  # of no model
             return
-        refuse_other_model(self._model, file.header, str(path))
+        model = self._model_of(file.header, path)
+        refuse_other_model(model, file.header, str(path))
         if self._deep and needs_prior:
-            file.codes(self._model.prior, self._model.codebooks)
+            file.codes(model.prior, model.codebooks)
 
     def _check_model(self, path: Path) -> None:
-        file = read_model(path)
-        if self._deep:
-            from oasisvq.codec.weights import build_model  # and torch with it
-
-            build_model(file, str(path))
+        read_model(path)
 
     def _check_dataset(self, folder: Path) -> None:
         if not is_prepared(folder):
@@ -202,7 +197,7 @@ def _found(paths: Iterable[Path], passed_over: PassedOver) -> Iterator[Path]:
 
 def _is_ours(path: Path) -> bool:
     """By its name."""
-    return path.suffix == SUFFIX or path.name == MODEL_FILE
+    return path.suffix == SUFFIX or is_model_name(path)
 
 
 def _is_model(path: Path) -> bool:

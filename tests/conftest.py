@@ -1,9 +1,11 @@
 """Tiny models and drawn phantoms, and no network. No scan of a person is needed to run the tests."""
 
+import atexit
 import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.cli.app import main
-from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.modelfile import read_model
 from oasisvq.codec.prior import Prior, PriorConfig
-from oasisvq.codec.weights import Model, load_model, save_model
+from oasisvq.model_store import carried_name, fingerprint_of, kept_name
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
+from oasisvq.training.weights import Model, file_of, load_model, save_model
 
 TINY = ModelConfig(
     window=(40, 48),
@@ -85,6 +90,22 @@ def draw_volume(rng: np.random.Generator, slices: int = 6) -> NDArray[np.int16]:
     return voxels
 
 
+def draw_labels(
+    rng: np.random.Generator, shape: tuple[int, int, int], count: int, seeds: int = 30
+) -> NDArray[np.uint16]:
+    """A ball of cells, each voxel with the label of the nearest of a few points, on a ground of 0."""
+    places = np.stack(np.indices(shape), axis=-1) + 0.5
+    middle = np.array(shape) / 2
+    nearest = np.full(shape, np.inf)
+    ranks = np.zeros(shape, np.uint16)
+    for label in rng.integers(0, count, seeds):
+        distance = ((places - rng.uniform(0, shape)) ** 2).sum(axis=-1)
+        ranks[distance < nearest] = label
+        nearest = np.minimum(nearest, distance)
+    ranks[(((places - middle) / middle) ** 2).sum(axis=-1) > 1] = 0
+    return ranks
+
+
 def tiny_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     """A model with random weights and codebooks that are really used."""
     with torch.random.fork_rng(devices=[]):
@@ -121,6 +142,25 @@ def tiny_kinds(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Kinds:
 def tiny_prior(config: PriorConfig = TINY_PRIOR, seed: int = 0) -> Prior:
     """A prior for `tiny_model`."""
     return tiny_network(config, seed).prior(tiny_kinds(config, seed))
+
+
+def codec_of(model: Model) -> Codec:
+    """The codec of a model in memory, as it would be in a file."""
+    return Codec(file_of(model, {}))
+
+
+os.environ["OASISVQ_STORE"] = tempfile.mkdtemp(prefix="oasisvq-store-")  # also of processes of tests
+atexit.register(shutil.rmtree, os.environ["OASISVQ_STORE"], ignore_errors=True)
+os.environ["XDG_DATA_HOME"] = os.environ["OASISVQ_STORE"]  # also where a test unsets the first
+os.environ.pop("OASISVQ_MODELS", None)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's models are kept, and never those of a person."""
+    folder = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("OASISVQ_STORE", str(folder))
+    return folder
 
 
 NETWORK_EVENTS = (
@@ -278,6 +318,22 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 def fingerprint(model: Path) -> str:
     return load_model(model).fingerprint.hex()
+
+
+def carried(model: Path) -> str:
+    """What a folder of codes calls its model."""
+    return carried_name(fingerprint_of(read_model(model)))
+
+
+def kept(model: Path) -> str:
+    """What the store calls a model."""
+    return kept_name(fingerprint_of(read_model(model)))
+
+
+def renamed(model: Path, path: Path, other: str) -> None:
+    """A copy of a model that says it is another one."""
+    ours = fingerprint_of(read_model(model))
+    path.write_bytes(model.read_bytes().replace(ours.encode(), other.encode()))
 
 
 def plane(path: Path) -> np.ndarray:

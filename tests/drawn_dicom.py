@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from oasisvq.scans.dicom import dicom_files_in, read_dicom
-from oasisvq.scans.volumes import Volume
+from oasisvq.scans.voxel_streams import Volume
 
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 SERIES = "1.2.826.0.1.3680043.8.498.1"

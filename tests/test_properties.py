@@ -37,8 +37,9 @@ from oasisvq.codec.pixels import NOTHING, Window, cells, choose_window, from_pix
 from oasisvq.codec.recall import Recall
 from oasisvq.data import members
 from oasisvq.data.layouts import SPLITS, Images
-from oasisvq.data.members import find_members, shared_out
+from oasisvq.data.members import find_members
 from oasisvq.data.recipe import Recipe
+from oasisvq.data.sharing import shared_out
 from oasisvq.errors import CodesFileError
 from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
 

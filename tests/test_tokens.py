@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Content
 from oasisvq.codec.codes import NO_INDEX
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.folders import WHOLE, Shard, shard_of_environment
@@ -83,8 +84,12 @@ def test_decode_takes_an_exported_file_back_to_images(
 def test_prior_coded_files_are_exported_beside_packed_ones(
     run: Run, codes_folder: Path, prior_model_file: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """One codec made them all; only how their indices were coded differs."""
+    """One model made them all; only how their indices were coded differs."""
     codec = oasisvq.load(prior_model_file)
+    for path in codes_folder.rglob("*.codes"):
+        file = container.read(path.read_bytes(), path.name)
+        renamed = replace(file.header, fingerprint=codec.fingerprint)
+        path.write_bytes(container.write(renamed, file.payload))
     (codes_folder / "coded.codes").write_bytes(codec.encode(draw_phantom(rng), 3))
     (codes_folder / "flat.codes").write_bytes(codec.encode(np.full((30, 40), 9, dtype=np.uint8)))
     given = ("--model", prior_model_file)

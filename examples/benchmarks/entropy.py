@@ -16,9 +16,10 @@ import numpy as np
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.entropy import bits_per_index, kind_in, packed_bytes
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.pixels import cells
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass
+from oasisvq.codec.prior import Pass
 from oasisvq.data.dataset import open_dataset
 
 

@@ -1,138 +1,122 @@
-"""How much indices and pixels depend on threads, kernels, device and version of torch.
+"""Whether bytes and pixels are the same, whatever computes them.
 
-Encodes and decodes slices of a prepared dataset in several ways on this machine and counts, against
-one thread with oneDNN, the indices that differ and the largest difference of a decoded pixel. The
-pixels are decoded from the same indices in all ways.
+Encodes and decodes scans, and takes a SHA-256 of the `.codes` bytes and of the decoded values of each.
+The first image is also coded as one of 16 bits, and at every quality.
 
-    python examples/benchmarks/sameness.py data/ --slices 64
+    python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --record here.json
+    python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --against here.json
 
-Against another machine or version of torch, what one wrote is what the other compares with:
+With `--ways` this machine does it in each way that it knows, in a process of its own: 1, 2 and 4
+threads, and the kernels of OpenBLAS for other processors, the generic ones among them.
 
-    python examples/benchmarks/sameness.py data/ --record reference.npz
-    python examples/benchmarks/sameness.py data/ --against reference.npz
+    python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --ways
 """
 
 import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import oasisvq
-from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
-from oasisvq.data.dataset import open_dataset
+from oasisvq.scans.scan import read_scan
+from oasisvq.scans.source import source_at
+
+WAYS: list[dict[str, str]] = [
+    *({"OPENBLAS_NUM_THREADS": threads} for threads in ("1", "2", "4")),
+    *(
+        {"OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": kernel}
+        for kernel in ("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "Cooperlake")
+    ),
+]
 
 
-class Reference(NamedTuple):
-    """What is compared with.
-
-    Attributes:
-        name: how it was made.
-        contents: `.codes` files.
-        pixels: what they decode to, each (H, W).
-    """
-
-    name: str
-    contents: list[bytes]
-    pixels: list[NDArray[Any]]
+def digests(content: bytes, decoded: NDArray[Any]) -> list[str]:
+    """SHA-256 of a file and of what it is decoded to."""
+    values = np.ascontiguousarray(decoded, decoded.dtype.newbyteorder("<")).tobytes()
+    return [hashlib.sha256(part).hexdigest() for part in (content, values)]
 
 
-class Difference(NamedTuple):
-    """Between the slices of one way and of the reference."""
-
-    indices: int
-    differing_indices: int
-    largest: int  # of pixels, in grey levels
-    differing_share: float  # of pixels
-
-
-@contextmanager
-def setting(threads: int, onednn: bool) -> Iterator[None]:
-    """Compute with so many threads, with or without oneDNN's kernels."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.backends.mkldnn.flags(enabled=onednn):
-            yield
-    finally:
-        torch.set_num_threads(before)
+def coded(codec: Codec, paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
+    """Name and digests of each scan."""
+    is_first = True
+    for path in paths:
+        scan = read_scan(source_at(path))
+        content = codec.encode_scan(scan)
+        yield path.name, digests(content, codec.decode(content))
+        if scan.placement is None and is_first:
+            is_first = False
+            deep = scan.plane.astype(np.uint16) * 251 + 7
+            for levels in range(1, codec.config.levels + 1):
+                for kind, array in (("8 bits", scan.plane), ("16 bits", deep)):
+                    content = codec.encode(array, levels)
+                    name = f"{path.name}, {kind}, quality {levels}"
+                    yield name, digests(content, codec.decode(content))
 
 
-def difference(codec: Codec, contents: list[bytes], reference: Reference) -> Difference:
-    """Indices of `contents`, and pixels as this codec decodes those of the reference."""
-    total = differing = largest = 0
-    shares = []
-    for ours, theirs, pixels in zip(contents, reference.contents, reference.pixels, strict=True):
-        first, second = (
-            codec.codes_of(container.read(content, "codes")).indices for content in (ours, theirs)
-        )
-        total += first.size
-        differing += int((first != second).sum())
-        apart = np.abs(codec.decode(theirs).astype(int) - pixels)
-        largest = max(largest, int(apart.max()))
-        shares.append(float((apart != 0).mean()))
-    return Difference(total, differing, largest, float(np.mean(shares)))
+def chosen(sources: list[Path], count: int) -> list[Path]:
+    """Files as named, and of folders so many images, evenly spaced."""
+    paths: list[Path] = []
+    for source in sources:
+        found = sorted(source.glob("*.png")) if source.is_dir() else [source]
+        places = np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)
+        paths += [found[place] for place in places]
+    return paths
 
 
-def write_reference(path: Path, reference: Reference) -> None:
-    """Write what another run will compare with."""
-    arrays: dict[str, NDArray[Any]] = {"name": np.array(reference.name)}
-    for at, (content, pixels) in enumerate(zip(reference.contents, reference.pixels, strict=True)):
-        arrays |= {f"content{at}": np.frombuffer(content, np.uint8), f"pixels{at}": pixels}
-    np.savez_compressed(path, **arrays)
+def in_every_way(arguments: list[str]) -> int:
+    """Run this program in each of the ways; 1 if one gave something else than the first."""
+    outputs: list[str] = []
+    for way in WAYS:
+        command = [sys.executable, __file__, *arguments]
+        done = subprocess.run(command, env=os.environ | way, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{way}: {done.stderr.strip()[-300:]}", file=sys.stderr)
+            return 1
+        outputs.append(done.stdout)
+        same = "the same" if done.stdout == outputs[0] else "OTHER BYTES OR PIXELS"
+        print(f"{' threads, '.join(way.values())}: {same}", flush=True)
+    print(outputs[0].strip())
+    return int(len(set(outputs)) > 1)
 
 
-def read_reference(path: Path) -> Reference:
-    """The inverse of `write_reference`."""
-    with np.load(path) as stored:
-        places = range((len(stored.files) - 1) // 2)
-        contents = [stored[f"content{at}"].tobytes() for at in places]
-        return Reference(str(stored["name"]), contents, [stored[f"pixels{at}"] for at in places])
-
-
-def main() -> None:
-    """Print one line a setting."""
+def main() -> int:
+    """Print digests, record them, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--slices", type=int, default=64)
+    parser.add_argument("scans", type=Path, nargs="+", help="files, and folders of images")
+    parser.add_argument("--slices", type=int, default=64, help="images taken of a folder")
     parser.add_argument("--model", type=Path, help="the bundled one where none is named")
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--record", type=Path, help="write what the first setting gives")
-    other.add_argument("--against", type=Path, help="compare with what was recorded of as many slices")
-    parser.add_argument("--one-setting", action="store_true", help="one thread with oneDNN only")
+    other.add_argument("--record", type=Path, help="write the digests")
+    other.add_argument("--against", type=Path, help="compare with what was recorded")
+    other.add_argument("--ways", action="store_true", help="compare the ways of this machine")
     arguments = parser.parse_args()
-    planes = open_dataset(arguments.data).array("validation")
-    chosen = np.linspace(0, len(planes) - 1, arguments.slices).astype(int)
-    model = arguments.model or Path(oasisvq.__file__).parent / "pretrained"
-    ways = [("cpu", 1, True), ("cpu", 2, True), ("cpu", 3, True), ("cpu", 1, False)]
-    if torch.cuda.is_available():
-        ways.append(("cuda", 1, True))
-    if arguments.one_setting:
-        del ways[1:]
-    reference = read_reference(arguments.against) if arguments.against else None
-    for device, threads, onednn in ways:
-        name = f"{device}, {threads} threads, {'with' if onednn else 'without'} oneDNN"
-        codec = oasisvq.load(model, device=device)
-        with setting(threads, onednn):
-            contents = [codec.encode(np.asarray(planes[i]), codec.config.levels) for i in chosen]
-            if reference is None:
-                pixels = [codec.decode(content) for content in contents]
-                reference = Reference(f"torch {torch.__version__}, {name}", contents, pixels)
-                if arguments.record:
-                    write_reference(arguments.record, reference)
-            found = difference(codec, contents, reference)
-        print(
-            f"torch {torch.__version__}, {name}: {found.differing_indices:,} of {found.indices:,} "
-            f"indices differ from those of {reference.name}; pixels by at most {found.largest} grey "
-            f"levels ({found.differing_share:.6%} of them at all)",
-            flush=True,
-        )
+    if arguments.ways:
+        return in_every_way([each for each in sys.argv[1:] if each != "--ways"])
+    codec = oasisvq.load(arguments.model or Path(oasisvq.__file__).parent / "pretrained")
+    found = dict(coded(codec, chosen(arguments.scans, arguments.slices)))
+    total = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    print(f"{len(found)} files: {total}")
+    if arguments.record:
+        arguments.record.write_text(json.dumps(found, indent=0))
+    if arguments.against:
+        recorded = json.loads(arguments.against.read_text())
+        names = found.keys() | recorded.keys()
+        wrong = sorted(name for name in names if found.get(name) != recorded.get(name))
+        versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
+        print(f"{versions}: {len(wrong)} of {len(recorded)} differ {wrong[:3]}")
+        return int(bool(wrong))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oasisvq.codec.networks import channels_last, clamp_straight_through, parameter_count
 from oasisvq.codec.pixels import Box
-from oasisvq.codec.quantizer import to_grid, to_vectors
 from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.layouts import Images
 from oasisvq.training.codec_training import Training, TrainingConfig
 from oasisvq.training.distributed import World
 from oasisvq.training.losses import reconstruction_losses
+from oasisvq.training.networks import channels_last, clamp_straight_through, parameter_count
 from oasisvq.training.presets import PRESETS, model_config
+from oasisvq.training.quantizer import to_grid, to_vectors
 
 CONTENDERS = ("ours", "residual-vq", "monai")
 SLICES, SIZE = 256, 256

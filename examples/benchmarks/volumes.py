@@ -12,7 +12,8 @@ import torch
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.content import Content
 from oasisvq.scans.scan import Scan, read_scan
 from oasisvq.scans.source import source_at
 

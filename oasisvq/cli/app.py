@@ -59,8 +59,9 @@ def options(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; every error of a user or a file becomes one line and exit code 1."""
-    # The prior's products are small: threads of NumPy's BLAS cost more than they give, and they would
-    # fight with those of torch. It is read when NumPy is imported, which only commands do.
+    # One thread a process: the networks' products are small, threads of NumPy's BLAS cost more than they
+    # give, and they would wait for each other beside any other busy process (or fight with those of
+    # torch). It is read when NumPy is imported, which only commands do.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

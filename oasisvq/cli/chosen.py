@@ -5,35 +5,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import Device
 from oasisvq.cli.printing import note
 
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
-    from oasisvq.codec.modelfile import ModelFile
     from oasisvq.folders import Shard
 
 
-def load_codec(model: Path | None, device: Device) -> "Codec":
+def load_codec(model: Path | None) -> "Codec":
     """The codec to use; says which model it is."""
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
 
     choice = choose_model(model, Path.cwd())
-    codec = Codec.load(choice.path, device.value)
-    note(f"{choice.line(codec.file)}, on {codec.device}")
+    codec = Codec.load(choice.path)
+    note(choice.line(codec.file))
     return codec
 
 
-def load_model(model: Path | None) -> "ModelFile":
-    """The model to use, without its networks; says which it is."""
-    from oasisvq.codec.modelfile import read_model
-    from oasisvq.models import choose_model
+def load_encoder(model: Path | None, carried_in: Path | None = None) -> "Codec":
+    """The codec to write files with, whose model is kept before it writes one; says which, and where.
+
+    Args:
+        model: see `choose_model`.
+        carried_in: the folder that the model is put into beside its files.
+    """
+    from oasisvq.codec.codec import Codec
+    from oasisvq.models import choose_model, keep_used
 
     choice = choose_model(model, Path.cwd())
-    file = read_model(choice.path)
-    note(choice.line(file))
-    return file
+    codec = Codec.load(choice.path)
+    note(f"{choice.line(codec.file)}, {keep_used(codec.file, choice, carried_in)}")
+    return codec
 
 
 def names_folder(output: str) -> bool:

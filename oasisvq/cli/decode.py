@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_shard, load_codec, names_folder
+from oasisvq.cli.chosen import chosen_shard, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
-    Device,
-    DeviceOption,
     ForceOption,
     JobsOption,
     JsonOption,
@@ -17,7 +15,7 @@ from oasisvq.cli.options import (
     ModelOption,
     ShardOption,
 )
-from oasisvq.cli.printing import print_json, print_line, progress_bar
+from oasisvq.cli.printing import note, print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 
@@ -40,7 +38,6 @@ def decode(
         ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -49,11 +46,12 @@ def decode(
 ) -> None:
     """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
 
-    It needs the model that made the file, and refuses any other.
+    It needs the model that made the file, and finds it by the fingerprint in it. No other will do.
     """
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target
     from oasisvq.files import require_file
+    from oasisvq.models import ModelFinder
     from oasisvq.tokens import TOKEN_SUFFIXES
 
     holds_many = [path.is_dir() or path.suffix in TOKEN_SUFFIXES for path in inputs]
@@ -61,17 +59,17 @@ def decode(
         if output is None and any(holds_many):
             usage_error("name the folder to write with -o")
         folder, part = Path(output) if output else None, chosen_shard(shard)
-        codec = load_codec(model, device)
+        find = ModelFinder(model, note)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(codec, inputs, folder, force, part, advance, max_pixels, jobs)
+            outcome = decode_many(find, inputs, folder, force, part, advance, max_pixels, jobs)
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])
     folder = Path(output) if output and names_folder(output) else None
     written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
-    codec = load_codec(model, device)
+    find = ModelFinder(model, note)
     with progress_bar("decoding") as advance:
-        decode_file(codec, inputs[0], written, force, advance, max_pixels)
+        decode_file(find, inputs[0], written, force, advance, max_pixels)
     if as_json:
         done = Outcome(done=1, bytes_in=bytes_of(inputs[0]), bytes_out=bytes_of(written))
         print_json(done.as_dict())

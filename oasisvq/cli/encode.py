@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_file, chosen_shard, load_codec, names_folder
+from oasisvq.cli.chosen import chosen_file, chosen_shard, load_encoder, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
     ContentName,
-    Device,
-    DeviceOption,
     ForceOption,
     JobsOption,
     JsonOption,
@@ -20,7 +18,7 @@ from oasisvq.cli.options import (
     QualityOption,
     ShardOption,
 )
-from oasisvq.cli.printing import counted, dice_line, print_json, print_line, progress_bar
+from oasisvq.cli.printing import counted, dice_line, note, print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -34,8 +32,8 @@ def encode(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Grey images (PNG, JPEG, TIFF, WebP), volumes (NIfTI, Analyze), DICOM files, or "
-            "folders of them.",
+            help="Grey images (PNG, JPEG, TIFF, WebP, BMP, GIF), volumes (NIfTI, Analyze, MGH, MINC, a "
+            "TIFF of several pages), DICOM files, or folders of them.",
         ),
     ],
     output: Annotated[
@@ -65,6 +63,15 @@ def encode(
             help="Whether it shows a scan or labels, such as a segmentation; labels come back exactly.",
         ),
     ] = ContentName.AUTO,
+    volume: Annotated[
+        str | None,
+        typer.Option(
+            "--volume",
+            metavar="N|all",
+            help="Of a file or DICOM folder with several volumes (time points, echoes, series) the one "
+            "to take, counted from 0; or each, to a .codes file of its own.",
+        ),
+    ] = None,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Code labels by the model too; says their Dice.")
     ] = False,
@@ -77,7 +84,14 @@ def encode(
         ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
+    carries_model: Annotated[
+        bool,
+        typer.Option(
+            " /--no-model",
+            help="Of folders and several inputs: leave the model out of the output folder, which else "
+            "carries it, so that `decode` needs nothing beside.",
+        ),
+    ] = True,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -91,60 +105,105 @@ def encode(
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
     """
-    from oasisvq.codec.codec import Content, Wish
+    from oasisvq.codec.codec import Wish
     from oasisvq.codec.container import SUFFIX
+    from oasisvq.codec.content import Content
     from oasisvq.codec.headers import Coder
-    from oasisvq.encoding import encode_many
+    from oasisvq.encoding import ALL, encode_many
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
     if lossy and kind is ContentName.SCAN:
         usage_error("--lossy is for labels; leave out --kind scan")
+    chosen = chosen_volume(volume)
     wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
-    if len(inputs) == 1 and (names_codes or not inputs[0].is_dir()):
-        encode_one(inputs[0], output, wish, model, device, max_pixels, force, as_json)
+    if chosen == ALL and names_codes:
+        usage_error(f"{output}: a {SUFFIX} file holds one volume; name a folder for all of them")
+    if len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir()):
+        encode_one(inputs[0], output, wish, chosen, model, max_pixels, force, as_json)
         return
     if output is None and any(path.is_dir() for path in inputs):
         usage_error(
             "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
-    codec = load_codec(model, device)
+    carries_model = carries_model and folder is not None
+    codec = load_encoder(model, folder if carries_model else None)
     with progress_bar("encoding") as advance:
-        outcome = encode_many(codec, inputs, folder, wish, force, part, advance, max_pixels, jobs)
+        outcome = encode_many(
+            codec,
+            inputs,
+            folder,
+            wish,
+            force,
+            part,
+            advance,
+            max_pixels,
+            jobs,
+            carries_model,
+            chosen,
+        )
     finish(outcome, "encoded", folder, as_json)
+
+
+def chosen_volume(text: str | None) -> int | None:
+    """The number of a volume, or all of them; anything else is a usage error."""
+    from oasisvq.encoding import ALL
+
+    if text is None or text == "all":
+        return None if text is None else ALL
+    if not (text.isascii() and text.isdigit()):
+        usage_error(f"--volume {text}: expected a number from 0, or all")
+    return int(text)
 
 
 def encode_one(
     path: Path,
     output: str | None,
     wish: "Wish",
+    volume: int | None,
     model: Path | None,
-    device: Device,
     max_pixels: int,
     force: bool,
     as_json: bool,
 ) -> None:
     """Encode one scan and print what became of it."""
-    from oasisvq.bulk import Outcome
-    from oasisvq.encoding import encode_file, encoded_name, source_to_encode
+    from oasisvq.bulk import Outcome, Result
+    from oasisvq.codec.content import what_is_assumed
+    from oasisvq.encoding import (
+        assumptions_of,
+        encode_file,
+        encoded_name,
+        one_or_all,
+        source_to_encode,
+    )
     from oasisvq.files import require_output
 
-    source = source_to_encode(path)
+    (source,) = one_or_all(source_to_encode(path), volume, max_pixels)
     codes = encoded_name(source)
     if output:
         codes = chosen_file(output, codes) if names_folder(output) else Path(output)
     require_output(codes, force)
-    codec = load_codec(model, device)
+    codec = load_encoder(model)
     with progress_bar("encoding") as advance:
         file = encode_file(codec, source, codes, wish, force, advance, max_pixels)
+    assumed = assumptions_of(source, file.header, wish)
     if as_json:
-        print_json(Outcome(done=1, bytes_in=source.size, bytes_out=file.file_bytes).as_dict())
+        outcome = Outcome()
+        outcome.add(Result(source.size, file.file_bytes, tuple(assumed)))
+        print_json(outcome.as_dict())
         return
     print_line(encoded_line(source, codes, file))
+    if "labels" in assumed:
+        note(what_is_assumed(file.header))
+    if "unplaced" in assumed:
+        note(
+            f"{source.path}: Analyze does not say how it lies: slices follow its third axis; --axis "
+            "names another"
+        )
     if wish.lossy and file.header.labels:
         from oasisvq.evaluation.scan_score import dice_of
         from oasisvq.scans.scan import read_scan

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from oasisvq.cli.printing import note, print_json, print_line
+from oasisvq.cli.printing import counted, note, print_json, print_line
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
@@ -29,12 +29,29 @@ def finish(outcome: "Outcome", verb: str, output: Path | None, as_json: bool) ->
         raise typer.Exit(1)
 
 
+def assumed_lines(outcome: "Outcome") -> list[str]:
+    """What a run assumed of files that nobody had said."""
+    labels, unplaced = outcome.assumed["labels"], outcome.assumed["unplaced"]
+    lines = []
+    if labels:
+        scans = counted(outcome.done - labels, "scan")
+        lines.append(f"{scans}, {counted(labels, 'label map')}; --kind scan codes them by the model")
+    if unplaced:
+        lines.append(
+            f"{unplaced:,} of Analyze, which does not say how it lies: slices follow the third axis; "
+            "--axis names another"
+        )
+    return lines
+
+
 def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
     """Print how many files were done and what was passed over; on stderr, what failed."""
     ratio = f", {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes" if outcome.done else ""
     skipped = f", {outcome.skipped:,} already there" if outcome.skipped else ""
     where = f"{output}: " if output else ""
     print_line(f"{where}{outcome.done:,} {verb}{ratio}{skipped}")
+    for line in assumed_lines(outcome):
+        print_line(line)
     if passed_over := str(outcome.passed_over):
         print_line(passed_over)
     if outcome.failures:

@@ -7,21 +7,40 @@ from typing import Annotated
 import typer
 
 from oasisvq.cli.options import JsonOption
-from oasisvq.cli.printing import print_json, print_line
+from oasisvq.cli.printing import counted, print_json, print_line
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="A .codes file, a model or run folder, or a dataset.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .codes file, a model, a dataset, or a folder of models or codes. Without it: the "
+            "models that are found from here, and where they are kept."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a .codes file, a model or a prepared dataset is."""
-    from oasisvq import describe
+    """Say what a .codes file, a model or a prepared dataset is, or which models lie in a folder."""
+    if path is None:
+        from oasisvq.inventory import take_stock_here
 
-    facts = describe.describe(path)
+        facts = take_stock_here()
+    else:
+        from oasisvq.describe import describe
+
+        facts = describe(path)
     if as_json:
         print_json(facts)
         return
+    models = facts.pop("models", [])
     width = max(len(key) for key in facts)
     for key, fact in facts.items():
         shown = json.dumps(fact) if isinstance(fact, (dict, list)) else str(fact)
         print_line(f"{key:<{width}}  {shown}")
+    for known in models:
+        ssim = known["validation_ssim"]
+        scored = f", validation SSIM {ssim[-1]}" if isinstance(ssim, list) else ""
+        print_line(
+            f"model {known['model']}: {known['file']}, {known['training']}{scored}, needed by "
+            f"{counted(known['needed_by'], '.codes file')} here"
+        )

@@ -54,8 +54,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="PATH",
-        help="Model file or run folder. Otherwise $OASISVQ_MODEL, else the model that `train` left "
-        "in this folder, else the bundled one.",
+        help="Model file, run folder or fingerprint. Otherwise the model that made the file; to "
+        "encode $OASISVQ_MODEL, else what a finished `train` left in this folder, else the bundled one.",
     ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]

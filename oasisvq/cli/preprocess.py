@@ -21,7 +21,7 @@ def preprocess(
         Path,
         typer.Argument(
             help="A folder with OASIS as it was downloaded (OASIS-1, 2 or 3, neurite-oasis, PNG or JPEG "
-            "slices), or any folder of images or volumes."
+            "slices), in BIDS, or any folder of images or volumes."
         ),
     ],
     output: Annotated[
@@ -84,12 +84,23 @@ def preprocess(
             "where names do not tell whose scan it is.",
         ),
     ] = None,
+    guess_subjects: Annotated[
+        bool,
+        typer.Option(
+            "--guess-subjects",
+            help="Where nothing tells whose a scan is, take its upper folder, else its own name, for a "
+            "person. A wrong guess puts a person in two splits.",
+        ),
+    ] = False,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", min=1, help="Volumes at a time. [default: one a processor]"),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say of each kind of file what would be taken or not; write nothing."
+        ),
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
@@ -98,12 +109,13 @@ def preprocess(
 
     The layout of the folder is recognised. Slices are axial, 1 mm a pixel, rows from left to right and
     columns from back to front; a volume's grey levels have one scale. All scans of a person are in one
-    split, and given splits are kept. A bad file is left out and said. What was interrupted goes on
-    when it is run again.
+    split, and given splits are kept; where neither names nor folders tell whose a scan is, nothing is
+    split without --subjects or --guess-subjects. A bad file is left out and said. What was interrupted
+    goes on when it is run again.
     """
     from oasisvq.data.preprocess import preprocess as run
 
-    recipe = chosen_recipe(layout, variant, subjects, slices, percentiles, split, seed)
+    recipe = chosen_recipe(layout, variant, subjects, guess_subjects, slices, percentiles, split, seed)
     if dry_run:
         print_plan(raw, images, recipe)
         return
@@ -142,6 +154,7 @@ def chosen_recipe(
     layout: str | None,
     variant: str | None,
     subjects: Path | None,
+    guess_subjects: bool,
     slices: str,
     percentiles: str,
     split: str | None,
@@ -159,13 +172,14 @@ def chosen_recipe(
             parse_percentiles(percentiles),
             parse_split(split) if split else None,
             seed,
+            guess_subjects,
         )
     except DatasetError as error:
         usage_error(str(error))
 
 
 def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
-    """Print what `preprocess` would take: layout, splits, and the first and last file of each."""
+    """Print what `preprocess` would take: layout, ends of each split, and each kind of file."""
     from oasisvq.data.preprocess import look
 
     found = look(raw, images, recipe)
@@ -177,3 +191,5 @@ def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
             people = counted(len({member.subject for member in members}), "subject")
             ends = " ... ".join(dict.fromkeys((members[0].name, members[-1].name)))
             print_line(f"{split}: {counted(len(members), 'file')} of {people}: {ends}")
+    for line in found.files_of_each_kind():
+        print_line(line)

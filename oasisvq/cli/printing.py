@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from oasisvq.text import printable
@@ -64,6 +64,6 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         progress.stop()
 
 
-def dice_line(dice: dict[int, float]) -> str:
+def dice_line(dice: Mapping[int, float] | Mapping[float, float]) -> str:
     """Dice of each label, in one line."""
     return "Dice: " + ", ".join(f"label {label} {value:.4f}" for label, value in dice.items())

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.chosen import load_codec
+from oasisvq.cli.chosen import load_codec, load_encoder
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import Device, DeviceOption, ForceOption, ModelOption, QualityOption
+from oasisvq.cli.options import ForceOption, ModelOption, QualityOption
 from oasisvq.cli.printing import counted, print_line, progress_bar
 
 
@@ -44,7 +44,6 @@ def sample(
         ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     force: ForceOption = False,
 ) -> None:
     """Draw new synthetic brains from the model's prior.
@@ -62,7 +61,8 @@ def sample(
         usage_error("--neighbours makes a picture; name a .png with -o")
     if as_codes and is_picture:
         usage_error(f"{output}: --codes writes .codes files; name a folder with -o")
-    codec = load_codec(model, device)
+    writes_codes = as_codes or output.suffix == ".codes"
+    codec = (load_encoder if writes_codes else load_codec)(model)
     request = samples.Request(count, seed, quality, temperature)
     with progress_bar("drawing") as advance:
         if not is_picture:

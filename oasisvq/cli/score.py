@@ -8,9 +8,8 @@ import typer
 from oasisvq.cli.chosen import load_codec
 from oasisvq.cli.exits import usage_error
 from oasisvq.cli.options import (
-    Device,
-    DeviceOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     MaxPixelsOption,
     ModelOption,
@@ -54,7 +53,7 @@ def score(
         typer.Option("--size", help="Of a raw folder. [default: what the model was trained on]"),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
+    jobs: JobsOption = 1,
     sample_count: Annotated[
         int | None,
         typer.Option(
@@ -114,8 +113,10 @@ def score(
     source = scan_to_score(data)
     if source and (report or figures):
         usage_error("--report and --figures are of a split; name a dataset")
+    if jobs > 1 and (source or report or figures or against or sample_count):
+        usage_error("--jobs is for the scores of a split alone")
     refuse_to_replace(report, figures, force)
-    codec = load_codec(model, device)
+    codec = load_codec(model)
     qualities = quality or []
     if source:
         score_scan(codec, source, qualities, as_json, max_pixels)
@@ -151,7 +152,7 @@ def score(
         elif against is not None:
             score_against(codec, dataset, split, against.split(","), every, reuse, as_json)
         else:
-            score_split(codec, dataset, split, qualities, as_json, every)
+            score_split(codec, dataset, split, qualities, as_json, every, jobs)
 
 
 def scan_to_score(data: Path) -> "Source | None":
@@ -188,13 +189,14 @@ def score_split(
     qualities: list[int],
     as_json: bool,
     every: int = 1,
+    jobs: int = 1,
 ) -> None:
     """Score a codec on an open dataset and print the table or JSON."""
     from oasisvq.evaluation.score import score_split as measure
 
     with progress_bar(f"scoring {split}") as advance:
         wanted = qualities or [codec.config.default_levels]
-        result = measure(codec, dataset, split, wanted, advance, every)
+        result = measure(codec, dataset, split, wanted, advance, every, jobs=jobs)
     if as_json:
         print_json(result.as_dict())
     else:

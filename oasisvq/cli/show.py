@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.chosen import load_codec
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import Device, DeviceOption, ForceOption, MaxPixelsOption, ModelOption
+from oasisvq.cli.options import ForceOption, MaxPixelsOption, ModelOption
 from oasisvq.cli.printing import note, print_line
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -41,7 +40,6 @@ def show(
         typer.Option("--slices", metavar="K", min=1, help="Of a volume, so many, evenly spaced."),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.CPU,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
@@ -50,9 +48,11 @@ def show(
     Codes with similar vectors have similar colours; where nothing is coded, the map is grey. SSIM and
     PSNR are those of `score FILE`, of the slice that is shown. Labels kept exactly have one map.
     """
+    from oasisvq.codec.codec import Codec
     from oasisvq.codec.container import read_codes_file
     from oasisvq.evaluation import figures, panels
     from oasisvq.files import require_output
+    from oasisvq.models import ModelFinder
     from oasisvq.scans.source import source_at
 
     if slice_number is not None and slice_count is not None:
@@ -61,8 +61,8 @@ def show(
     if picture.suffix.lower() not in figures.SUFFIXES:
         usage_error(f"{picture}: expected a .png, .svg or .pdf")
     require_output(picture, force)
-    read_codes_file(source)  # what is wrong with it is said before anything is looked for
-    codec = load_codec(model, device)
+    header = read_codes_file(source).header
+    codec = Codec(ModelFinder(model, note)(header, source))
     found = source_at(original) if original else panels.find_original(source)
     note(f"original: {found.path}" if found else "no original beside it; name it with --original")
     try:

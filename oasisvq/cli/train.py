@@ -26,7 +26,7 @@ def train(
         PresetName | None,
         typer.Option(
             "--preset",
-            help="seed: the classic 80×80 set-up; small: a CPU, all of OASIS in some hours; base: a GPU. "
+            help="seed: the classic 80×80 set-up; small: a CPU, OASIS in some hours; base: a GPU. "
             "[default: base on a GPU, else small]",
         ),
     ] = None,
@@ -165,13 +165,14 @@ def train(
     if not trained.finished:
         score = f"; `oasisvq score {data} --model {output}` scores it" if interrupted else ""
         note(
-            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable{score}; "
+            f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable with "
+            f"--model {output}{score}; "
             f"`oasisvq train {data} -o {output} --resume` goes on"
         )
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if trained.has_validation:
-        codec = load_codec(trained.model, device)
+        codec = load_codec(trained.model)
         if codec.prior is not None and not has_range_coder():
             note("not scored: prior-coded files need constriction; `pip install constriction` does it")
             return

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_shard, load_model
+from oasisvq.cli.chosen import chosen_shard
 from oasisvq.cli.options import JsonOption, MaxPixelsOption, ModelOption, ShardOption
-from oasisvq.cli.printing import print_line, progress_bar
+from oasisvq.cli.printing import note, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ def verify(
         list[Path],
         typer.Argument(
             metavar="PATH",
-            help="Files and folders. Below a folder all .codes files, model.safetensors and prepared "
-            "datasets count.",
+            help="Files and folders. Below a folder all .codes files, models and prepared datasets "
+            "count.",
         ),
     ],
     deep: Annotated[
@@ -40,15 +39,16 @@ def verify(
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that .codes files, models and prepared datasets are whole, and the codes of this model.
+    """Check that .codes files, models and prepared datasets are whole, and that codes have their model.
 
     Each that is not gets a line with the reason, and the exit code is 1. A .codes file is read to its
-    checksum and its model compared with the one that would decode it; no networks are needed.
+    checksum, and its model is looked for as `decode` does; no networks are needed.
     """
     from oasisvq import verify as verification
     from oasisvq.folders import PassedOver
+    from oasisvq.models import ModelFinder
 
-    verifier = verification.Verifier(partial(load_model, model), deep, max_pixels)
+    verifier = verification.Verifier(ModelFinder(model, note), deep, max_pixels)
     with progress_bar("verifying") as advance:
         passed_over, part = PassedOver(), chosen_shard(shard)
         verdicts = verification.verify(paths, verifier, part, advance, passed_over)

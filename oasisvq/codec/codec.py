@@ -3,23 +3,22 @@
 Shapes: L levels, H×W image, h×w grid.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codes import Codes, CodesFile
+from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
+from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.exact import Numbers
+from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
 from oasisvq.codec.headers import (
-    MAX_LABELS,
     Coder,
     CodesHeader,
     Kind,
@@ -29,14 +28,12 @@ from oasisvq.codec.headers import (
     refuse_large_codes,
     slice_ranges,
 )
-from oasisvq.codec.labels import encode_labels, looks_like_labels
+from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
-from oasisvq.codec.networks import channels_last
+from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, draw
-from oasisvq.codec.quantizer import best
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
-from oasisvq.codec.weights import Model, build_model, file_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
@@ -48,14 +45,6 @@ LARGEST_RATE_WEIGHT = 0.075
 
 
 Advance = Callable[[int, int], None]
-
-
-class Content(str, Enum):
-    """What an image or volume shows; `AUTO` finds out."""
-
-    AUTO = "auto"
-    SCAN = "scan"
-    LABELS = "labels"
 
 
 class Wish(NamedTuple):
@@ -76,34 +65,13 @@ class Wish(NamedTuple):
     axis: str | None = None
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cuda`, `mps` or `cpu` to a device; `auto` takes the first of them that is there.
-
-    Raises:
-        ModelError: the device is not there, or the name is another.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, is_present in present.items() if is_present)
-    if name not in present:
-        raise ModelError(f"device '{name}', expected auto, cuda, mps or cpu")
-    if not present[name]:
-        raise ModelError(f"no {name} device on this machine; use --device auto or cpu")
-    if name == "cuda":  # of several processes on one machine each takes its own
-        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
-        return torch.device("cuda", int(local) % torch.cuda.device_count())
-    return torch.device(name)
-
-
 @contextmanager
 def _refusing_what_does_not_fit() -> Iterator[None]:
-    """An image too large for the device's memory is an error of the image, not a crash."""
+    """An image too large for this machine's memory is an error of the image, not a crash."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
-            raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
-        raise
+    except MemoryError as error:
+        raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
 class Codec:
@@ -114,33 +82,25 @@ class Codec:
     Attributes:
         config: the model's config.
         prior: of the model, where it has one.
-        fingerprint: 8 bytes that name the codec in packed files.
+        fingerprint: 8 bytes that name the model in the files that it makes.
         card: what the model file says of its training.
     """
 
-    def __init__(self, file: ModelFile, device: torch.device, name: str = "model") -> None:
-        """Build the networks of a model file; `name` is what messages call it."""
-        self.file, self.device = file, device
+    def __init__(self, file: ModelFile) -> None:
+        self.file = file
         self.config, self.prior, self.card = file.config, file.prior, file.card
         self.fingerprint = file.fingerprint
-        self._model = build_model(file, name).to(device)
-        channels_last(self._model)
-        self._codebooks = self._model.quantizer.codebooks.cpu().numpy()
+        self._quantizer = file.quantizer
 
     @classmethod
-    def load(cls, path: Path, device: str = "cpu") -> "Codec":
+    def load(cls, path: Path) -> "Codec":
         """The codec of a model file; which one is meant where none is named says `models.py`.
 
         Raises:
             FileError: no such file.
-            ModelError: not a whole model of ours, or no such device.
+            ModelError: not a whole model of ours.
         """
-        return cls(read_model(path), choose_device(device), str(path))
-
-    @classmethod
-    def of_model(cls, model: Model, device: str = "cpu") -> "Codec":
-        """The codec of a model in memory, as it would be in a file."""
-        return cls(file_of(model, {}), choose_device(device))
+        return cls(read_model(path))
 
     # --- encode -------------------------------------------------------------------------------
 
@@ -186,15 +146,18 @@ class Codec:
         """
         wish = wish or Wish()
         levels, coder = self.check_levels(wish.levels), self.check_coder(wish.coder)
-        labels = labels_in(scan.planes, wish.content)
+        labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
             return self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
-        names = tuple(int(label) for label in labels)
-        ranks = np.searchsorted(labels, scan.planes).astype(np.uint16)
+        names, ranks = labels.names, labels.ranks(scan.planes)
         if wish.lossy:
             return self._encode_planes(scan, ranks, (0, len(names) - 1), levels, coder, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
-        return container.write(header, encode_labels(ranks, len(names)))
+        exact = container.write(header, encode_labels(ranks, len(names)))
+        if labels.is_plain:
+            return exact
+        lossy = self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
+        return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
 
     def _encode_planes(
         self,
@@ -203,12 +166,10 @@ class Codec:
         intensity: tuple[float, float],
         levels: int,
         coder: Coder,
-        labels: tuple[int, ...],
+        labels: tuple[float, ...],
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
-        fingerprint = self.file.fingerprint_for(coder)
-        assert fingerprint is not None
         header = header_of(
             scan,
             coder,
@@ -218,31 +179,31 @@ class Codec:
             levels=levels,
             codebook_size=self.config.codebook_size,
             intensity=intensity,
-            fingerprint=fingerprint,
+            fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
         return container.write(header, self._payload(header, self._latents_of(planes, header, advance)))
 
     def _latents_of(
         self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
-    ) -> Iterator[NDArray[np.float32]]:
+    ) -> Iterator[Numbers]:
         """Latents (h, w, D) of one coded plane after the other."""
         for place in header.coded_slices:
             pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
             yield self._encoded(pixels)
             advance(place + 1, header.slices)
 
-    def _encoded(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixels (H, W) -> latents (h, w, D)."""
-        with torch.inference_mode(), _refusing_what_does_not_fit():
-            latents = self._model.encoder(torch.from_numpy(pixels)[None, None].to(self.device))
-        grid: NDArray[np.float32] = latents[0].permute(1, 2, 0).cpu().numpy()
-        return grid
+    def _encoded(self, pixels: NDArray[np.float64]) -> Numbers:
+        """Pixels (H, W) -> latents (h, w, D) in 256ths."""
+        with _refusing_what_does_not_fit():
+            steps = np.rint(pixels * PIXEL_STEPS).astype(np.int32)
+            latents: Numbers = self.file.encoder(steps[None])[0]
+        return latents
 
-    def _payload(self, header: CodesHeader, latents: Iterable[NDArray[np.float32]]) -> bytes:
+    def _payload(self, header: CodesHeader, latents: Iterable[Numbers]) -> bytes:
         """Latents (h, w, D) of one slice after the other to a payload."""
         if header.coder is Coder.PACKED:
-            grids = [self._quantized(each, header.levels) for each in latents]
+            grids = [self._quantizer.quantize(each, header.levels) for each in latents]
             return pack(np.array(grids, np.int64), header.codebook_size)
         assert self.prior is not None
         if not header.coded_slices:
@@ -253,18 +214,10 @@ class Codec:
         return encoder.finish()
 
     def _recall(self, header: CodesHeader) -> Recall | None:
-        return Recall(self._codebooks) if header.volume else None
+        return Recall(self.file.codebooks) if header.volume else None
 
-    def _quantized(self, latents: NDArray[np.float32], levels: int) -> NDArray[np.int64]:
-        """The indices (levels, h, w) of latents (h, w, D), whatever they cost."""
-        with torch.inference_mode():
-            batch = torch.from_numpy(latents).permute(2, 0, 1)[None].to(self.device)
-            indices = self._model.quantizer.quantize(batch, torch.tensor([levels]))[0, :levels]
-        found: NDArray[np.int64] = indices.cpu().numpy()
-        return found
-
-    def latents(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Latents (h, w, D) of an (H, W) array, over the centred window of the model.
+    def latents(self, array: NDArray[np.generic]) -> Numbers:
+        """Latents (h, w, D) of an (H, W) array, in 256ths, over the centred window of the model.
 
         Raises:
             ImageError: the array is not one that can be encoded.
@@ -275,26 +228,24 @@ class Codec:
         return self._encoded(to_pixels(plane, scan.intensity, window, self.config.stride))
 
     def _chooser(
-        self, latents: NDArray[np.float32], levels: int
+        self, latents: Numbers, levels: int
     ) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
         """Gives the indices of each pass over latents (h, w, D).
 
         Of each residual the code is taken with the least squared distance, all levels completed, plus
         weight · bits: near, and cheap under the prior.
         """
-        residual = torch.from_numpy(latents.copy())
-        codebooks = torch.from_numpy(self._codebooks[:levels])
-        energy = float(np.square(self._codebooks[levels - 1]).sum(1).mean())
-        weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT) * energy
+        residual = latents.copy()
+        quantizer = self._quantizer
+        weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT)
+        weight *= quantizer.energies[levels - 1] / (2 * BIT_UNITS)  # distances are halved
 
         def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             vectors = residual[step.rows, step.columns]  # (n, D)
-            bits = FREQUENCY_BITS - np.log2(frequencies + 1)
-            costs = torch.from_numpy((weight * bits).astype(np.float32))
-            chosen = best(vectors, codebooks[step.level :], costs)
-            residual[step.rows, step.columns] = vectors - codebooks[step.level][chosen]
-            indices: NDArray[np.uint16] = chosen.numpy().astype(np.uint16)
-            return indices
+            costs = np.rint(bits_of(frequencies) * weight).astype(np.float32)
+            chosen = quantizer.best(vectors, step.level, levels, costs)
+            residual[step.rows, step.columns] = vectors - quantizer.codebooks[step.level][chosen]
+            return chosen.astype(np.uint16)
 
         return choose
 
@@ -330,8 +281,6 @@ class Codec:
             return draw(frequencies, generators, temperature)
 
         shape = len(seeds), levels, window.height, window.width
-        fingerprint = self.file.fingerprint_for(Coder.PRIOR)
-        assert fingerprint is not None
         header = CodesHeader(
             coder=Coder.PRIOR,
             kind=Kind.IMAGE,
@@ -342,7 +291,7 @@ class Codec:
             levels=levels,
             codebook_size=self.config.codebook_size,
             intensity=(0, 255),
-            fingerprint=fingerprint,
+            fingerprint=self.fingerprint,
         )
         return [Codes(header, grid, 0) for grid in self.prior.walk(shape, kinds, choose)]
 
@@ -350,6 +299,7 @@ class Codec:
         """Codes that this model made to the bytes of a `.codes` file."""
         header = codes.header
         self.refuse_other_model(header, "codes")
+        refuse_indices(codes, "codes")
         grids = codes.indices if header.volume else codes.indices[None]
         grids = grids[header.coded_slices]
         if header.coder is Coder.PACKED or not grids.size:
@@ -357,15 +307,8 @@ class Codec:
         assert self.prior is not None
         encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
         for grid in grids:
-            encoder.put(self.prior.kind_of(self._dequantized(grid)), partial(_given, grid))
+            encoder.put(self.prior.kind_of(self._quantizer.dequantize(grid)), partial(_given, grid))
         return container.write(header, encoder.finish())
-
-    def _dequantized(self, indices: NDArray[np.uint16]) -> NDArray[np.float32]:
-        """Indices (levels, h, w) -> latents (h, w, D)."""
-        batch = torch.from_numpy(indices.astype(np.int64))[None].to(self.device)
-        latents = self._model.quantizer.dequantize(batch)
-        grid: NDArray[np.float32] = latents[0].permute(1, 2, 0).cpu().numpy()
-        return grid
 
     # --- decode -------------------------------------------------------------------------------
 
@@ -389,7 +332,7 @@ class Codec:
             CodesFileError: it is damaged, or another model made it.
         """
         self.refuse_other_model(file.header, file.name)
-        return file.codes(self.prior, self._codebooks)
+        return file.codes(self.prior, self.file.codebooks)
 
     def decode_codes(self, codes: Codes, name: str, advance: Advance = lambda done, total: None) -> Scan:
         """Codes to a scan.
@@ -410,6 +353,7 @@ class Codec:
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
+        refuse_indices(codes, name)
         dtype = np.dtype(np.uint16) if header.labels else header.sample_type.dtype
         grids = codes.indices if header.volume else codes.indices[None]
         planes = np.empty((header.slices, *header.shape), dtype)
@@ -422,7 +366,7 @@ class Codec:
             )
             advance(place + 1, header.slices)
         if header.labels:
-            planes = np.array(header.labels).astype(header.sample_type.dtype)[planes]
+            planes = header.label_values[planes]
         return Scan(planes, placement)
 
     def refuse_other_model(self, header: CodesHeader, name: str) -> None:
@@ -433,14 +377,14 @@ class Codec:
         """
         refuse_other_model(self.file, header, name)
 
-    def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float32]:
+    def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float64]:
+        """Indices (levels, h, w) -> pixels (H, W)."""
         if not indices.size:
-            return np.zeros((0, 0), dtype=np.float32)
-        with torch.inference_mode(), _refusing_what_does_not_fit():
-            batch = torch.from_numpy(indices.astype(np.int64))[None].to(self.device)  # (1, L, h, w)
-            pixels = self._model.decoder(self._model.quantizer.dequantize(batch))
-        plane: NDArray[np.float32] = pixels[0, 0].float().cpu().numpy()
-        return plane
+            return np.zeros((0, 0))
+        with _refusing_what_does_not_fit():
+            steps = self.file.decoder(self._quantizer.dequantize(indices)[None])[0]
+        pixels: NDArray[np.float64] = steps / np.float64(DECODED_STEPS)
+        return pixels
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.
@@ -468,25 +412,6 @@ class Codec:
                 "it one with `oasisvq train data/ --prior-only --model ...`"
             )
         return coder
-
-
-def labels_in(planes: NDArray[np.generic], content: Content) -> NDArray[np.generic] | None:
-    """The labels that planes hold, in order; None of a scan.
-
-    Raises:
-        ImageError: they are said to be labels, and are none.
-    """
-    looked_at = planes[0] if len(planes) == 1 else planes
-    if content is Content.SCAN or (content is Content.AUTO and not looks_like_labels(looked_at)):
-        return None
-    labels = np.unique(planes)
-    is_whole = labels.dtype.kind in "iu" or bool((labels == np.rint(labels)).all())
-    if not is_whole or len(labels) > MAX_LABELS or max(-int(labels[0]), int(labels[-1])) >= 2**31:
-        raise ImageError(
-            f"{len(labels):,} values from {labels[0]} to {labels[-1]}, expected labels: at most "
-            f"{MAX_LABELS:,} whole numbers below 2^31; pass --kind scan"
-        )
-    return labels
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:

@@ -35,6 +35,29 @@ class Codes(NamedTuple):
     label_map: NDArray[np.generic] | None = None
 
 
+def refuse_indices(codes: Codes, name: str) -> None:
+    """Raise for indices that do not fit their header.
+
+    Args:
+        codes: of a scan that was coded by the model.
+        name: what messages call them.
+
+    Raises:
+        CodesFileError: they have another shape, or are beyond the codebook.
+    """
+    header, indices = codes.header, codes.indices
+    expected = (header.slices, *header.grid_shape) if header.volume else header.grid_shape
+    if indices.shape != expected:
+        raise CodesFileError(f"{name}: indices of shape {indices.shape}, expected {expected}")
+    grids = indices if header.volume else indices[None]
+    for grid in (grids[place] for place in header.coded_slices):
+        if grid.min() < 0 or grid.max() >= header.codebook_size:
+            raise CodesFileError(
+                f"{name}: indices from {grid.min()} to {grid.max()}, expected 0 to "
+                f"{header.codebook_size - 1}"
+            )
+
+
 class CodesFile(NamedTuple):
     """A `.codes` file before its payload is decoded.
 
@@ -101,6 +124,5 @@ class CodesFile(NamedTuple):
     def _label_map(self) -> NDArray[np.generic]:
         header = self.header
         ranks = decode_labels(self.payload, (header.slices, *header.shape), len(header.labels))
-        labels = np.array(header.labels, np.int64).astype(header.sample_type.dtype)
-        label_map: NDArray[np.generic] = labels[ranks]
+        label_map: NDArray[np.generic] = header.label_values[ranks]
         return label_map if header.volume else label_map[0]

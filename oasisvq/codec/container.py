@@ -11,7 +11,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional blocks, one bit each: 1 labels |
+| blocks | 1 | optional blocks, one bit each: 1 labels, 2 labels that are not whole; not both |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
 | *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
@@ -20,9 +20,9 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | K | varint | codebook size, 2 to 65,535 |
 | low, high | varint × 2; kind 1: float64 × 2 | darkest and brightest value, low <= high |
 | payload bytes | varint | length of the payload |
-| *coder 0, 1:* fingerprint | 8 | of the codec, with coder 1 of codec and prior (`modelfile.py`) |
+| *coder 0, 1:* fingerprint | 8 | of the model (`modelfile.py`) |
 | *kind 1:* volume | | see below |
-| *block 1:* labels | | see below |
+| *block 1, 2:* labels | | see below |
 | payload | | the indices, or the labels |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
@@ -43,10 +43,17 @@ levels × h × w each, one slice after the other. The window MUST lie in the gri
 ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are the darkest value of
 their slice, and so are all pixels of a slice that has no indices.
 
+Indices become pixels as `quantizer.py` and `networks.py` say, in integers: a pixel is a number p from 0
+to 65,535, and stands for (p / 65,535) · (high - low) + low, each operation in float64, rounded to the
+nearest whole number, of two the even one, where the sample type is one of integers. So every reader
+restores the same values.
+
 *Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
 smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.
-With coder 2 they MUST be there, and are coded as such; with coder 0 and 1
-pixels stand for the place of a label in their order, from low 0 to high count - 1.
+With block 2, where not all are whole or some are beyond ±2^31, the number is followed by the values
+themselves, rising, in the original's type, little-endian. With coder 2 labels MUST be there, and are
+coded as such; with coder 0 and 1 pixels stand for the place of a label in their order, from low 0 to
+high count - 1.
 
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
 does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
@@ -92,7 +99,8 @@ VERSION = 1
 SUFFIX = ".codes"
 _CRC_BYTES = 4
 _VARINT_BYTES = 5
-_LABELS_BLOCK = 1
+_LABELS_BLOCK, _VALUES_BLOCK = 1, 2
+_MAX_WHOLE = 2**31  # of labels in block 1
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
 
 
@@ -145,7 +153,9 @@ def write(header: CodesHeader, payload: bytes) -> bytes:
     """Header and payload to the bytes of a file."""
     uses_model = header.coder is not Coder.LABELS
     assert len(header.fingerprint) == FINGERPRINT_BYTES * uses_model
-    blocks = _LABELS_BLOCK if header.labels else 0
+    blocks = 0
+    if header.labels:
+        blocks = _LABELS_BLOCK if _are_whole(header.labels) else _VALUES_BLOCK
     parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
     numbers = [header.volume.slices] if header.volume else []
     numbers += header.shape
@@ -160,7 +170,7 @@ def write(header: CodesHeader, payload: bytes) -> bytes:
     if header.volume:
         parts.append(_volume_bytes(header.volume))
     if header.labels:
-        parts.append(_labels_bytes(header.labels))
+        parts.append(_labels_bytes(header))
     content = b"".join(parts) + payload
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -180,7 +190,20 @@ def _volume_bytes(volume: VolumeHeader) -> bytes:
     )
 
 
-def _labels_bytes(labels: tuple[int, ...]) -> bytes:
+def _are_whole(labels: tuple[float, ...]) -> bool:
+    return all(isinstance(each, int) and -_MAX_WHOLE < each < _MAX_WHOLE for each in labels)
+
+
+def _shortest(labels: tuple[float, ...]) -> tuple[float, ...]:
+    """Integers in place of floats that are whole."""
+    return tuple(int(each) if each == int(each) else each for each in labels)
+
+
+def _labels_bytes(header: CodesHeader) -> bytes:
+    if not _are_whole(header.labels):
+        values = header.label_values
+        return _varint(len(values)) + values.astype(values.dtype.newbyteorder("<")).tobytes()
+    labels = [int(label) for label in header.labels]
     first = 2 * labels[0] if labels[0] >= 0 else -2 * labels[0] - 1
     steps = (after - before for before, after in pairwise(labels))
     return b"".join(_varint(number) for number in (len(labels), first, *steps))
@@ -228,7 +251,7 @@ def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
     """The fields before the payload, each within its own bounds, and the payload's length."""
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
-    if not is_known or blocks & ~_LABELS_BLOCK:
+    if not is_known or blocks not in (0, _LABELS_BLOCK, _VALUES_BLOCK):
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
             "to this version of oasisvq; update oasisvq, or get a whole copy if the file is damaged"
@@ -265,7 +288,7 @@ def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
         intensity,
         reader.take(FINGERPRINT_BYTES * uses_model),
         _read_volume(reader, slices, uses_model) if is_volume else None,
-        _read_labels(reader) if blocks & _LABELS_BLOCK else (),
+        _read_labels(reader, blocks, SampleType(sample_type).dtype),
     )
     return header, payload_bytes
 
@@ -293,8 +316,17 @@ def _read_volume(reader: _Reader, slices: int, has_ranges: bool) -> VolumeHeader
     return VolumeHeader(slices, Slicing.of_number(slicing), Form(form), content.tobytes(), tuple(ranges))
 
 
-def _read_labels(reader: _Reader) -> tuple[int, ...]:
+def _read_labels(reader: _Reader, blocks: int, dtype: np.dtype[np.generic]) -> tuple[float, ...]:
+    if not blocks:
+        return ()
     count = reader.varint("number of labels", 1, MAX_LABELS)
+    if blocks == _VALUES_BLOCK:
+        values = np.frombuffer(reader.take(count * dtype.itemsize), dtype.newbyteorder("<"))
+        is_rising = bool((values[1:] > values[:-1]).all())  # false of NaN
+        found: tuple[float, ...] = tuple(values.tolist())
+        if not (is_rising and np.isfinite(values).all()) or _are_whole(_shortest(found)):
+            raise reader.fail("damaged: labels that do not rise, or are whole and not written so")
+        return found
     first = reader.varint("label", 0, 2**32 - 1)
     labels = [first // 2 if first % 2 == 0 else -(first + 1) // 2]
     for _ in range(count - 1):

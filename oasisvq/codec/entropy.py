@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.prior import Frequencies, Indices, Pass, Prior, fewest_bits
+from oasisvq.codec.frequencies import Frequencies, Indices, fewest_bits
+from oasisvq.codec.prior import Pass, Prior
 from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ModelError
 

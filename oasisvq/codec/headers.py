@@ -95,7 +95,8 @@ class CodesHeader:
     """What a `.codes` file says of itself, see the table in `container.py`.
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
-    `LABELS`; `volume` is None for an image; `labels` are empty for a scan.
+    `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
+    of them are whole.
     """
 
     coder: Coder
@@ -109,7 +110,12 @@ class CodesHeader:
     intensity: tuple[float, float]
     fingerprint: bytes
     volume: VolumeHeader | None = None
-    labels: tuple[int, ...] = ()
+    labels: tuple[float, ...] = ()
+
+    @property
+    def label_values(self) -> NDArray[np.generic]:
+        """The labels in the original's type."""
+        return np.array(self.labels, self.sample_type.dtype)
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
@@ -150,7 +156,7 @@ def header_of(
     scan: Scan,
     coder: Coder,
     *,
-    labels: tuple[int, ...] = (),
+    labels: tuple[float, ...] = (),
     stride: int = 0,
     window: Window = NOTHING,
     levels: int = 0,

@@ -115,10 +115,6 @@ def _design_for(shape: tuple[int, ...]) -> _Design:
     return _FOR_VOLUMES if shape[0] > 1 else _FOR_IMAGES
 
 
-_MOST_LABELS = {2: 64, 3: 256}  # by dimensions
-_LEAST_FLATNESS = 0.65
-
-
 def encode_labels(ranks: NDArray[np.unsignedinteger[Any]], count: int) -> bytes:
     """Ranks (S, H, W), each in 0..count-1 with count from 1 to 65,535, to a payload."""
     assert 1 <= count <= 65_535
@@ -160,39 +156,6 @@ def _decode_inner(sides: tuple[int, ...], design: _Design, count: int, reader: Q
     if _box(inner) != [(0, side) for side in sides]:
         raise CodesFileError("the payload's box is larger than what it holds")
     return inner
-
-
-def looks_like_labels(array: NDArray[Any]) -> bool:
-    """Whether an image (H, W) or volume (S, H, W) is a map of labels rather than a scan.
-
-    Labels are whole numbers, from 2 to 64 of them in an image and to 256 in a volume, and mostly a
-    voxel has the label of the one beside it: 65 % of the pairs in a row that are not both of the
-    most frequent value are equal. In OASIS, tissue maps have 82 % and more, scans at most 10 %, and
-    scans cut down to 16 grey levels at most 60 %.
-    """
-    slices = array if array.ndim == 3 else array[None]
-    numbers: dict[Any, int] = {}
-    for plane in slices:  # one at a time, for memory
-        values, counts = np.unique(plane, return_counts=True)
-        if len(values) > _MOST_LABELS[array.ndim] or not np.isfinite(values).all():
-            return False
-        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
-            if value != int(value):
-                return False
-            numbers[value] = numbers.get(value, 0) + number
-        if len(numbers) > _MOST_LABELS[array.ndim]:
-            return False
-    if len(numbers) < 2:
-        return False
-    ground = max(numbers, key=lambda value: numbers[value])
-    pairs = flat = 0
-    for plane in slices:
-        left, right = plane[:, :-1], plane[:, 1:]
-        equal = left == right
-        counted = ~(equal & (left == ground))
-        pairs += int(np.count_nonzero(counted))
-        flat += int(np.count_nonzero(counted & equal))
-    return flat >= _LEAST_FLATNESS * pairs > 0
 
 
 class _Voxels(NamedTuple):

@@ -1,26 +1,24 @@
-"""The file of a model: config, arrays, prior, fingerprints. Never imports torch.
+"""The file of a model: configs, integer arrays, fingerprint. Never imports torch.
 
-A model file is one safetensors file: the tensors of the encoder, the decoder and the codebooks, the
-integer arrays of the prior where there is one (`prior.…`), and one metadata entry (`oasisvq`):
-sorted JSON with the format version, the config, that of the prior, the model card, and the
-fingerprints, with which the tensors are compared when the file is read. Nothing is unpickled. How
-the arrays become networks is in `weights.py`.
+A model file is one safetensors file: the arrays of encoder, decoder (`networks.py`) and codebooks
+(`quantizer.py`), those of the prior where there is one (`prior.…`, `prior.py`), and one metadata entry
+(`oasisvq`): sorted JSON with the format version, the config of the codec, that of the prior, the model
+card, and the fingerprint, with which all is compared when the file is read. Nothing is unpickled. All
+arrays are integers, and are checked before anything is computed with them: names, shapes, types, ranges,
+and that no sum can pass what is exact.
 
-The fingerprint of a model covers its config and every tensor, not the card and not the order of
-bytes in the file. What packed codes need is the codec alone, what prior-coded ones need is the prior
-as well, so there are two of them.
+The fingerprint of a model covers its configs and every array, not the card and not the order of bytes
+in the file: the first 8 bytes of the SHA-256 over the configs as JSON, and name, shape, type and
+little-endian bytes of each array, by name. Whoever adds a prior makes another model.
 """
 
-import dataclasses
 import hashlib
 import json
 import reprlib
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard, get_type_hints
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,242 +26,95 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from oasisvq.codec.headers import (
-    FINGERPRINT_BYTES,
-    MAX_CODEBOOK_SIZE,
-    MAX_LEVELS,
-    MAX_STRIDE,
-    Coder,
-    CodesHeader,
+from oasisvq.codec.config import (
+    ModelConfig,
+    config_from_dict,
+    config_to_dict,
+    named,
+    prior_config_from_dict,
 )
+from oasisvq.codec.exact import refuse_other_arrays
+from oasisvq.codec.headers import FINGERPRINT_BYTES, Coder, CodesHeader
+from oasisvq.codec.networks import Decoder, Encoder, network_shapes
 from oasisvq.codec.prior import Prior, PriorConfig
+from oasisvq.codec.quantizer import CODEBOOKS, Quantizer
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import read_bytes, write_atomically
 from oasisvq.scans.limits import MAX_TRAINING_SIDE
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 METADATA_KEY = "oasisvq"
 MAX_MODEL_BYTES = 2**31
 MAX_HEADER_BYTES = 2**24  # of any safetensors file
 MAX_MODEL_HEADER_BYTES = 2**20
-MAX_NUMBER = 2**31 - 1  # in a config; and at most MAX_LEVELS of them in a list
-MAX_CHANNELS = 4096
-MAX_BLOCKS = 64
-MAX_CODE_DIM = 1024
 PRIOR_PREFIX = "prior."
-CODEBOOKS = "quantizer.codebooks"
 
 Arrays = dict[str, NDArray[Any]]
-_STORED_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Everything that rebuilds a model; stored as JSON in its safetensors file.
-
-    Attributes:
-        window: height and width in pixels of the field of view that the model was trained on;
-            multiples of `stride`. An image whose content lies in the centred window of this size
-            is coded by that window alone.
-        stride: pixels to a side of one grid cell, a power of two.
-        encoder_channels: channels of each encoder stage, finest first; each further stage
-            halves the resolution and the last one works on the grid.
-        encoder_blocks: residual blocks of each encoder stage.
-        decoder_channels: channels of each decoder stage, starting on the grid.
-        decoder_blocks: residual blocks of each decoder stage.
-        code_dim: dimension D of a code vector.
-        codebook_size: codes K of each level.
-        levels: residual levels L.
-        default_levels: levels kept where no quality is named.
-    """
-
-    window: tuple[int, int]
-    stride: int
-    encoder_channels: tuple[int, ...]
-    encoder_blocks: tuple[int, ...]
-    decoder_channels: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
-    code_dim: int
-    codebook_size: int
-    levels: int
-    default_levels: int
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("code_dim", 1, MAX_CODE_DIM),
-            ("codebook_size", 2, MAX_CODEBOOK_SIZE),
-            ("levels", 1, MAX_LEVELS),
-            ("default_levels", 1, self.levels),
-            ("stride", 1, MAX_STRIDE),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ModelError(
-                    f"model config: {name} is {getattr(self, name)}, expected {low} to {high}"
-                )
-        if self.stride & (self.stride - 1):
-            raise ModelError(f"model config: stride is {self.stride}, expected a power of two")
-        if len(self.window) != 2 or any(
-            side < self.stride or side % self.stride or side > 65_536 for side in self.window
-        ):
-            raise ModelError(
-                f"model config: window is {self.window}, expected two multiples of {self.stride}"
-            )
-        for side in ("encoder", "decoder"):
-            channels: tuple[int, ...] = getattr(self, f"{side}_channels")
-            blocks: tuple[int, ...] = getattr(self, f"{side}_blocks")
-            if not channels or len(channels) != len(blocks) or 2 ** (len(channels) - 1) > self.stride:
-                raise ModelError(
-                    f"model config: {side} has channels {channels} and blocks {blocks}, expected "
-                    f"as many of each, and no more stages than a stride of {self.stride} allows"
-                )
-            if not all(1 <= c <= MAX_CHANNELS for c in channels) or not all(
-                0 <= b <= MAX_BLOCKS for b in blocks
-            ):
-                raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
-
-
-def config_to_dict(config: ModelConfig | PriorConfig) -> dict[str, Any]:
-    """A config as JSON holds it."""
-    return {
-        key: list(entry) if isinstance(entry, tuple) else entry
-        for key, entry in dataclasses.asdict(config).items()
-    }
-
-
-def config_from_dict(fields: object, where: str) -> ModelConfig:
-    """The inverse of `config_to_dict` for a model.
-
-    Raises:
-        ModelError: a key is unknown or missing, or a value has another type or is out of range.
-    """
-    known = _fields(fields, get_type_hints(ModelConfig), f"{where}: model config")
-    with _named(where):
-        return ModelConfig(**known)
-
-
-def prior_config_from_dict(fields: object, where: str) -> PriorConfig:
-    """The inverse of `config_to_dict` for a prior.
-
-    Raises:
-        ModelError: a key is unknown or missing, or a value has another type or is out of range.
-    """
-    known = _fields(fields, get_type_hints(PriorConfig), f"{where}: prior config")
-    with _named(where):
-        return PriorConfig(**known)
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Put a name before the message of a ModelError."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{what}: {error}") from error
-
-
-def _fields(fields: object, hints: dict[str, Any], what: str) -> dict[str, Any]:
-    if not isinstance(fields, dict):
-        raise ModelError(f"{what}: no JSON object")
-    unknown, missing = sorted(set(fields) - set(hints)), sorted(set(hints) - set(fields))
-    if unknown or missing:
-        raise ModelError(
-            f"{what} with unknown keys {reprlib.repr(unknown)} and missing keys {missing}; "
-            "it was made by another version of oasisvq"
-        )
-    converted: dict[str, Any] = {}
-    for key, hint in hints.items():
-        entry = fields[key]
-        if hint is int and _is_number(entry):
-            converted[key] = entry
-        elif hint is not int and _is_list(entry):
-            converted[key] = tuple(entry)
-        else:
-            expected = "a whole number" if hint is int else f"up to {MAX_LEVELS} whole numbers"
-            raise ModelError(f"{what} has {key} = {reprlib.repr(entry)}, expected {expected}")
-    return converted
-
-
-def _is_number(entry: object) -> bool:
-    return type(entry) is int and abs(entry) <= MAX_NUMBER
-
-
-def _is_list(entry: object) -> TypeGuard[list[int]]:
-    return isinstance(entry, list) and len(entry) <= MAX_LEVELS and all(map(_is_number, entry))
-
-
-def fingerprint(config: ModelConfig, arrays: Arrays) -> bytes:
-    """First 8 bytes of the SHA-256 over the canonical config and every floating array by name."""
-    digest = hashlib.sha256(_canonical(config))
+def fingerprint(configs: dict[str, dict[str, Any]], arrays: Arrays) -> bytes:
+    """What names a model: of its configs by the name of what they rebuild, and of all its arrays."""
+    digest = hashlib.sha256(json.dumps(configs, sort_keys=True).encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name], dtype="<f4")
-        digest.update(f"\0{name}{list(array.shape)}\0".encode())
-        digest.update(array.tobytes())
+        array = arrays[name]
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(f"\0{name}{list(array.shape)}{array.dtype.name}\0".encode())
+        digest.update(little.data)
     return digest.digest()[:FINGERPRINT_BYTES]
 
 
-def _canonical(config: ModelConfig | PriorConfig) -> bytes:
-    return json.dumps(config_to_dict(config), sort_keys=True).encode()
-
-
-@dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds.
+    """What a model file holds, checked and ready to be computed with.
 
     Attributes:
         config: of the codec.
-        arrays: its tensors by name, in float16 and float32 as they are stored.
+        arrays: of encoder, decoder and codebooks by name.
         prior: where it has one.
         card: what it says of its training.
     """
 
-    config: ModelConfig
-    arrays: Arrays
-    prior: Prior | None
-    card: dict[str, Any]
+    def __init__(
+        self, config: ModelConfig, arrays: Arrays, prior: Prior | None, card: dict[str, Any]
+    ) -> None:
+        """Take the arrays that `config` asks for.
+
+        Raises:
+            ModelError: they are others, out of range, or so large that a sum could be inexact.
+        """
+        self.config, self.arrays, self.prior, self.card = config, arrays, prior, card
+        blocks = sum(config.encoder_blocks + config.decoder_blocks)
+        if blocks > len(arrays):  # said before so many are named
+            raise ModelError(f"{len(arrays)} arrays, but {blocks} blocks")
+        shape = config.levels, config.codebook_size, config.code_dim
+        refuse_other_arrays("codec", arrays, network_shapes(config) | {CODEBOOKS: (shape, np.int16)})
+        self.encoder, self.decoder = Encoder(config, arrays), Decoder(config, arrays)
+        self.quantizer = Quantizer(arrays[CODEBOOKS])
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """What names the codec in packed files."""
-        return fingerprint(self.config, self.arrays)
-
-    @cached_property
-    def prior_fingerprint(self) -> bytes | None:
-        """What names codec and prior in prior-coded files."""
-        if self.prior is None:
-            return None
-        digest = hashlib.sha256(self.fingerprint + _canonical(self.prior.config))
-        for name in sorted(self.prior.arrays):
-            array = self.prior.arrays[name]
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            digest.update(f"\0{name}{list(array.shape)}{array.dtype}\0".encode())
-            digest.update(little.tobytes())
-        return digest.digest()[:FINGERPRINT_BYTES]
+        """What names the model in the files that it makes."""
+        return fingerprint(self.configs, self.all_arrays)
 
     @property
-    def fingerprints(self) -> list[str]:
-        """That of the codec and, where there is one, that of codec and prior, as the file names them."""
-        both = self.fingerprint, self.prior_fingerprint
-        return [each.hex() for each in both if each is not None]
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """What is rebuilt -> its config, as JSON holds it."""
+        configs = {"config": config_to_dict(self.config)}
+        return configs | ({"prior": config_to_dict(self.prior.config)} if self.prior else {})
 
-    def fingerprint_for(self, coder: Coder) -> bytes | None:
-        """What names this model in files of a coder; None where it cannot make or read them."""
-        if coder is Coder.LABELS:  # which needs no model
-            return b""
-        return self.fingerprint if coder is Coder.PACKED else self.prior_fingerprint
+    @property
+    def all_arrays(self) -> Arrays:
+        """The arrays of the codec and of its prior, as the file names them."""
+        prior = self.prior.arrays if self.prior else {}
+        return self.arrays | {f"{PRIOR_PREFIX}{name}": array for name, array in prior.items()}
+
+    def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
+        """The same codec with another prior, or none, and another card."""
+        return ModelFile(self.config, self.arrays, prior, card)
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
-        """(L, K, D) code vectors.
-
-        Raises:
-            ModelError: the file holds none that fit its config.
-        """
-        config = self.config
-        codebooks = self.arrays.get(CODEBOOKS)
-        shape = config.levels, config.codebook_size, config.code_dim
-        if codebooks is None or codebooks.shape != shape:
-            raise ModelError(f"damaged model: no codebooks of {shape}")
-        return codebooks.astype(np.float32)
+        """(L, K, D) code vectors, integers in 256ths."""
+        return self.quantizer.codebooks
 
 
 class ModelHeader(NamedTuple):
@@ -273,13 +124,13 @@ class ModelHeader(NamedTuple):
         config: of the codec.
         prior: its config, where it has one.
         card: of its training.
-        fingerprints: see `ModelFile.fingerprints`; None in files of before they were stored.
+        fingerprint: in hexadecimal.
     """
 
     config: ModelConfig
     prior: PriorConfig | None
     card: dict[str, Any]
-    fingerprints: list[str] | None
+    fingerprint: object
 
 
 def parse_safetensors_metadata(
@@ -345,7 +196,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
                 f"{path}: its prior knows {prior.levels} levels of {prior.codebook_size} codes, its "
                 f"codec has {config.levels} of {config.codebook_size}"
             )
-    return ModelHeader(config, prior, card, header.get("fingerprints"))
+    return ModelHeader(config, prior, card, header.get("fingerprint"))
 
 
 def _refuse_card(card: dict[str, Any], path: Path) -> None:
@@ -363,8 +214,7 @@ def read_model(path: Path) -> ModelFile:
 
     Raises:
         FileError: the file is missing or cannot be read.
-        ModelError: it is not a whole model file of ours. Whether the codec's tensors fit its config
-            is seen when networks are made of them.
+        ModelError: it is not a whole model file of ours.
     """
     content = read_bytes(path, limit=MAX_MODEL_BYTES)
     header = read_header(content, path)
@@ -374,36 +224,33 @@ def read_model(path: Path) -> ModelFile:
         raise ModelError(f"{path}: damaged model file: {error}") from error
     ours = {n.removeprefix(PRIOR_PREFIX): a for n, a in arrays.items() if n.startswith(PRIOR_PREFIX)}
     arrays = {name: array for name, array in arrays.items() if not name.startswith(PRIOR_PREFIX)}
-    if not all(array.dtype in _STORED_TYPES and np.isfinite(array).all() for array in arrays.values()):
-        raise ModelError(f"{path}: damaged model file: a tensor holds values that are no numbers")
-    prior: Prior | None = None
-    if header.prior is not None:
-        with _named(f"{path}: damaged model file"):
-            prior = Prior(header.prior, ours)
-    elif ours:
-        raise ModelError(f"{path}: damaged model file: arrays of a prior, but no config of one")
-    file = ModelFile(header.config, arrays, prior, header.card)
-    if header.fingerprints not in (None, file.fingerprints):
-        raise ModelError(
-            f"{path}: damaged model file: its tensors are those of model {file.fingerprints}, but it "
-            f"names itself {reprlib.repr(header.fingerprints)}; get a whole copy of the file"
-        )
+    with named(f"{path}: damaged model file"):
+        if header.prior is None and ours:
+            raise ModelError("arrays of a prior, but no config of one")
+        prior = None if header.prior is None else Prior(header.prior, ours)
+        file = ModelFile(header.config, arrays, prior, header.card)
+    _refuse_wrong_fingerprint(file, header, path)
     return file
+
+
+def _refuse_wrong_fingerprint(file: ModelFile, header: ModelHeader, path: Path) -> None:
+    if header.fingerprint != file.fingerprint.hex():
+        raise ModelError(
+            f"{path}: damaged model file: its arrays are those of model {file.fingerprint.hex()}, but "
+            f"it names itself {reprlib.repr(header.fingerprint)}; get a whole copy of the file"
+        )
 
 
 def write_model(file: ModelFile, path: Path) -> None:
     """Write a model file, whole or not at all; the inverse of `read_model`."""
-    prior = file.prior
     header = {
         "format": MODEL_FORMAT,
-        "config": config_to_dict(file.config),
         "card": file.card,
-        "prior": config_to_dict(prior.config) if prior else None,
-        "fingerprints": file.fingerprints,
-    }
-    ours = {f"{PRIOR_PREFIX}{n}": array for n, array in prior.arrays.items()} if prior else {}
+        "prior": None,
+        "fingerprint": file.fingerprint.hex(),
+    } | file.configs
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
-    arrays = {n: np.ascontiguousarray(array) for n, array in (file.arrays | ours).items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in file.all_arrays.items()}
     write_atomically(path, save_safetensors(arrays, metadata))
 
 
@@ -413,15 +260,10 @@ def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
     Raises:
         OtherModelError: names both fingerprints.
     """
-    ours, theirs = file.fingerprint_for(header.coder), header.fingerprint.hex()[:8]
-    if ours is None:
+    if header.coder is Coder.LABELS:  # which needs no model
+        return
+    if file.fingerprint != header.fingerprint:
         raise OtherModelError(
-            f"{name}: coded with the prior of model {theirs}, but model "
-            f"{file.fingerprint.hex()[:8]} was given, which has no prior; pass the right one with "
-            "--model"
-        )
-    if ours != header.fingerprint:
-        raise OtherModelError(
-            f"{name}: made with model {theirs}, but model {ours.hex()[:8]} was given; pass the right "
-            "one with --model"
+            f"{name}: made with model {header.fingerprint.hex()[:8]}, but model "
+            f"{file.fingerprint.hex()[:8]} was given; pass the right one with --model"
         )

@@ -1,145 +1,274 @@
-"""Pixels <-> latents: the encoder and decoder networks.
+"""Pixels <-> latents: the encoder and decoder networks, in the integers of `exact.py`.
 
 Shapes: B batch, C channels, H×W image, h×w grid (h = H / stride), D code dimension.
 
 Both networks are plain residual convolutions without normalisation layers. Pixels are folded
-into channels before the first convolution and unfolded after the last (space-to-depth), so that
-no convolution runs at full resolution and most of the arithmetic is on the small grids.
+into channels before the first convolution and unfolded after the last, so that no convolution runs
+at full resolution and most of the arithmetic is on the small grids.
+
+A *stage* has one resolution. Through it runs a stream, in 1024ths, to which each block adds
+conv(silu(conv(silu(stream)))). Between stages 2×2 cells become one, or one becomes 2×2.
+
+The arrays of a model, all int32 but for the weights, which are int8:
+
+| array | shape | |
+|---|---|---|
+| `encoder.input` | (C, 3, 3, patch²) | a layer (`layer_shapes` in `exact.py`), as are all to `output` |
+| `encoder.stage<n>.down` | (C, 2, 2, finer C) | to each further stage, n from 2 |
+| `<network>.stage<n>.block<m>.first`, `.second` | (C, 3, 3, C) | n and m from 1 |
+| `encoder.output` | (D, C) | |
+| `decoder.input` | (C, 3, 3, D) | |
+| `decoder.stage<n>.up` | (2·2·finer C, C) | to each further stage, n from 2 |
+| `decoder.output` | (patch², 3, 3, C) | |
+| `<layer>.table` | (4,) | of what silu gives to `first`, `second` and the last layer of a network |
+| `<layer>.scaling` | (2,) | of what enters `down`, `up` and `decoder.input` as it is |
+
+Where cells are folded into channels, or unfolded from them, these are in the order row, column, C.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction, FunctionCtx
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
-from oasisvq.codec.modelfile import ModelConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.exact import (
+    Layer,
+    Maps,
+    Numbers,
+    Range,
+    Scaling,
+    Table,
+    layer_shapes,
+)
+from oasisvq.errors import ModelError
+
+Arrays = Mapping[str, NDArray[Any]]
+Shapes = dict[str, tuple[tuple[int, ...], type]]
+
+PIXEL_STEPS = 2047  # what the encoder sees of a pixel: 0 is the darkest value, 2047 the brightest
+DECODED_STEPS = 65_535  # what the decoder gives for the brightest value
+STREAM_UNITS = 1024  # steps to 1 of a stream, and of the latents before they are normalised
+LATENT_UNITS = 256  # of latents and codes
+LARGEST_LATENT = 2**20  # before they are normalised
+_SMALLEST_SQUARE = 1.0  # added to their mean square, about 1e-6 · 1024²
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), (B, C, H, W) -> (B, C, H, W); starts as the identity."""
+def network_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape and type of the arrays of encoder and decoder."""
+    encoder, decoder = config.encoder_channels, config.decoder_channels
+    shapes = layer_shapes("encoder.input", (encoder[0], 3, 3, patch_of(config, encoder) ** 2))
+    for stage, (finer, coarser) in enumerate(pairwise(encoder), start=2):
+        shapes |= _scaled(f"encoder.stage{stage}.down", (coarser, 2, 2, finer))
+    shapes |= _block_shapes("encoder", encoder, config.encoder_blocks)
+    shapes |= _after_silu("encoder.output", (config.code_dim, encoder[-1]))
+    shapes |= _scaled("decoder.input", (decoder[0], 3, 3, config.code_dim))
+    for stage, (coarser, finer) in enumerate(pairwise(decoder), start=2):
+        shapes |= _scaled(f"decoder.stage{stage}.up", (4 * finer, coarser))
+    shapes |= _block_shapes("decoder", decoder, config.decoder_blocks)
+    shapes |= _after_silu("decoder.output", (patch_of(config, decoder) ** 2, 3, 3, decoder[-1]))
+    return shapes
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
 
-    def forward(self, features: Tensor) -> Tensor:
-        update: Tensor = self.second(F.silu(self.first(F.silu(features))))
-        return features + update
+def patch_of(config: ModelConfig, channels: tuple[int, ...]) -> int:
+    """Pixels to a side of what is folded into channels, with so many stages."""
+    return int(config.stride // 2 ** (len(channels) - 1))
 
 
-class Shuffle(nn.PixelShuffle):
-    """PixelShuffle whose result is laid out like its input, (B, C·r², H, W) -> (B, C, H·r, W·r).
+def _block_shapes(network: str, channels: tuple[int, ...], blocks: tuple[int, ...]) -> Shapes:
+    shapes: Shapes = {}
+    for stage, (width, count) in enumerate(zip(channels, blocks, strict=True), start=1):
+        for block in range(1, count + 1):
+            for half in ("first", "second"):
+                name = f"{network}.stage{stage}.block{block}.{half}"
+                shapes |= _after_silu(name, (width, 3, 3, width))
+    return shapes
 
-    On CUDA it is not: all convolutions after it would be given another layout than their weights.
+
+def _scaled(name: str, shape: tuple[int, ...]) -> Shapes:
+    return layer_shapes(name, shape) | {f"{name}.scaling": ((2,), np.int32)}
+
+
+def _after_silu(name: str, shape: tuple[int, ...]) -> Shapes:
+    return layer_shapes(name, shape) | {f"{name}.table": ((4,), np.int32)}
+
+
+class _Activated:
+    """A convolution or dense layer of what silu gives: numbers -> table -> layer."""
+
+    def __init__(self, arrays: Arrays, name: str, units: int | None = None) -> None:
+        spec = arrays[f"{name}.table"]
+        if units is not None and int(spec[2]) != units:
+            raise ModelError(f"table {name} with units {int(spec[2])}, expected {units}")
+        self.table = Table.silu(spec, name)
+        self.layer = Layer.of(arrays, name, self.table.range)
+
+
+class _Scaled:
+    """A layer of scaled numbers."""
+
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self.scaling = Scaling(arrays[f"{name}.scaling"], name)
+        self.layer = Layer.of(arrays, name, self.scaling.range)
+
+
+class _Block:
+    """stream + conv(silu(conv(silu(stream))))."""
+
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._first = _Activated(arrays, f"{name}.first", STREAM_UNITS)
+        self._second = _Activated(arrays, f"{name}.second")
+
+    def add_to(self, stream: Numbers, maps: Maps, outer: Numbers, inner: Numbers) -> None:
+        """Change a stream (p, C) in place; `outer` and `inner` are as large, with a margin of 0."""
+        activate(self._first.table, stream, maps, outer)
+        table = self._second.table
+
+        def keep(cells: slice, numbers: Numbers) -> None:
+            table.look_up(numbers, inner[cells])
+
+        def add(cells: slice, numbers: Numbers) -> None:
+            stream[cells] += numbers
+
+        self._first.layer.convolve(maps, outer, keep)
+        maps.clear_margin(inner)
+        self._second.layer.convolve(maps, inner, add)
+
+
+def activate(table: Table, stream: Numbers, maps: Maps, out: Numbers) -> None:
+    """What a table gives for the cells of a stream, with a margin of 0."""
+    step = max(1, 2**16 // stream.shape[1])
+    for start in range(maps.start, maps.stop, step):
+        cells = slice(start, min(start + step, maps.stop))
+        table.look_up(stream[cells].copy(), out[cells])
+    maps.clear_margin(out)
+
+
+class _Stage:
+    """The blocks of one resolution."""
+
+    def __init__(self, arrays: Arrays, name: str, blocks: int) -> None:
+        self._blocks = [_Block(arrays, f"{name}.block{block + 1}") for block in range(blocks)]
+
+    def run(self, stream: Numbers, maps: Maps) -> None:
+        """Change a stream (p, C) in place."""
+        if not self._blocks:
+            return
+        outer, inner = np.zeros_like(stream), np.zeros_like(stream)
+        for block in self._blocks:
+            block.add_to(stream, maps, outer, inner)
+
+
+def _convolved(layer: Layer, maps: Maps, cells: Numbers) -> Numbers:
+    """Flat cells (p, C) -> flat cells (p, outputs); the margin means nothing."""
+    results = maps.zeros(layer.outputs)
+
+    def keep(places: slice, numbers: Numbers) -> None:
+        results[places] = numbers
+
+    layer.convolve(maps, cells, keep)
+    return results
+
+
+def _folded(grid: NDArray[Any], side: int) -> NDArray[Any]:
+    """(B, h·side, w·side, C) -> (B, h, w, side·side·C)."""
+    batch, height, width, channels = grid.shape
+    cells = grid.reshape(batch, height // side, side, width // side, side, channels)
+    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, -1)
+
+
+def _unfolded(grid: NDArray[Any], side: int) -> NDArray[Any]:
+    """The inverse of `_folded`."""
+    batch, height, width, channels = grid.shape
+    cells = grid.reshape(batch, height, width, side, side, channels // side**2)
+    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, -1)
+
+
+class Encoder:
+    """Pixels -> latents, each of a root mean square of 1.
+
+    Left free, latents grow in training faster than the moving averages of the codebooks follow:
+    commitment runs away and most codes die.
     """
 
-    def forward(self, features: Tensor) -> Tensor:
-        shuffled: Tensor = super().forward(features)
-        if features.is_contiguous(memory_format=torch.channels_last):
-            return shuffled.contiguous(memory_format=torch.channels_last)
-        return shuffled
+    def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
+        """Of the arrays in `network_shapes`.
+
+        Raises:
+            ModelError: a number is out of range, or a sum would not be exact.
+        """
+        self._patch = patch_of(config, config.encoder_channels)
+        self._input = Layer.of(arrays, "encoder.input", Range(0, PIXEL_STEPS))
+        names = [f"encoder.stage{stage + 1}" for stage in range(len(config.encoder_channels))]
+        self._downs = [_Scaled(arrays, f"{name}.down") for name in names[1:]]
+        self._stages = [
+            _Stage(arrays, name, blocks)
+            for name, blocks in zip(names, config.encoder_blocks, strict=True)
+        ]
+        self._output = _Activated(arrays, "encoder.output", STREAM_UNITS)
+
+    def __call__(self, pixels: NDArray[np.integer]) -> Numbers:
+        """Pixels (B, H, W) in 0..PIXEL_STEPS -> latents (B, h, w, D) in 256ths."""
+        grid = _folded(pixels[..., None], self._patch)
+        maps = Maps(*grid.shape[:3])
+        stream = _convolved(self._input, maps, maps.flat(grid))
+        self._stages[0].run(stream, maps)
+        for down, stage in zip(self._downs, self._stages[1:], strict=True):
+            grid = down.scaling(_folded(maps.grid(stream), 2))
+            maps = Maps(*grid.shape[:3])
+            stream = maps.flat(down.layer(grid.reshape(-1, grid.shape[3])).reshape(*grid.shape[:3], -1))
+            stage.run(stream, maps)
+        cells = np.zeros_like(stream)
+        activate(self._output.table, stream, maps, cells)
+        return _normalised(maps.grid(self._output.layer(cells)))
 
 
-class Unshuffle(nn.PixelUnshuffle):
-    """PixelUnshuffle for a convolution, laid out like its weights, (B, 1, H, W) -> (B, r², H/r, W/r)."""
+def _normalised(latents: Numbers) -> Numbers:
+    """Latents (..., D) in any unit -> with a mean square of 1, in 256ths.
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        unshuffled: Tensor = super().forward(pixels)
-        return unshuffled.contiguous(memory_format=torch.channels_last)
-
-
-def _blocks(channels: int, count: int) -> list[nn.Module]:
-    return [ResidualBlock(channels) for _ in range(count)]
-
-
-class Encoder(nn.Module):
-    """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride.
-
-    Each latent vector is scaled to a root mean square of 1. Left free, latents grow faster than the
-    moving averages of the codebooks follow: commitment runs away and most codes die.
+    In float64 the sum of squares is exact, and a division and a square root are rounded correctly.
     """
+    numbers = np.clip(latents, -LARGEST_LATENT, LARGEST_LATENT).astype(np.float64)
+    square = np.square(numbers).sum(-1, keepdims=True) / numbers.shape[-1]
+    size = np.sqrt(square + _SMALLEST_SQUARE)
+    normalised: Numbers = np.rint(numbers * LATENT_UNITS / size).astype(np.float32)
+    return normalised
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        channels, blocks = config.encoder_channels, config.encoder_blocks
-        patch = config.stride // 2 ** (len(channels) - 1)
-        layers: list[nn.Module] = [
-            Unshuffle(patch),
-            nn.Conv2d(patch * patch, channels[0], 3, padding=1),
-            *_blocks(channels[0], blocks[0]),
+
+class Decoder:
+    """Latents -> pixels."""
+
+    def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
+        """Of the arrays in `network_shapes`.
+
+        Raises:
+            ModelError: a number is out of range, or a sum would not be exact.
+        """
+        self._patch = patch_of(config, config.decoder_channels)
+        self._input = _Scaled(arrays, "decoder.input")
+        names = [f"decoder.stage{stage + 1}" for stage in range(len(config.decoder_channels))]
+        self._ups = [_Scaled(arrays, f"{name}.up") for name in names[1:]]
+        self._stages = [
+            _Stage(arrays, name, blocks)
+            for name, blocks in zip(names, config.decoder_blocks, strict=True)
         ]
-        for finer, coarser, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
-            layers += [nn.Conv2d(finer, coarser, 2, stride=2), *_blocks(coarser, count)]
-        layers += [nn.SiLU(), nn.Conv2d(channels[-1], config.code_dim, 1)]
-        self.layers = nn.Sequential(*layers)
+        self._output = _Activated(arrays, "decoder.output", STREAM_UNITS)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        latents: Tensor = self.layers(pixels)
-        with torch.autocast(latents.device.type, enabled=False):
-            latents = latents.float()
-            return latents * torch.rsqrt(latents.square().mean(1, keepdim=True) + 1e-6)
-
-
-class Decoder(nn.Module):
-    """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        channels, blocks = config.decoder_channels, config.decoder_blocks
-        patch = config.stride // 2 ** (len(channels) - 1)
-        layers: list[nn.Module] = [
-            nn.Conv2d(config.code_dim, channels[0], 3, padding=1),
-            *_blocks(channels[0], blocks[0]),
-        ]
-        for coarser, finer, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
-            layers += [nn.Conv2d(coarser, 4 * finer, 1), Shuffle(2), *_blocks(finer, count)]
-        layers += [
-            nn.SiLU(),
-            nn.Conv2d(channels[-1], patch * patch, 3, padding=1),
-            nn.PixelShuffle(patch),
-        ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        pixels: Tensor = self.layers(latents)
-        return pixels
-
-
-class _ClampTowardsRange(torch.autograd.Function):
-    """Clamp to [0, 1]; see `clamp_straight_through`."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, pixels: Tensor) -> Tensor:
-        ctx.save_for_backward(pixels)
-        return pixels.clamp(0, 1)
-
-    @staticmethod
-    def backward(ctx: BackwardCFunction, gradient: Tensor) -> Tensor:
-        (pixels,) = ctx.saved_tensors
-        outward = ((pixels < 0) & (gradient > 0)) | ((pixels > 1) & (gradient < 0))
-        return gradient.masked_fill(outward, 0)
-
-
-def clamp_straight_through(pixels: Tensor) -> Tensor:
-    """Clamp to [0, 1] and pass the gradient, but for what would push a clamped pixel further out.
-
-    Outside a head a slice is exactly 0. With the clamp in the loss the decoder may go below 0
-    there and costs nothing; without it, it would have to balance on 0. A gradient that leads
-    further out changes nothing that can be seen, and would let the output run away.
-    """
-    clamped: Tensor = _ClampTowardsRange.apply(pixels)  # type: ignore[no-untyped-call]
-    return clamped
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay the weights of all convolutions out in place as the fast kernels want them."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of learned values."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    def __call__(self, latents: Numbers) -> NDArray[np.uint16]:
+        """Latents (B, h, w, D) in 256ths -> pixels (B, H, W) in 0..DECODED_STEPS."""
+        maps = Maps(*latents.shape[:3])
+        stream = _convolved(self._input.layer, maps, maps.flat(self._input.scaling(latents)))
+        self._stages[0].run(stream, maps)
+        for up, stage in zip(self._ups, self._stages[1:], strict=True):
+            grid = up.scaling(maps.grid(stream))
+            shape = grid.shape[:3]
+            grid = _unfolded(up.layer(grid.reshape(-1, grid.shape[3])).reshape(*shape, -1), 2)
+            maps = Maps(*grid.shape[:3])
+            stream = maps.flat(grid)
+            stage.run(stream, maps)
+        cells = np.zeros_like(stream)
+        activate(self._output.table, stream, maps, cells)
+        pixels = maps.grid(_convolved(self._output.layer, maps, cells))
+        return _unfolded(np.clip(pixels, 0, DECODED_STEPS).astype(np.uint16), self._patch)[..., 0]

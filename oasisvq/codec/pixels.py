@@ -2,9 +2,10 @@
 
 Shapes: H×W image, h×w grid of cells, stride² pixels to a cell.
 
-Pixels are float32 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. MRI
-slices lie on a ground of exactly the darkest level; only a window of whole cells around what is
-brighter is coded, and the ground around it comes back exactly.
+Pixels are float64 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. They are found,
+and turned back, by single operations that IEEE 754 rounds, so that they are alike on every machine. MRI
+slices lie on a ground of exactly the darkest level; only a window of whole cells around what is brighter
+is coded, and the ground around it comes back exactly.
 """
 
 from typing import NamedTuple
@@ -112,13 +113,13 @@ def smallest_centred_window(shape: tuple[int, int], box: Box, stride: int) -> tu
 
 def to_pixels(
     plane: NDArray[np.generic], intensity: tuple[float, float], window: Window, stride: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Cut the window out of an (H, W) plane and scale `intensity` (low, high) to [0, 1].
 
     Cells that reach beyond the image repeat its last row and column.
 
     Returns:
-        (height·stride, width·stride) float32.
+        (height·stride, width·stride) float64.
     """
     low, high = intensity
     top, left = window.top * stride, window.left * stride
@@ -126,11 +127,11 @@ def to_pixels(
     cut = plane[top : top + height, left : left + width]
     scaled = (cut.astype(np.float64) - low) / (high - low if high > low else 1.0)
     beyond = ((0, height - cut.shape[0]), (0, width - cut.shape[1]))
-    return np.pad(scaled, beyond, mode="edge").astype(np.float32)
+    return np.pad(scaled, beyond, mode="edge")
 
 
 def from_pixels(
-    pixels: NDArray[np.float32],
+    pixels: NDArray[np.float64],
     intensity: tuple[float, float],
     window: Window,
     stride: int,

@@ -17,30 +17,26 @@ frequencies come from a table of integers. NumPy on the CPU computes it, on ever
 its devices are not involved.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.exact import EXACT, largest_sum, refuse_other_arrays, symmetric
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices, frequencies_of
 from oasisvq.errors import ModelError
-
-Indices = NDArray[np.uint16]
-Frequencies = NDArray[np.int64]
 
 ACTIVATION_MAX = 127
 FEATURE_UNITS = 32  # integer steps to one unit of a feature
+POOLED_UNITS = 8  # 256ths of pooled latents to a step of a centre
 ACTIVATION_UNITS = 16  # of what enters a matrix product in the hidden layers
 STREAM_UNITS = 64  # of the stream that the blocks add to
 OCTAVE_UNITS = 16  # of a logit, whose unit is a factor of two
 SHIFT = 24  # a scale of 2^24 multiplies by one
-EXACT = 2**24  # float32 holds every integer below
-EXACT_DOUBLE = 2**53  # float64 does
-FREQUENCY_BITS = 24
-TABLE_SIZE = 256
 CELLS_AT_ONCE = 8192
+USED_SHARE = 0.75  # of inputs: from here on, leaving out the others costs more than it saves
 PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
 MAX_KINDS = 4096
 MAX_REACH = 8
@@ -161,66 +157,18 @@ class PriorConfig:
         return shapes
 
 
-def _power_table() -> NDArray[np.int64]:
-    """floor(2^(16 - d / 16)) for d from 0, by integer square roots alone."""
-    table = []
-    for step in range(TABLE_SIZE):
-        root = 2 ** (16 * 16 - step)
-        for _ in range(4):
-            root = math.isqrt(root)
-        table.append(root)
-    return np.array(table, dtype=np.int64)
+def pooled(latents: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Latents (..., h, w, D) in 256ths -> (..., 9·D): means over the parts of the grid, rounded.
 
-
-POWERS = _power_table()
-
-
-def frequencies_of(logits: NDArray[np.int64]) -> Frequencies:
-    """Logits (..., K) in 1/16 octave -> frequencies (..., K), whose sum is exactly 2^24 - K.
-
-    Floors of the exact shares; what is missing from the sum goes to the first of the largest.
-    The coder gives every code 1 more, so the whole is 2^24 and none is impossible.
+    In float64 the sums are exact, and a division is rounded correctly.
     """
-    below = logits.max(-1, keepdims=True) - logits
-    shares = POWERS[np.minimum(below, TABLE_SIZE - 1)]
-    size = logits.shape[-1]
-    whole = 2**FREQUENCY_BITS - size
-    frequencies: Frequencies = shares * whole // shares.sum(-1, keepdims=True)
-    largest = frequencies.argmax(-1)[..., None]
-    missing = whole - frequencies.sum(-1, keepdims=True)
-    np.put_along_axis(frequencies, largest, np.take_along_axis(frequencies, largest, -1) + missing, -1)
-    return frequencies
-
-
-def draw(
-    frequencies: Frequencies, generators: Sequence[np.random.Generator], temperature: float
-) -> Indices:
-    """Indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator."""
-    shares = (frequencies + 1.0) ** (1 / temperature)
-    summed = np.broadcast_to(shares.cumsum(-1), (len(generators), *shares.shape[1:]))
-    drawn = np.stack([generator.random(shares.shape[1]) for generator in generators])
-    below = summed <= (drawn * summed[..., -1])[..., None]
-    indices: Indices = below.sum(-1).astype(np.uint16)
-    return indices
-
-
-def fewest_bits(codebook_size: int) -> float:
-    """Bits that an index costs at least: one code as likely and all others as unlikely as can be."""
-    largest, whole = int(POWERS[0]), 2**FREQUENCY_BITS - codebook_size
-    share = (
-        largest * whole // (largest + codebook_size - 1) + codebook_size + 1
-    )  # it gets what is missing
-    return FREQUENCY_BITS - math.log2(share)
-
-
-def pooled(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents (..., h, w, D) -> (..., 9·D): means over the parts of the grid."""
     height, width, _ = latents.shape[-3:]
-    means = [
-        latents[..., top:bottom, left:right, :].mean((-3, -2))
-        for top, bottom in _parts(height)
-        for left, right in _parts(width)
-    ]
+    means = []
+    for top, bottom in _parts(height):
+        for left, right in _parts(width):
+            part = latents[..., top:bottom, left:right, :]
+            total = part.sum((-3, -2), dtype=np.float64)
+            means.append(np.rint(total / ((bottom - top) * (right - left))))
     return np.concatenate(means, axis=-1)
 
 
@@ -256,8 +204,22 @@ class _Layer(NamedTuple):
     bias: NDArray[np.int64]
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        exact = (inputs @ self.weight).astype(np.int64)
-        return ((exact * self.scale + (1 << (SHIFT - 1))) >> SHIFT) + self.bias
+        return self._scaled(inputs @ self.weight)
+
+    def of_sparse(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The same of inputs (n, inputs) of which some are 0 in all rows, as unknown cells are."""
+        used = np.flatnonzero(inputs.any(0))
+        if len(used) > USED_SHARE * inputs.shape[1]:
+            return self(inputs)
+        return self._scaled(inputs[:, used] @ self.weight[used])
+
+    def _scaled(self, sums: NDArray[np.float32]) -> NDArray[np.int64]:
+        numbers = sums.astype(np.int64)
+        numbers *= self.scale
+        numbers += 1 << (SHIFT - 1)
+        numbers >>= SHIFT
+        numbers += self.bias
+        return numbers
 
 
 class Prior:
@@ -281,18 +243,13 @@ class Prior:
             for level in range(config.levels)
             for name, shape in config.array_shapes(level).items()
         }
-        if set(expected) != set(arrays):
-            wrong = sorted(set(expected) ^ set(arrays))
-            raise ModelError(f"prior: {len(wrong)} arrays missing or unknown, first {wrong[0]}")
-        for name, (shape, dtype) in expected.items():
-            found = arrays[name]
-            if found.shape != shape or found.dtype != dtype:
-                raise ModelError(
-                    f"prior: array {name} is {found.dtype} {found.shape}, expected "
-                    f"{np.dtype(dtype)} {shape}"
-                )
-            if name.endswith(".weight") and largest_sum(found) >= EXACT:
-                raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
+        refuse_other_arrays("prior", arrays, expected)
+        for name, found in arrays.items():
+            numbers = symmetric(ACTIVATION_MAX)
+            if name.endswith(".weight"):
+                rows = found.reshape(-1, found.shape[-1])
+                if largest_sum(rows.astype(np.int8), numbers) >= EXACT:
+                    raise ModelError(f"prior: the weights {name} are too large to be summed exactly")
             if name.endswith(".scale") and found.size and found.min() < 0:
                 raise ModelError(f"prior: a scale in {name} is negative")
         self.kind_frequencies: Frequencies = arrays["kinds.frequency"].astype(np.int64)
@@ -322,9 +279,12 @@ class Prior:
     def _array(self, level: int, name: str) -> NDArray[np.generic]:
         return self.arrays[f"level{level + 1}.{name}"]
 
-    def kind_of(self, latents: NDArray[np.float32]) -> int:
-        """The kind of a grid of latents (h, w, D): that of the nearest centre."""
-        centres = self.arrays["kinds.centre"].astype(np.float32) / FEATURE_UNITS
+    def kind_of(self, latents: NDArray[np.floating]) -> int:
+        """The kind of a grid of latents (h, w, D) in 256ths: that of the nearest centre.
+
+        Of equally near ones the first. The squares are integers that float64 sums exactly.
+        """
+        centres = self.arrays["kinds.centre"].astype(np.float64) * POOLED_UNITS
         return int(np.square(centres - pooled(latents)).sum(1).argmin())
 
     def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
@@ -372,7 +332,7 @@ class Prior:
     def logits(self, indices: Indices, kinds: NDArray[np.integer], step: Pass) -> NDArray[np.int64]:
         """(B·n, K) in 1/16 octave, for the cells of a pass; of this level only known cells count."""
         layers = self._layers[step.level]
-        stream = layers["input"][0](self._inputs(indices, kinds, step))
+        stream = layers["input"][0].of_sparse(self._inputs(indices, kinds, step))
         stream = np.clip(stream, -_STREAM_MAX, _STREAM_MAX)
         for first, second in zip(layers["first"], layers["second"], strict=True):
             inner = np.clip(first(_activations(stream)), 0, ACTIVATION_MAX).astype(np.float32)
@@ -433,10 +393,3 @@ def _activations(stream: NDArray[np.int64]) -> NDArray[np.float32]:
     """Rectified, in steps of 1/16 from 0 to 127."""
     step = STREAM_UNITS // ACTIVATION_UNITS
     return np.clip((stream + step // 2) // step, 0, ACTIVATION_MAX).astype(np.float32)
-
-
-def largest_sum(weight: NDArray[np.generic]) -> int:
-    """The largest sum that any row of integer weights can reach with inputs from -127 to 127."""
-    if not weight.size:
-        return 0
-    return ACTIVATION_MAX * int(np.abs(weight.astype(np.int64)).sum(-1).max())

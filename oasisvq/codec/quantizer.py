@@ -1,159 +1,133 @@
-"""Latents <-> indices: the residual vector quantizer.
+"""Latents <-> indices: the residual vector quantizer, in integers. Never imports torch.
 
-Shapes: B batch, N = B·h·w vectors, D code dimension, K codes, L levels, h×w grid.
+Shapes: n vectors, D code dimension, K codes, L levels, h×w grid.
 
 Level 1 is the codebook of van den Oord et al. 2017 (nearest vector by Euclidean distance); each
 further level quantizes what the levels before it left over. What counts is the sum of all levels, so
 a level takes the code from which the levels after it come nearest, which need not be the nearest
-code itself. A query never changes a codebook: how codebooks learn is in `training/codebooks.py`.
+code itself.
+
+Latents v and codes c are integers, in 256ths. |v - c|² = |v|² + 2 · (|c|²/2 - v·c), and |v|² does not
+change which code is nearest, so the second term is what is compared. Its sums are exact: products are
+in float32 where no sum can pass what that holds, else in float64. Sums over levels and costs are added
+one by one, each rounded as IEEE 754 says. Of equals the one with the lower index is taken.
 """
 
-from collections.abc import Sequence
+import math
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
+from oasisvq.codec.exact import EXACT, EXACT_DOUBLE, Numbers
+from oasisvq.codec.networks import LATENT_UNITS
+from oasisvq.errors import ModelError
+
+CODEBOOKS = "quantizer.codebooks"
 CANDIDATES = 4  # nearest codes of a level that are followed through the levels after it
-VECTORS_AT_ONCE = 65_536  # bounds the N×K distances held at a time
-VECTORS_IN_CACHE = 2_048  # the same on a CPU, which is several times faster on what its cache holds
+VECTORS_AT_ONCE = 512  # whose distances a cache holds
+
+Indices = NDArray[np.int64]
 
 
-def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest code of each vector, (N, D) and (K, D) -> (N,) int64, in float32.
+class Quantizer:
+    """Codebooks (L, K, D) with their two inverse queries.
 
-    |v - c|² = |v|² - 2 v·c + |c|², and |v|² does not change which code is nearest.
+    Attributes:
+        codebooks: (L, K, D) float32, integers in 256ths.
     """
-    return torch.cat([_distances(part, codebook).argmin(1) for part in _parts(vectors)])
 
+    def __init__(self, codebooks: NDArray[np.int16]) -> None:
+        """Of the codebooks in a model file.
 
-def best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None = None) -> Tensor:
-    """Index of the code of the first level from which all levels together come nearest.
-
-    Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the levels after it,
-    and the one that ends nearest is taken.
-
-    Args:
-        vectors: (N, D).
-        codebooks: (l, K, D) of the levels that are left, at least one.
-        costs: (N, K) that using a code adds to its squared distance.
-
-    Returns:
-        (N,) int64.
-    """
-    parts = _parts(vectors)
-    costs_of_parts = [None] * len(parts) if costs is None else _parts(costs)
-    return torch.cat(
-        [_best(part, codebooks, cost) for part, cost in zip(parts, costs_of_parts, strict=True)]
-    )
-
-
-def _best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None) -> Tensor:
-    first, after = codebooks[0], codebooks[1:]
-    distances = _distances(vectors, first)
-    if costs is not None:
-        distances = distances + costs
-    if not len(after):
-        return distances.argmin(1)
-    candidates = distances.topk(min(CANDIDATES, len(first)), largest=False).indices  # (N, c)
-    left = (vectors[:, None] - first[candidates]).flatten(0, 1)
-    for codebook in after:
-        left = left - codebook[_distances(left, codebook).argmin(1)]
-    totals = left.square().sum(1).view_as(candidates)
-    if costs is not None:
-        totals = totals + costs.gather(1, candidates)
-    return candidates.gather(1, totals.argmin(1, keepdim=True)).squeeze(1)
-
-
-def _distances(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """(N, D) and (K, D) -> (N, K) squared distances less |vector|², in float32."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        codebook = codebook.float()
-        return torch.addmm(codebook.square().sum(1), vectors.float(), codebook.t(), alpha=-2)
-
-
-def _parts(vectors: Tensor) -> tuple[Tensor, ...]:
-    at_once = VECTORS_IN_CACHE if vectors.device.type == "cpu" else VECTORS_AT_ONCE
-    parts: tuple[Tensor, ...] = vectors.split(at_once)
-    return parts
-
-
-def to_vectors(latents: Tensor) -> Tensor:
-    """(B, D, h, w) -> (B·h·w, D), float32."""
-    return latents.float().permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
-
-
-def to_grid(vectors: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """(B·h·w, D) -> (B, D, h, w); the inverse of `to_vectors`."""
-    return vectors.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def levels_counted(kept: Tensor, levels: int) -> list[int]:
-    """(B,) levels 1..L that images keep, on the CPU -> how many keep 1, 2, .. L."""
-    counts: list[int] = kept.bincount(minlength=levels + 1)[1:].tolist()
-    return counts
-
-
-class ResidualQuantizer(nn.Module):
-    """Codebooks (L, K, D) with their two inverse queries."""
-
-    codebooks: Tensor
-
-    def __init__(self, levels: int, codebook_size: int, code_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("codebooks", torch.zeros(levels, codebook_size, code_dim))
-
-    def quantize(self, latents: Tensor, kept: Tensor) -> Tensor:
-        """Latents (B, D, h, w) -> indices (B, L, h, w) int64 in 0..K-1.
-
-        Args:
-            latents: of B images.
-            kept: (B,) how many levels, 1..L, will be dequantized of each. Up to there each level looks
-                ahead to the others; those above take the nearest code of what is left. It lies on the
-                CPU, for it decides what is computed.
+        Raises:
+            ModelError: their values are so large that distances would not be exact.
         """
-        batch, _, height, width = latents.shape
-        order = kept.argsort().to(latents.device)
-        grids = self.quantize_vectors(
-            to_vectors(latents), levels_counted(kept, len(self.codebooks)), order
-        )
-        return grids.reshape(-1, batch, height, width).transpose(0, 1)
+        dimension = codebooks.shape[2]
+        squares = np.square(codebooks.astype(np.int64)).sum(2)  # (L, K)
+        lengths = [math.isqrt(int(level.max())) + 1 for level in squares]
+        longest = LATENT_UNITS * (math.isqrt(dimension) + 1) + dimension  # of a latent vector
+        largest = 0  # of |c|²/2 - v·c, in halves
+        for length in lengths:
+            largest = max(largest, (2 * longest + length) * length)
+            longest += length  # of what is left after the level
+        if largest >= EXACT_DOUBLE:
+            raise ModelError("codebooks with values too large for exact distances")
+        kind = np.float32 if largest < EXACT else np.float64
+        self.codebooks: Numbers = codebooks.astype(np.float32)
+        self._transposed = [np.ascontiguousarray(book.T, dtype=kind) for book in codebooks]  # (D, K)
+        self._halves = (squares / 2).astype(kind)  # (L, K)
+        self.energies = [float(level.sum()) / len(level) for level in squares]
 
-    def quantize_vectors(self, vectors: Tensor, counts: Sequence[int], order: Tensor) -> Tensor:
-        """Vectors (N, D) of B images -> indices (L, N); see `quantize`.
-
-        Nothing here depends on a value on the device: only `counts` says what is computed.
-
-        Args:
-            vectors: of whole images, one after the other.
-            counts: how many images keep 1, 2, .. L levels.
-            order: (B,) the images, those that keep fewest levels first, where the vectors are.
-        """
-        levels, batch = len(self.codebooks), len(order)
-        cells = len(vectors) // batch
-        residual = vectors.reshape(batch, cells, -1)[order].flatten(0, 1)
-        indices = []
-        for level, codebook in enumerate(self.codebooks):
-            # images that keep no further level come first and look no further
-            images = [sum(counts[: level + 1]), *counts[level + 1 :]]
-            parts = residual.split([count * cells for count in images])
-            index = torch.cat(
-                [
-                    best(part, self.codebooks[level:end])
-                    for end, part in enumerate(parts, start=level + 1)
-                    if len(part)
-                ]
-            )
-            indices.append(index)
-            residual = residual - codebook[index]
-        in_order = torch.stack(indices).reshape(levels, batch, cells)
-        return in_order[:, order.argsort()].flatten(1)
-
-    def dequantize(self, indices: Tensor) -> Tensor:
-        """Indices (B, l, h, w), l <= L -> latents (B, D, h, w) float32: the sum of their codes."""
-        batch, levels, height, width = indices.shape
-        vectors = torch.zeros(
-            batch * height * width, self.codebooks.shape[2], device=self.codebooks.device
-        )
+    def quantize(self, latents: Numbers, levels: int) -> Indices:
+        """The indices (levels, h, w) of latents (h, w, D), whatever they cost."""
+        height, width, _ = latents.shape
+        left = latents.reshape(height * width, -1)
+        indices = np.empty((levels, height * width), np.int64)
         for level in range(levels):
-            vectors = vectors + self.codebooks[level][indices[:, level].reshape(-1)]
-        return to_grid(vectors, batch, height, width)
+            indices[level] = self.best(left, level, levels)
+            left = left - self.codebooks[level][indices[level]]
+        return indices.reshape(levels, height, width)
+
+    def dequantize(self, indices: NDArray[np.integer]) -> Numbers:
+        """Indices (levels, h, w) -> latents (h, w, D): the sum of their codes."""
+        latents = np.zeros((*indices.shape[1:], self.codebooks.shape[2]), np.float32)
+        for codebook, chosen in zip(self.codebooks, indices, strict=False):
+            latents += codebook[chosen]
+        return latents
+
+    def best(self, vectors: Numbers, level: int, levels: int, costs: Numbers | None = None) -> Indices:
+        """Index of the code of a level from which all levels together come nearest.
+
+        Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the levels after
+        it, and the one that ends nearest is taken.
+
+        Args:
+            vectors: (n, D) what the levels before left.
+            level: from 0.
+            levels: how many there are in all.
+            costs: (n, K) that using a code adds, in halves of a squared distance.
+
+        Returns:
+            (n,).
+        """
+        chosen = np.empty(len(vectors), np.int64)
+        for start in range(0, len(vectors), VECTORS_AT_ONCE):
+            part = slice(start, start + VECTORS_AT_ONCE)
+            cost = None if costs is None else costs[part]
+            chosen[part] = self._best(vectors[part], level, levels, cost)
+        return chosen
+
+    def _best(self, vectors: Numbers, level: int, levels: int, costs: Numbers | None) -> Indices:
+        distances = self._distances(vectors, level)
+        if costs is not None:
+            distances += costs
+        nearest: Indices = distances.argmin(1)
+        if level + 1 == levels:
+            return nearest
+        rows = np.arange(len(vectors))
+        candidates, totals = [], []
+        for _ in range(min(CANDIDATES, distances.shape[1])):
+            candidates.append(nearest)
+            totals.append(distances[rows, nearest])
+            distances[rows, nearest] = np.inf
+            nearest = distances.argmin(1)
+        ordered = np.sort(np.stack(candidates), axis=0)  # (c, n): of equals the lower index comes first
+        order = np.argsort(np.stack(candidates), axis=0)
+        total = np.take_along_axis(np.stack(totals), order, axis=0).reshape(-1)
+        left = (vectors[None] - self.codebooks[level][ordered]).reshape(-1, vectors.shape[1])
+        for after in range(level + 1, levels):
+            distances = self._distances(left, after)
+            nearest = distances.argmin(1)
+            total = total + distances[np.arange(len(left)), nearest]
+            if after + 1 < levels:
+                left = left - self.codebooks[after][nearest]
+        winner = total.reshape(ordered.shape).argmin(0)
+        best: Indices = ordered[winner, rows]
+        return best
+
+    def _distances(self, vectors: Numbers, level: int) -> NDArray[np.floating]:
+        """|c|²/2 - v·c, (n, K)."""
+        transposed = self._transposed[level]
+        distances: NDArray[np.floating] = vectors.astype(transposed.dtype, copy=False) @ transposed
+        np.subtract(self._halves[level], distances, out=distances)
+        return distances

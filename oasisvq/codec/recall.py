@@ -11,17 +11,18 @@ encoder and decoder alike, so there is nothing to train or to store.
 
 The code of this module is the specification of these weights: other weights are another format.
 
-Integers only, as in `prior.py`: codebooks are rounded to 1/1024, squares and products of them are
+Integers only, as in `prior.py`: codes are in 256ths, squares and products of them are
 integers that float64 holds exactly, logarithms are taken by `frexp`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.prior import EXACT_DOUBLE, FREQUENCY_BITS, Frequencies, Indices, Pass
+from oasisvq.codec.exact import EXACT_DOUBLE
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
+from oasisvq.codec.prior import Pass
 from oasisvq.errors import ModelError
 
-CODE_UNITS = 1024  # integer steps to one unit of a code vector
 ONE = 2**12  # a weight of one
 LARGEST = 2**22
 CLASSES = 36  # by distance, four to an octave; the mean square of a level's codes is class 28
@@ -40,12 +41,12 @@ class Recall:
     """
 
     def __init__(self, codebooks: NDArray[np.float32]) -> None:
-        """Start with codebooks (L, K, D).
+        """Start with codebooks (L, K, D), whole numbers.
 
         Raises:
             ModelError: their values are too large to be summed exactly.
         """
-        rounded = np.rint(codebooks.astype(np.float64) * CODE_UNITS)
+        rounded = codebooks.astype(np.float64)
         levels, _, dimension = rounded.shape
         if dimension * (2 * levels * np.abs(rounded).max()) ** 2 >= EXACT_DOUBLE:
             raise ModelError("codebooks with values too large for volumes")

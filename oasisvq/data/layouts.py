@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from oasisvq.data.bids import DERIVED_FOLDER, is_typical, read_name
 from oasisvq.errors import DatasetError
+from oasisvq.scans.words import LABEL_WORD
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -29,34 +31,19 @@ class Images(str, Enum):
     SEGMENTATIONS = "segmentations"
 
 
-_SUBJECTS = (
-    (re.compile(r"(?:case|seg)_(\d{3,4})_slice_"), "OAS1_"),
-    (re.compile(r"(?<![A-Za-z0-9])(OAS[12]_\d{4}|OAS3\d{4}|OASIS_\d{4})(?!\d)"), ""),
-    (re.compile(r"(?<![A-Za-z0-9])(sub-[A-Za-z0-9]+)"), ""),
-)
-
-
-def subject_of(path: str) -> str | None:
-    """The subject that a path names, its file first: OAS1_0001, OAS2_0001, OAS30001, sub-7; or None."""
-    for part in reversed(path.split("/")):
-        for pattern, prefix in _SUBJECTS:
-            match = pattern.search(part)
-            if match:
-                return f"{prefix}{int(match[1]):04d}" if prefix else match[1]
-    return None
-
-
 @dataclass(frozen=True)
 class Variant:
     """Files of one kind in a layout.
 
     Attributes:
         name: what messages and `--variant` call it.
-        images: what the files count as.
+        images: what the files count as; nothing for those that are neither scans nor labels.
         pattern: what their paths end with; groups name the split, the session and the slice.
         axis_codes: where the axes of its Analyze files grow to, whatever their headers say.
         space: of one session, variants of one space lie over each other voxel by voxel.
         by_default: whether it is taken unasked.
+        place: of one session, the variants with the lowest are taken.
+        holds: of files that are neither scans nor labels, what they are instead.
     """
 
     name: str
@@ -65,6 +52,13 @@ class Variant:
     axis_codes: str | None = None
     space: str = ""
     by_default: bool = True
+    place: int = 0
+    holds: str = ""
+
+    @property
+    def what(self) -> str:
+        """What its files are, in a word or two."""
+        return self.images[0].value if self.images else self.holds or "neither scans nor labels"
 
 
 @dataclass(frozen=True)
@@ -75,10 +69,12 @@ class Layout:
         key: what `--layout` calls it.
         name: what messages call it.
         example: a path, for messages.
-        variants: the first that a session has is taken.
+        variants: the first that a session has is taken; none where `reads_bids`.
         marker: paths that show this layout even where none of its images are there.
         one_a_session: whether one file stands for a session; else every file is taken.
         whole: whether it was published as slices with their splits, and is used whole or not at all.
+        reads_bids: whether names are read as BIDS builds them; each kind of file is a variant then.
+        apart: folders below the raw one whose files are of the layout, and left out.
     """
 
     key: str
@@ -88,24 +84,48 @@ class Layout:
     marker: re.Pattern[str] | None = None
     one_a_session: bool = True
     whole: bool = False
+    reads_bids: bool = False
+    apart: re.Pattern[str] | None = None
 
-    def variant_of(self, path: str) -> tuple[Variant, re.Match[str]] | None:
-        """The variant that a path is of, and what it says; None for other files."""
+    def variant_of(self, path: str) -> tuple[Variant, dict[str, str]] | None:
+        """The variant that a path is of, and its split, session and slice; None for other files."""
+        if self.reads_bids:
+            return _bids_variant(path)
         for variant in self.variants:
             match = variant.pattern.search(path)
             if match:
-                return variant, match
+                return variant, match.groupdict()
         return None
 
     def shows_in(self, paths: Iterable[str]) -> bool:
         """Whether there is something of this layout; folders end with a slash."""
+        if self.reads_bids:
+            return any(is_typical(path) for path in paths)
         marker = self.marker
         return any(
             (marker is not None and marker.search(path)) or self.variant_of(path) for path in paths
         )
 
 
+def _bids_variant(path: str) -> tuple[Variant, dict[str, str]] | None:
+    told = read_name(path)
+    if told is None:
+        return None
+    images = tuple(each for each in Images if each.value == told.holds)
+    variant = Variant(
+        told.kind,
+        images,
+        re.compile(re.escape(told.kind)),
+        space=told.space,
+        by_default=told.by_default,
+        place=told.place,
+        holds=told.holds,
+    )
+    return variant, {"session": told.session}
+
+
 _VOLUME = r"\.(?:hdr|img|nii)(?:\.gz)?$"
+_ANY_VOLUME = r"(?:\.(?:hdr|img|nii|mgh|mnc)(?:\.gz)?|\.mgz)$"
 _IMAGE = r"\.(?:png|jpe?g|tiff?|webp)$"
 _SCANS = (Images.SCANS,)
 _STRIPPED = (Images.SKULL_STRIPPED,)
@@ -113,12 +133,11 @@ _EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # there are no scans with a sku
 _LABELS = (Images.SEGMENTATIONS,)
 _OASIS1 = r"OAS1_\d{4}_(?P<session>MR\d+)"
 _OASIS2 = r"OAS2_\d{4}_(?P<session>MR\d+)"
-_OASIS3 = r"OAS3\d{4}_(?:MR_|sess?-)(?P<session>d\d+).*_"
+_OASIS3 = r"OAS3\d{4}_(?:MR_|sess?-)(?P<session>d\d+)(?!.*_(?:desc|space|label)-).*_"
 _NEURITE = r"OASIS_OAS1_\d{4}_(?P<session>MR\d+)/"
 _TASK = r"OASIS_\d{4}(?:_0000)?"
-_LABEL_WORD = (
-    r"(?<![a-z])(?:f?seg\d*|aseg|seg(?:mentation)?s?|label(?:map)?s?|masks?|tissues?|parc)(?![a-z])"
-)
+_LABEL_NAME = r"(?<![a-z])(?:lesions?|gt|annot(?:ation)?s?)(?![a-z])[^/]*"  # of a folder they say less
+_SHARE_WORD = r"(?<![a-z])(?:probseg|prob(?:ability)?(?:map)?s?|pve(?:_?\d)?|posteriors?)(?![a-z])[^/]*"
 _STRIPPED_WORD = r"(?<![a-z])(?:ss|brain|bet|(?:skull[-_]?)?stripped|masked)(?![a-z])"
 
 
@@ -181,6 +200,7 @@ OASIS3 = Layout(
         _variant("T2w", _SCANS, rf"{_OASIS3}T2w{_VOLUME}", by_default=False),
         _variant("FLAIR", _SCANS, rf"{_OASIS3}FLAIR{_VOLUME}", by_default=False),
     ),
+    apart=DERIVED_FOLDER,
 )
 NEURITE = Layout(
     "neurite",
@@ -215,20 +235,29 @@ KAGGLE = Layout(
     (_variant("jpeg", _SCANS, r"OAS1_\d{4}_(?P<session>MR\d+_mpr-\d+)_(?P<slice>\d+)\.(?:jpe?g|png)$"),),
     one_a_session=False,
 )
+BIDS = Layout(
+    "bids",
+    "BIDS",
+    "sub-01/anat/sub-01_T1w.nii.gz",
+    (),
+    reads_bids=True,
+    apart=DERIVED_FOLDER,
+)
 ANYTHING = Layout(
     "anything",
     "images or volumes",
     "OAS1_0001/scan.nii.gz",
     (
-        _variant("label volumes", _LABELS, rf"(?i){_LABEL_WORD}.*{_VOLUME}"),
-        _variant("skull-stripped volumes", _EITHER, rf"(?i){_STRIPPED_WORD}[^/]*{_VOLUME}"),
-        _variant("volumes", _SCANS, rf"(?i){_VOLUME}"),
-        _variant("label images", _LABELS, rf"(?i){_LABEL_WORD}.*{_IMAGE}"),
+        _variant("maps of probability", (), rf"(?i){_SHARE_WORD}{_ANY_VOLUME}"),
+        _variant("label volumes", _LABELS, rf"(?i)(?:{LABEL_WORD}.*|{_LABEL_NAME}){_ANY_VOLUME}"),
+        _variant("skull-stripped volumes", _EITHER, rf"(?i){_STRIPPED_WORD}[^/]*{_ANY_VOLUME}"),
+        _variant("volumes", _SCANS, rf"(?i){_ANY_VOLUME}"),
+        _variant("label images", _LABELS, rf"(?i)(?:{LABEL_WORD}.*|{_LABEL_NAME}){_IMAGE}"),
         _variant("images", _SCANS, rf"(?i){_IMAGE}"),
     ),
     one_a_session=False,
 )
-LAYOUTS = (PNG_SLICES, OASIS1, OASIS2, OASIS3, NEURITE, TASK, KAGGLE, ANYTHING)
+LAYOUTS = (PNG_SLICES, OASIS1, OASIS2, OASIS3, NEURITE, TASK, KAGGLE, BIDS, ANYTHING)
 
 
 def layout_named(key: str) -> Layout:

@@ -22,8 +22,8 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.data.found import Member
 from oasisvq.data.layouts import Images
-from oasisvq.data.members import Member
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
 from oasisvq.errors import DatasetError, ImageError, OasisVQError

@@ -29,8 +29,9 @@ from oasisvq.data.dataset import (
     open_dataset,
     refuse_shared_subjects,
 )
+from oasisvq.data.found import Found, Member
 from oasisvq.data.layouts import SPLITS, Images
-from oasisvq.data.members import Found, Member, find_members
+from oasisvq.data.members import find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, make_parts, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
 from oasisvq.data.slices import Cut, fit_plane

@@ -42,6 +42,7 @@ class Recipe:
         percentiles: of a volume's foreground, that become black and white.
         split: shares of train, validation and test; None: as given, else `DEFAULT_SPLIT`.
         seed: which persons go where.
+        guess_subjects: whether to draw splits where only a guess tells whose a scan is.
     """
 
     layout: str | None = None
@@ -51,6 +52,7 @@ class Recipe:
     percentiles: tuple[float, float] = (0.5, 99.5)
     split: tuple[float, float, float] | None = None
     seed: int = 0
+    guess_subjects: bool = False
 
     def __post_init__(self) -> None:
         if self.layout is not None:
@@ -89,6 +91,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
             (low, high),
             split,
             int(fields["seed"]),
+            bool(fields["guess_subjects"]),
         )
     except DatasetError as error:
         raise ValueError(str(error)) from error

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from oasisvq.codec.content import labels_in
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
@@ -103,6 +104,8 @@ def cut_volume(
     """
     axial = read_axial(path, axis_codes, max_pixels)
     is_labels = images is Images.SEGMENTATIONS
+    if not is_labels:
+        _refuse_labels(axial.planes, path)
     labels = labels_of(axial.planes, path) if is_labels else ()
     level = 0.0 if is_labels else foreground_level(axial.planes)
     brain = axial.planes > level
@@ -136,6 +139,16 @@ def cut_volume(
         axial.voxel_size,
         axial.is_guessed,
     )
+
+
+def _refuse_labels(planes: NDArray[np.generic], path: Path) -> None:
+    """Raise for what plainly is a map of labels and no scan, as encoding sees it."""
+    found = labels_in(planes)
+    if found is not None and found.is_plain:
+        raise ImageError(
+            f"{path}: holds {len(found.values):,} values in the shapes of labels, expected a scan; "
+            "leave it out, or take such files with --images segmentations"
+        )
 
 
 def read_axial(path: Path, axis_codes: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Axial:
@@ -344,6 +357,8 @@ def cut_stack(
             is_deep = plane.dtype != np.uint8
             if is_deep:
                 _refuse_deep(path, images, whole)
+            if images is not Images.SEGMENTATIONS and not whole:
+                _refuse_labels(plane[None], path)
             if depth not in (None, plane.dtype):
                 raise ImageError(f"{path}: {plane.dtype} beside slices of {depth}; convert it first")
             depth = plane.dtype

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 from scipy.interpolate import PchipInterpolator
 
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.content import Content
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation.metrics import similarity

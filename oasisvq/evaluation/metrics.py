@@ -78,7 +78,7 @@ class Overlap(NamedTuple):
         return 2 * self.both / total if total else math.nan
 
 
-def overlap(original: NDArray[np.generic], restored: NDArray[np.generic], label: int) -> Overlap:
+def overlap(original: NDArray[np.generic], restored: NDArray[np.generic], label: float) -> Overlap:
     """Where two label images agree on `label`."""
     first, second = original == label, restored == label
     return Overlap(int((first & second).sum()), int(first.sum()), int(second.sum()))

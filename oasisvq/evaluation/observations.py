@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
+from oasisvq.codec.content import Content
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
+from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, pooled
+from oasisvq.codec.prior import Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split
@@ -140,7 +143,7 @@ class _Observer:
             Image.fromarray(plane).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         )
         latents = self.codec.latents(plane)
-        self.pooled.append(pooled(latents))
+        self.pooled.append((pooled(latents) / LATENT_UNITS).astype(np.float32))
         self._count(latents.reshape(-1, latents.shape[2]))
         window = container.read(seen.content, "slice").header.window
         if self.prior is not None and window.height:

@@ -119,15 +119,15 @@ def _variables(colours: Iterable[str]) -> str:
 
 def _method(report: Report) -> str:
     seen, dataset, codec = report.seen, report.dataset, report.codec
-    card, prior = codec.card, codec.file.prior_fingerprint
+    card = codec.card
     facts = {
         "measured": f"{date.today():%Y-%m-%d} with oasisvq {oasisvq.__version__}",
         "data": f"{dataset.folder}, split {seen.score.split}: {dataset.layout}, {dataset.images.value}, "
         f"{dataset.size}×{dataset.size}, SHA-256 {dataset.splits[seen.score.split].sha256[:16]}…",
         "slices": f"{seen.score.slices:,} of {seen.score.subjects:,} subjects"
         + ("" if report.every == 1 else f", one in {report.every} of the split"),
-        "model": f"{report.model}, codec {codec.fingerprint.hex()}"
-        + (f", with its prior {prior.hex()}" if prior else ", without a prior"),
+        "model": f"{report.model}, {codec.fingerprint.hex()}"
+        + ("" if codec.prior else ", without a prior"),
         "design": f"{codec.config.levels} levels of {codec.config.codebook_size} codes, cells of "
         f"{codec.config.stride}×{codec.config.stride} pixels, {codec.config.code_dim} dimensions",
         "trained on": ", ".join(

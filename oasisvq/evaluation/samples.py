@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import SUFFIX
+from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError
 from oasisvq.evaluation.metrics import similarity
@@ -267,7 +268,7 @@ def features(codec: Codec, planes: Iterable[NDArray[np.generic]]) -> NDArray[np.
     """(N, 4·D) latents of planes, averaged over the quarters of the grid."""
     rows = []
     for plane in planes:
-        latents = codec.latents(plane)  # (h, w, D)
+        latents = codec.latents(plane) / LATENT_UNITS  # (h, w, D)
         half_height, half_width = latents.shape[0] // 2, latents.shape[1] // 2
         quarters = [
             latents[above, beside].mean((0, 1))

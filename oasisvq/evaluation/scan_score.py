@@ -35,7 +35,7 @@ class ScanScore(NamedTuple):
     psnr: float  # dB, over all voxels
     worst_ssim: float
     worst_slice: int  # from 0, in the order that slices are coded
-    dice: dict[int, float]  # by label; empty for scans
+    dice: dict[float, float]  # by label; empty for scans
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -46,7 +46,7 @@ class ScanScore(NamedTuple):
         }
 
 
-def dice_of(original: Scan, restored: Scan, header: CodesHeader) -> dict[int, float]:
+def dice_of(original: Scan, restored: Scan, header: CodesHeader) -> dict[float, float]:
     """Dice of each label that a header names."""
     return {label: overlap(original.planes, restored.planes, label).dice for label in header.labels}
 

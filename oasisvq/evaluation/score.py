@@ -3,18 +3,22 @@
 import io
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oasisvq.codec.codec import Codec, Content
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.content import Content
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.layouts import Images
 from oasisvq.evaluation.metrics import Overlap, Similarity, overlap, similarity, snap
+from oasisvq.jobs import calls
 
 DATA_RANGE = 255.0
+BLACK = 0  # stands for a quality of no levels: the all-black image
 
 
 class Spread(NamedTuple):
@@ -67,6 +71,14 @@ class SplitScore(NamedTuple):
         return fields
 
 
+class Scored(NamedTuple):
+    """What a quality gives for one slice."""
+
+    restored: NDArray[np.generic]
+    content: bytes  # of its file
+    similarity: Similarity
+
+
 class Seen(NamedTuple):
     """One slice at one quality, as `score_split` comes by it."""
 
@@ -76,6 +88,22 @@ class Seen(NamedTuple):
     restored: NDArray[np.generic]
     content: bytes  # of its file
     similarity: Similarity
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Encodes, decodes and measures one slice at one quality; at `BLACK` what is all black."""
+
+    codec: Codec
+
+    def __call__(self, task: tuple[int, int, NDArray[np.uint8]]) -> Scored:
+        _, levels, original = task
+        if levels == BLACK:
+            black = np.zeros_like(original)
+            return Scored(black, b"", similarity(original, black, DATA_RANGE))
+        content = self.codec.encode(original, levels, content=Content.SCAN)
+        restored = self.codec.decode(content)
+        return Scored(restored, content, similarity(original, restored, DATA_RANGE))
 
 
 class _Collector:
@@ -89,19 +117,13 @@ class _Collector:
         self.bytes = 0
         self.overlaps: dict[tuple[str, int], Overlap] = {}
 
-    def add(
-        self,
-        record: SliceRecord,
-        original: NDArray[np.uint8],
-        restored: NDArray[np.generic],
-        size: int,
-    ) -> None:
+    def add(self, record: SliceRecord, original: NDArray[np.uint8], scored: Scored) -> None:
         self.names.append(record.source)
         self.subjects.append(record.subject)
-        self.similarities.append(similarity(original, restored, DATA_RANGE))
-        self.bytes += size
+        self.similarities.append(scored.similarity)
+        self.bytes += len(scored.content)
         if len(self.labels):
-            snapped = snap(restored, self.labels)
+            snapped = snap(scored.restored, self.labels)
             for label in self.labels[1:]:
                 key = record.subject, int(label)
                 before = self.overlaps.get(key, Overlap(0, 0, 0))
@@ -157,11 +179,13 @@ def score_split(
     advance: Callable[[int, int], None] = lambda done, total: None,
     every: int = 1,
     watch: Callable[[Seen], None] = lambda seen: None,
+    jobs: int = 1,
 ) -> SplitScore:
     """Encode and decode every `every`-th slice of a split at each quality and measure what was lost.
 
     Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
-    `watch` is shown every slice at every quality, the qualities of a slice one after the other.
+    `watch` is shown every slice at every quality, the qualities of a slice one after the other. `jobs`
+    is the number of processes; scores are the same with any.
 
     Raises:
         DatasetError: no such split.
@@ -172,18 +196,18 @@ def score_split(
     is_labels = dataset.images is Images.SEGMENTATIONS
     labels = np.unique(array) if is_labels else np.empty(0, np.uint8)
     collectors = {codec.check_levels(quality): _Collector(labels) for quality in qualities}
-    black = _Collector(labels)
+    collectors[BLACK] = _Collector(labels)
     as_png = 0
-    for done, (record, plane) in enumerate(zip(records, array, strict=True), start=1):
-        original = np.asarray(plane)
-        as_png += png_bytes(original)
-        for levels, collector in collectors.items():
-            content = codec.encode(original, levels, content=Content.SCAN)
-            restored = codec.decode(content)
-            collector.add(record, original, restored, len(content))
-            watch(Seen(done - 1, levels, original, restored, content, collector.similarities[-1]))
-        black.add(record, original, np.zeros_like(original), 0)
-        advance(done, len(records))
+    planes = (np.asarray(plane) for plane in array)
+    tasks = ((place, levels, plane) for place, plane in enumerate(planes) for levels in collectors)
+    for (place, levels, original), scored in calls(_Scorer(codec), tasks, jobs):
+        collectors[levels].add(records[place], original, scored)
+        if levels == BLACK:
+            as_png += png_bytes(original)
+            advance(place + 1, len(records))
+        else:
+            watch(Seen(place, levels, original, *scored))
+    black = collectors.pop(BLACK)
     pixels = dataset.size**2
     return SplitScore(
         split,
@@ -192,5 +216,5 @@ def score_split(
         dataset.size,
         codec.fingerprint.hex(),
         [each.score(levels, pixels, as_png) for levels, each in collectors.items()],
-        black.score(0, pixels, as_png),
+        black.score(BLACK, pixels, as_png),
     )

@@ -20,12 +20,19 @@ from oasisvq.scans.dicom_file import CONVERT, DicomSlice, has_magic, read_planes
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.images import IMAGE_SUFFIXES
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
-from oasisvq.scans.volumes import Volume
+from oasisvq.scans.voxel_streams import Volume
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # many DICOM files have none of them
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz")  # many DICOM files have none of them
 _ROUNDED = {"orientation": 1e-3, "pixel spacing": 1e-3}  # scanners write these a little differently
 _SAME_PLACE = 1e-3  # millimetres
+_SHOWN = 4  # volumes in a message
 _OFF_GRID = 0.05  # of the distance of slices: rounded positions pass, a missing slice does not
+
+
+def dicom_suffix(path: Path) -> str | None:
+    """The ending that makes a name one of a DICOM file; None for other names."""
+    name = path.name.lower()
+    return next((suffix for suffix in DICOM_SUFFIXES if name.endswith(suffix)), None)
 
 
 def is_dicom(path: Path) -> bool:
@@ -51,8 +58,13 @@ def holds_dicom(folder: Path) -> bool:
         return False
 
 
-def read_dicom(path: Path, files: Sequence[Path], max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
-    """Read one DICOM file, or the files of one series.
+def read_dicom(
+    path: Path,
+    files: Sequence[Path],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    which: int | None = None,
+) -> Volume:
+    """Read one DICOM file, or the files of one series, or one volume of several.
 
     Slices are in the order of their positions, whatever their names. Without positions they follow
     their InstanceNumber, and qform and sform have code 0 instead of 1 (scanner).
@@ -61,15 +73,14 @@ def read_dicom(path: Path, files: Sequence[Path], max_pixels: int = DEFAULT_MAX_
         path: the file or folder, as messages name it.
         files: the file, or those of the series.
         max_pixels: how large it may be, see `limits.py`; told by its headers.
+        which: of several series, echoes or time points the one to read, from 0.
 
     Raises:
         FileError: a file is missing or unreadable.
         ImageError: pydicom or a decoder is missing; a file is damaged, too large, or of a kind that
             is not read; the files are not one whole series.
     """
-    _require_pydicom()
-    slices = [each for file in files for each in read_slices(file, max_pixels)]
-    _refuse_several_series(path, slices)
+    slices = _chosen(path, _volumes_in(files, max_pixels), which)
     _refuse_unlike(slices)
     refuse_large_volume((*slices[0].size, len(slices)), str(path), max_pixels)
     slices = _in_order(path, slices)
@@ -78,6 +89,57 @@ def read_dicom(path: Path, files: Sequence[Path], max_pixels: int = DEFAULT_MAX_
         return Volume(voxels, _geometry(slices, voxels))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def count_in_dicom(files: Sequence[Path], max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """How many volumes files hold: series, and echoes or time points of each.
+
+    Raises:
+        FileError, ImageError: see `read_dicom`.
+    """
+    return len(_volumes_in(files, max_pixels))
+
+
+def _volumes_in(files: Sequence[Path], max_pixels: int) -> list[list[DicomSlice]]:
+    """The slices of each volume, in no order."""
+    _require_pydicom()
+    series: dict[str, list[DicomSlice]] = {}
+    for file in files:
+        for each in read_slices(file, max_pixels):
+            series.setdefault(each.series, []).append(each)
+    return [volume for slices in series.values() for volume in _repeats(slices)]
+
+
+def _repeats(slices: list[DicomSlice]) -> list[list[DicomSlice]]:
+    """The echoes or time points of a series, which has as many images at every place.
+
+    At each place they follow each other by their numbers. One volume where that is not so.
+    """
+    places: dict[tuple[float, ...], list[DicomSlice]] = {}
+    for each in slices:
+        if each.position is None or not each.number:
+            return [slices]
+        places.setdefault(tuple(np.round(each.position / _SAME_PLACE)), []).append(each)
+    counts = {len(images) for images in places.values()}
+    if len(counts) != 1 or counts == {1}:
+        return [slices]
+    ordered = [sorted(images, key=lambda each: each.number) for images in places.values()]
+    return [[images[place] for images in ordered] for place in range(counts.pop())]
+
+
+def _chosen(path: Path, volumes: list[list[DicomSlice]], which: int | None) -> list[DicomSlice]:
+    if which is None and len(volumes) > 1:
+        told = [
+            f"{place}: {len(slices)} such as {slices[0].label}" for place, slices in enumerate(volumes)
+        ]
+        found = ", ".join(told[:_SHOWN]) + (", ..." if len(told) > _SHOWN else "")
+        raise ImageError(
+            f"{path}: images of {len(volumes)} volumes ({found}); expected one; encode one of them with "
+            "--volume, or each with --volume all"
+        )
+    if not 0 <= (which or 0) < len(volumes):
+        raise ImageError(f"{path}: has no volume {which}; it holds {len(volumes)}, counted from 0")
+    return volumes[which or 0]
 
 
 def _require_pydicom() -> None:
@@ -104,25 +166,13 @@ def dicom_files_in(folder: Path) -> list[Path]:
             for path in sorted(folder.iterdir())
             if not _is_passed_over(path)
             and not path.is_dir()
-            and (path.suffix.lower() in DICOM_SUFFIXES or (path.is_file() and has_magic(path)))
+            and (dicom_suffix(path) is not None or (path.is_file() and has_magic(path)))
         ]
     except OSError as error:
         raise FileError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
     if not files:
         raise ImageError(f"{folder}: no DICOM file directly in this folder; name the folder of a series")
     return files
-
-
-def _refuse_several_series(path: Path, slices: list[DicomSlice]) -> None:
-    series: dict[str, list[DicomSlice]] = {}
-    for each in slices:
-        series.setdefault(each.series, []).append(each)
-    if len(series) > 1:
-        found = ", ".join(f"{len(each)} such as {each[0].label}" for each in list(series.values())[:4])
-        raise ImageError(
-            f"{path}: images of {len(series)} series ({found}); expected one; "
-            "move each series to a folder of its own"
-        )
 
 
 def _refuse_unlike(slices: list[DicomSlice]) -> None:

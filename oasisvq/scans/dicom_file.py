@@ -6,6 +6,8 @@ series serves to tell two series apart, and is dropped. What the format can say 
 (colours, 0 for white, mosaics) is refused rather than guessed.
 """
 
+import gzip
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 CONVERT = "convert it first (such as with `dcm2niix`)"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_FIRST_GROUPS = (b"\2\0", b"\x08\0")
+_TYPES = (b"UL", b"CS", b"UI", b"OB", b"SH", b"LO", b"DA")  # of attributes that files begin with
+_SHORTEST, _LONGEST_FIRST = 16, 256  # bytes of a file, and of its first attribute
 _GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 _MACROS = (
     "PlanePositionSequence",
@@ -94,9 +99,38 @@ class DicomSlice:
 
 
 def has_magic(path: Path) -> bool:
-    """Whether this is a DICOM file by its first bytes; raises as opening does."""
+    """Whether this is a DICOM file by its first bytes; raises as opening does.
+
+    Files without the preamble, as old scanners write them, begin with an attribute of the lowest
+    groups, little-endian, with its type or with a short length.
+    """
     with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        start = stream.read(132)
+    return start[128:] == b"DICM" or _is_bare(start)
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether bytes begin with an attribute of group 2 or 8 rather than with a preamble."""
+    if len(start) < _SHORTEST or start[:2] not in _FIRST_GROUPS:
+        return False
+    has_type = start[4:6] in _TYPES
+    return has_type or int.from_bytes(start[4:8], "little") <= _LONGEST_FIRST
+
+
+def _content(path: Path) -> "Path | io.BytesIO":
+    """A file as pydicom takes it: unpacked, if it is gzip.
+
+    Raises:
+        ImageError: it unpacks to more than the limit.
+    """
+    with path.open("rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return path
+    with gzip.open(path) as packed:
+        content = packed.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ImageError(f"unpacks to more than {MAX_FILE_BYTES:,} bytes, the limit for such a file")
+    return io.BytesIO(content)
 
 
 def read_slices(path: Path, max_pixels: int) -> list[DicomSlice]:
@@ -162,16 +196,64 @@ def _reading(path: Path) -> Iterator[None]:
 def _read_dataset(path: Path, keywords: Sequence[str]) -> "Dataset":
     """These attributes of a file."""
     from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
 
-    if not has_magic(path):
+    content = _content(path)
+    start = _start(content)
+    is_bare = _is_bare(start)
+    if start[128:] != b"DICM" and not is_bare:
         raise ImageError("no DICOM file: its bytes 128 to 131 are not DICM")
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    if not syntax:
-        raise ImageError("a damaged DICOM file: TransferSyntaxUID is missing")
-    if syntax == _DEFLATED:  # pydicom would inflate all of it, however much that is
-        raise ImageError(f"a deflated DICOM file, which is not read; {CONVERT}")
-    return dcmread(path, specific_tags=list(keywords), stop_before_pixels="PixelData" not in keywords)
+    if not is_bare:
+        syntax = _syntax_of(content)
+        if not syntax:
+            raise ImageError("a damaged DICOM file: TransferSyntaxUID is missing")
+        if syntax == _DEFLATED:  # pydicom would inflate all of it, however much that is
+            raise ImageError(f"a deflated DICOM file, which is not read; {CONVERT}")
+    if not isinstance(content, Path):
+        content.seek(0)
+    without_pixels = "PixelData" not in keywords
+    dataset = dcmread(
+        content, force=is_bare, specific_tags=list(keywords), stop_before_pixels=without_pixels
+    )
+    if is_bare:
+        _complete(dataset)
+    return dataset
+
+
+def _syntax_of(content: "Path | io.BytesIO") -> str | None:
+    """The transfer syntax that the preamble's group names."""
+    from pydicom.filereader import read_partial
+
+    if isinstance(content, Path):
+        with content.open("rb") as stream:
+            found = read_partial(stream, stop_when=lambda tag, *_: tag.group > 2)
+    else:
+        found = read_partial(content, stop_when=lambda tag, *_: tag.group > 2)
+    syntax: str | None = found.file_meta.get("TransferSyntaxUID")
+    return syntax
+
+
+def _start(content: "Path | io.BytesIO") -> bytes:
+    if isinstance(content, Path):
+        with content.open("rb") as stream:
+            return stream.read(132)
+    return content.getvalue()[:132]
+
+
+def _complete(dataset: "Dataset") -> None:
+    """Give a file without a preamble the transfer syntax that its first attributes show."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", None)
+    dataset.file_meta = meta if meta is not None else FileMetaDataset()
+    if "TransferSyntaxUID" in dataset.file_meta:
+        if dataset.file_meta.TransferSyntaxUID == _DEFLATED:
+            raise ImageError(f"a deflated DICOM file, which is not read; {CONVERT}")
+        return
+    is_implicit = dataset.original_encoding[0]
+    dataset.file_meta.TransferSyntaxUID = (
+        ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+    )
 
 
 def _slice(path: Path, dataset: "Dataset", frame: int) -> DicomSlice:
@@ -223,7 +305,10 @@ def _numbers(places: Sequence["Dataset"], keyword: str, count: int) -> tuple[flo
 def _one(dataset: "Dataset", keyword: str, default: float | None = None) -> float:
     numbers = _numbers([dataset], keyword, 1)
     if not numbers and default is None:
-        raise ImageError(f"holds no image, or not all of it: {keyword} is missing; leave it out")
+        raise ImageError(
+            f"a DICOM file with no image, or not all of it: {keyword} is missing; leave it out, or "
+            f"{CONVERT}"
+        )
     return numbers[0] if numbers or default is None else default
 
 

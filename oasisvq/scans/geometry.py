@@ -22,6 +22,7 @@ _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
 _MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 holds
+_LABEL_INTENTS = (1002, 1005)  # of NIfTI: labels, and names of structures
 _SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin with no extensions between
 
 
@@ -142,12 +143,15 @@ class Geometry:
             raise ImageError(f"a damaged header: {error}") from error
 
     @classmethod
-    def of_array(cls, array: NDArray[np.generic], affine: NDArray[np.float64]) -> "Geometry":
+    def of_array(
+        cls, array: NDArray[np.generic], affine: NDArray[np.float64], code: int = 1
+    ) -> "Geometry":
         """The NIfTI-1 geometry of voxels in memory.
 
         Args:
             array: (X, Y, Z) voxels.
             affine: (4, 4), voxel indices to millimetres to the right, front and top.
+            code: of qform and sform; 0 where only the zooms of the affine are known.
 
         Raises:
             ImageError: NIfTI-1 cannot hold such an array.
@@ -160,8 +164,8 @@ class Geometry:
             header.set_data_shape(array.shape)
             header.set_data_dtype(array.dtype)
             header.set_zooms(np.sqrt(np.square(affine[:3, :3]).sum(0)))
-            header.set_sform(affine, code=1)
-            header.set_qform(affine, code=1, strip_shears=True)
+            header.set_sform(affine if code else None, code=code)
+            header.set_qform(affine if code else None, code=code, strip_shears=True)
         except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
             raise ImageError(f"an array that NIfTI cannot hold: {error}") from error
         header.set_slope_inter(1.0, 0.0)
@@ -238,6 +242,22 @@ class Geometry:
         if len(codes) != 3 or None in codes:
             raise ImageError("its affine does not say which axis is which; pass --axis 0, 1 or 2")
         return "".join(str(code) for code in codes)
+
+    @property
+    def intent(self) -> int:
+        """What the voxels are for, by NIfTI's codes; 0 where that is not said."""
+        return 0 if self.form is Form.ANALYZE else int(self._header["intent_code"])
+
+    @property
+    def says_labels(self) -> bool:
+        """Whether the header's intent says that the voxels are labels."""
+        return self.intent in _LABEL_INTENTS
+
+    def of_one_volume(self) -> "Geometry":
+        """The same for one of several volumes."""
+        header = self._header.copy()
+        header.set_data_shape(self.shape[:3])
+        return Geometry(self.form, header.binaryblock)
 
     def as_single(self) -> "Geometry":
         """The same for a single file (.nii); an Analyze geometry becomes NIfTI-1."""

@@ -1,9 +1,10 @@
-"""Image file <-> the grey levels of its one plane: PNG, JPEG, TIFF, WebP."""
+"""Image file <-> the grey levels of its planes: PNG, JPEG, TIFF, WebP, BMP, GIF."""
 
 import io
 import struct
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,38 @@ from PIL import Image, UnidentifiedImageError
 
 from oasisvq.errors import ImageError
 from oasisvq.files import atomic_writer, read_bytes
-from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, MAX_PIXELS, refuse_large_image
+from oasisvq.scans.limits import (
+    DEFAULT_MAX_PIXELS,
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    refuse_large_image,
+    refuse_large_volume,
+)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
 _ORIENTATION = 274  # an EXIF tag
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
+_MAX_PAGES = 1024
+STACK_SUFFIXES = (".tif", ".tiff")  # of files that hold several pages
+_STACKS = ("TIFF",)  # formats of which several images are slices, and no animation
+
+
+class Picture(NamedTuple):
+    """What an image file holds.
+
+    Attributes:
+        planes: (N, H, W) of uint8 or uint16: the pages of a TIFF file; of other files one.
+        are_indices: whether they are places in a palette of colours, which is not kept.
+    """
+
+    planes: NDArray[np.generic]
+    are_indices: bool
 
 
 def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]:
-    """Read a grey image: PNG, JPEG, TIFF or WebP of 8 or 16 bits; palette or RGB if all is grey.
+    """Read a grey image of 8 or 16 bits; palette or RGB if all is grey.
 
     Args:
         path: its name's ending does not matter.
@@ -32,7 +54,28 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.g
 
     Raises:
         FileError: the file is missing or unreadable.
-        ImageError: it is no such image, damaged, coloured, transparent, or too large.
+        ImageError: it is no such image, damaged, coloured, transparent, of several pages, or too large.
+    """
+    picture = read_picture(path, max_pixels)
+    if len(picture.planes) > 1:
+        raise ImageError(f"{path}: holds several images, expected one; split it first")
+    if picture.are_indices:
+        raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
+    plane: NDArray[np.generic] = picture.planes[0]
+    return plane
+
+
+def read_picture(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Read a grey image, the pages of a TIFF file, or the indices of an image with a palette of colours.
+
+    Args:
+        path: its name's ending does not matter.
+        max_pixels: of a page; more are refused before any is decoded. See `limits.py` for all pages.
+
+    Raises:
+        FileError: the file is missing or unreadable.
+        ImageError: it is no such image, damaged, coloured, transparent, or too large; or its pages are
+            of several sizes or types.
     """
     content = read_bytes(path, MAX_FILE_BYTES)
     if not content:
@@ -44,10 +87,10 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.g
                 refuse_large_image(image.size, str(path), max_pixels)
                 image.verify()  # checksums, which decoding does not look at
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                return _grey_levels(image, path)
+                return _pages(image, path, max_pixels)
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF or WebP"
+            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF, WebP, BMP or GIF"
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -58,9 +101,44 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.g
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
 
 
+def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:
+    if _seek(image, 1):
+        if image.format not in _STACKS:
+            raise ImageError(f"{path}: holds several images, expected one; split it first")
+        if _seek(image, _MAX_PAGES):  # seen before any is decoded
+            raise ImageError(f"{path}: holds more than {_MAX_PAGES:,} images, the limit; split it first")
+        image.seek(0)
+    first = _grey_levels(image, path)
+    are_indices = image.mode == "P" and not _is_grey(image)
+    planes = [first]
+    while _seek(image, len(planes)):
+        refuse_large_image(image.size, str(path), max_pixels)
+        refuse_large_volume((*image.size, len(planes) + 1), str(path), max_pixels)
+        page = _grey_levels(image, path)
+        if page.shape != first.shape or page.dtype != first.dtype or image.mode == "P":
+            raise ImageError(
+                f"{path}: its pages are of several sizes or types, expected the slices of one volume; "
+                "split it first"
+            )
+        planes.append(page)
+    return Picture(np.stack(planes), are_indices)
+
+
+def _seek(image: Image.Image, page: int) -> bool:
+    try:
+        image.seek(page)  # `n_frames` would walk through all that a TIFF file claims to hold
+    except EOFError:
+        return False
+    return True
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether all colours that an image uses are grey."""
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
+    return bool((red == green).all() and (red == blue).all())
+
+
 def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
-    if _has_several(image):
-        raise ImageError(f"{path}: holds several images, expected one; split it first")
     tiles = getattr(image, "tile", [])  # how the file stores its channels: (codec, box, offset, mode)
     rawmode = tiles[0][3] if tiles else ""
     if "16" in str(rawmode) and image.mode in ("RGB", "RGBA", "LA"):
@@ -91,18 +169,13 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
         if (channels[..., 3] != 255).any():
             raise ImageError(f"{path}: a transparent image; expected an opaque grey one")
         red, green, blue = channels[..., 0], channels[..., 1], channels[..., 2]
-        if (red != green).any() or (red != blue).any():
+        is_coloured = bool((red != green).any() or (red != blue).any())
+        if is_coloured and image.mode == "P":
+            return np.asarray(image)
+        if is_coloured:
             raise ImageError(f"{path}: a coloured image; expected a grey one; convert it first")
         return np.ascontiguousarray(red)
     raise ImageError(f"{path}: an image of mode {image.mode}, expected grey of 8 or 16 bits")
-
-
-def _has_several(image: Image.Image) -> bool:
-    try:
-        image.seek(1)  # `n_frames` would walk through all that a TIFF file claims to hold
-    except EOFError:
-        return False
-    return True
 
 
 def write_image(plane: NDArray[np.generic], path: Path) -> None:
@@ -116,6 +189,19 @@ def write_image(plane: NDArray[np.generic], path: Path) -> None:
     image_format = "PNG" if path.suffix.lower() == ".png" else "TIFF"
     encoded = io.BytesIO()
     Image.fromarray(plane).save(encoded, format=image_format)
+    with atomic_writer(path) as stream:
+        stream.write(encoded.getvalue())
+
+
+def write_pages(planes: NDArray[np.generic], path: Path) -> None:
+    """Write grey levels (N, H, W) as the pages of a TIFF file; the inverse of `read_picture`.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    first, *others = (Image.fromarray(np.ascontiguousarray(plane)) for plane in planes)
+    encoded = io.BytesIO()
+    first.save(encoded, format="TIFF", save_all=True, append_images=others, compression="tiff_lzw")
     with atomic_writer(path) as stream:
         stream.write(encoded.getvalue())
 

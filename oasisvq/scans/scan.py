@@ -1,7 +1,7 @@
 """Image or volume file <-> scan: planes of values, and how they lie in a volume. Never imports torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.errors import ImageError
-from oasisvq.scans.dicom import read_dicom
-from oasisvq.scans.geometry import PLANES, Geometry, Slicing, slicing_by
+from oasisvq.scans.dicom import count_in_dicom, read_dicom
+from oasisvq.scans.foreign import refuse_foreign
+from oasisvq.scans.geometry import PLANES, Form, Geometry, Slicing, slicing_by
 from oasisvq.scans.images import (
+    STACK_SUFFIXES,
     WRITABLE_SUFFIXES,
-    read_image,
+    read_picture,
     require_writable_suffix,
     write_image,
+    write_pages,
 )
 from oasisvq.scans.limits import (
     DEFAULT_MAX_PIXELS,
@@ -25,9 +28,12 @@ from oasisvq.scans.limits import (
 )
 from oasisvq.scans.source import Source, SourceKind
 from oasisvq.scans.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
-from oasisvq.scans.volumes import Volume, read_volume, volume_suffix, write_volume
+from oasisvq.scans.volumes import count_volumes, read_volume, volume_suffix, write_volume
+from oasisvq.scans.voxel_streams import Volume
+from oasisvq.scans.words import axes_of_oasis, names_labels
 
 SAMPLE_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # of voxels
+_CHANNELS, _SMALLEST_COLOURED = (3, 4), 8  # of an image in colours; its least height and width
 _NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
 
 
@@ -51,10 +57,12 @@ class Scan:
         planes: (slices, H, W) values as they are stored: grey levels of an image, of uint8 or uint16;
             voxels of a volume before its slope and intercept.
         placement: of a volume; None for an image, which has one plane.
+        says_labels: whether the name or the header of its file says that it holds labels.
     """
 
     planes: NDArray[np.generic]
     placement: Placement | None = None
+    says_labels: bool = False
 
     @property
     def plane(self) -> NDArray[np.generic]:
@@ -92,15 +100,21 @@ def as_scan(
         axis: see `scan_of_volume`.
 
     Raises:
-        ImageError: not such an array, or beyond the limits.
+        ImageError: not such an array, or beyond the limits; or one that may as well be an image in
+            colours or a batch of images, with nothing that says it is a volume.
     """
+    if not isinstance(array, np.ndarray):
+        raise ImageError(
+            f"a {type(array).__module__}.{type(array).__name__}, expected a NumPy array; pass "
+            "numpy.asarray of it, or .cpu().numpy() of a tensor"
+        )
+    if array.ndim == 3 and array.size and spacing is None and affine is None and axis is None:
+        _refuse_ambiguous(array.shape)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if axis not in (None, *PLANES, "0", "1", "2"):
         raise ImageError(f"axis {axis!r}, expected axial, coronal, sagittal, '0', '1' or '2'")
     if array.ndim == 3 and array.size:
-        if affine is None:
-            affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
-        volume = Volume(array, Geometry.of_array(array, np.asarray(affine, np.float64)))
+        volume = Volume(array, Geometry.of_array(array, _affine_of(spacing, affine)))
         return scan_of_volume(volume, axis)
     if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16) or not array.size:
         raise ImageError(
@@ -113,7 +127,51 @@ def as_scan(
     return Scan(array[None])
 
 
-def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FORMAT_MAX_PIXELS) -> Scan:
+def _affine_of(
+    spacing: tuple[float, float, float] | None, affine: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """The affine (4, 4) that is given, or that of a spacing."""
+    if affine is not None:
+        return _numbers(affine, "affine", (4, 4))
+    if spacing is None:
+        return np.eye(4)
+    steps = _numbers(spacing, "spacing", (3,))
+    if steps.min() <= 0:
+        raise ImageError(f"spacing {steps.tolist()}, expected three numbers above 0")
+    return np.diag([*steps, 1.0])
+
+
+def _numbers(given: object, what: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(given, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ImageError(f"{what}: expected numbers of shape {shape} ({error})") from error
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        raise ImageError(f"{what} of shape {numbers.shape}, expected finite numbers of shape {shape}")
+    return numbers
+
+
+def _refuse_ambiguous(shape: tuple[int, ...]) -> None:
+    """Raise for a shape that colours or batches have, and volumes hardly ever."""
+    first, second, third = shape
+    if third in _CHANNELS and min(first, second) >= _SMALLEST_COLOURED:
+        what, wanted = "an image in colours", "one grey channel (H, W)"
+    elif 2 * first <= second == third:
+        what, wanted = "a batch of images", "one image (H, W)"
+    else:
+        return
+    raise ImageError(
+        f"an array of shape {shape} looks like {what}; expected {wanted}, or for a volume (X, Y, Z) its "
+        "spacing or affine too"
+    )
+
+
+def scan_of_volume(
+    volume: Volume,
+    axis: str | None = None,
+    max_pixels: int = FORMAT_MAX_PIXELS,
+    path: Path | None = None,
+) -> Scan:
     """Cut a volume into planes.
 
     Args:
@@ -121,6 +179,7 @@ def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FO
         axis: that slices follow: `axial`, `coronal`, `sagittal`, or the number of the array's axis;
             axial where None.
         max_pixels: of a slice, see `limits.py`; without it only the limits of `.codes` files hold.
+        path: of its file, see `slicing_of`.
 
     Raises:
         ImageError: its affine does not say which axis is which and `axis` is no number, a voxel is no
@@ -129,7 +188,7 @@ def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FO
     voxels, geometry = volume
     if voxels.dtype not in [np.dtype(each) for each in SAMPLE_TYPES]:
         raise ImageError(f"voxels of {voxels.dtype}, expected integers or floats of up to 64 bits")
-    slicing = slicing_of(geometry, axis)
+    slicing = slicing_of(geometry, axis, path)
     planes = slicing.planes(voxels)
     refuse_large_image(planes.shape[:0:-1], "a slice", max_pixels)
     refuse_large_volume(voxels.shape, "", max_pixels)
@@ -146,8 +205,13 @@ def scan_of_volume(volume: Volume, axis: str | None = None, max_pixels: int = FO
     return Scan(planes, Placement(geometry, slicing))
 
 
-def slicing_of(geometry: Geometry, axis: str | None) -> Slicing:
+def slicing_of(geometry: Geometry, axis: str | None, path: Path | None = None) -> Slicing:
     """How a volume is cut where `axis` is asked for; see `scan_of_volume`.
+
+    Args:
+        geometry: of the volume.
+        axis: that slices follow.
+        path: of its file: how Analyze volumes of OASIS lie is known by their names alone.
 
     Raises:
         ImageError: the affine does not say which axis is which, and `axis` is no number.
@@ -158,6 +222,8 @@ def slicing_of(geometry: Geometry, axis: str | None) -> Slicing:
         if axis is None or not axis.isdigit():
             raise
         codes = "RAS"
+    if path is not None and geometry.form is Form.ANALYZE:
+        codes = axes_of_oasis(path.absolute().as_posix()) or codes
     return slicing_by(codes, axis or "axial")
 
 
@@ -173,20 +239,49 @@ def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT
         FileError: missing or unreadable.
         ImageError: damaged, or not what can be encoded; names the file.
     """
+    says_labels = names_labels(source.path.name)
     if source.kind is SourceKind.IMAGE:
-        if axis is not None:
-            raise ImageError(
-                f"{source.path}: an image has one slice, so --axis has no meaning; leave it out"
-            )
-        return Scan(read_image(source.path, max_pixels)[None])
-    if source.kind is SourceKind.VOLUME:
-        volume = read_volume(source.path, max_pixels)
+        refuse_foreign(source.path)
+        picture = read_picture(source.path, max_pixels)
+        if len(picture.planes) == 1:
+            _refuse_for_image(source, axis)
+            return Scan(picture.planes, says_labels=says_labels or picture.are_indices)
+        volume = _volume_of_pages(picture.planes)
+    elif source.kind is SourceKind.VOLUME:
+        volume = read_volume(source.path, max_pixels, source.volume)
     else:
-        volume = read_dicom(source.path, source.files, max_pixels)
+        volume = read_dicom(source.path, source.files, max_pixels, source.volume)
     try:
-        return scan_of_volume(volume, axis, max_pixels)
+        scan = scan_of_volume(volume, axis, max_pixels, source.path)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
+    return replace(scan, says_labels=says_labels or volume.geometry.says_labels)
+
+
+def _refuse_for_image(source: Source, axis: str | None) -> None:
+    if axis is not None:
+        raise ImageError(
+            f"{source.path}: an image has one slice, so --axis has no meaning; leave it out"
+        )
+
+
+def _volume_of_pages(pages: NDArray[np.generic]) -> Volume:
+    """Pages (N, H, W) as a volume (W, H, N) of 1 mm, of which nothing says how it lies in space."""
+    voxels = pages.transpose(2, 1, 0)
+    return Volume(voxels, Geometry.of_array(voxels, np.eye(4), code=0))
+
+
+def volumes_in(source: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """How many volumes a source holds, by its headers; 1 of an image.
+
+    Raises:
+        FileError, ImageError: see `read_scan`.
+    """
+    if source.kind is SourceKind.VOLUME:
+        return count_volumes(source.path, max_pixels)
+    if source.kind is SourceKind.DICOM:
+        return count_in_dicom(source.files, max_pixels)
+    return 1
 
 
 def require_writable(path: Path) -> None:
@@ -203,10 +298,11 @@ def require_writable(path: Path) -> None:
 
 
 def write_scan(scan: Scan, path: Path) -> None:
-    """Write a scan: an image as PNG or TIFF, a volume as NIfTI or Analyze; whole or not at all.
+    """Write a scan: an image as PNG or TIFF, a volume as NIfTI, Analyze or MGH; whole or not at all.
 
-    A volume of one slice may become an image, if an image can hold its values; its first axis then
-    runs along the rows, as in the DICOM image that it may come from.
+    A volume of one slice may become an image, if an image can hold its values, and any such volume the
+    pages of a TIFF file. Its first axis then runs along the rows and its third from page to page, as
+    in the DICOM image or the pages that it may come from.
 
     Raises:
         FileError: it cannot be written.
@@ -219,19 +315,32 @@ def write_scan(scan: Scan, path: Path) -> None:
         raise ImageError(f"{path}: the codes hold an image, not a volume; name a .png")
     elif is_volume:
         write_volume(Volume(scan.voxels, scan.placement.geometry), path)
+    elif path.suffix.lower() in STACK_SUFFIXES and len(scan.planes) > 1:
+        _refuse_values(scan, path)
+        write_pages(_as_grey(scan.voxels.transpose(2, 1, 0)), path)
     else:
         write_image(_as_image(scan, path), path)
 
 
 def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
     require_writable_suffix(path)
-    low, high = int(scan.planes.min()), int(scan.planes.max())
-    if len(scan.planes) != 1 or scan.planes.dtype.kind not in "iu" or low < 0 or high > 65_535:
-        raise ImageError(
-            f"{path}: an image cannot hold {len(scan.planes)} slices of {scan.planes.dtype} from {low} "
-            f"to {high}; name a .nii.gz"
-        )
+    _refuse_values(scan, path)
+    if len(scan.planes) != 1:
+        raise ImageError(f"{path}: an image cannot hold {len(scan.planes)} slices; name a .nii.gz")
     assert scan.placement is not None
     # a DICOM image as a viewer shows it: its columns are the first axis of a volume, its rows the second
     plane = scan.voxels.squeeze(axis=scan.placement.slicing.axes[0]).T
-    return plane.astype(np.uint8 if plane.dtype == np.uint8 else np.uint16)
+    return _as_grey(plane)
+
+
+def _refuse_values(scan: Scan, path: Path) -> None:
+    """Raise unless an image can hold the values."""
+    low, high = scan.planes.min(), scan.planes.max()
+    if scan.planes.dtype.kind not in "iu" or low < 0 or high > 65_535:
+        raise ImageError(
+            f"{path}: an image cannot hold {scan.planes.dtype} from {low} to {high}; name a .nii.gz"
+        )
+
+
+def _as_grey(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from oasisvq.files import require_file
 from oasisvq.folders import Listing, PassedOver, walk
-from oasisvq.scans.dicom import DICOM_SUFFIXES, dicom_files_in, is_dicom
+from oasisvq.scans.dicom import DICOM_SUFFIXES, dicom_files_in, dicom_suffix, is_dicom
 from oasisvq.scans.images import IMAGE_SUFFIXES
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, files_of, volume_suffix
 
@@ -58,17 +58,23 @@ class Source:
         kind: which reader understands it.
         files: all files that belong to it.
         is_series: whether it is a folder with the files of a DICOM series.
+        volume: of several volumes in it the one that is meant, from 0; None where it has but one.
     """
 
     path: Path
     kind: SourceKind
     files: tuple[Path, ...]
     is_series: bool = False
+    volume: int | None = None
 
     @property
     def name(self) -> str:
-        """What it is called: the name of its file without the ending, or of its folder."""
-        return self.path.resolve().name if self.is_series else stem(self.path)
+        """What it is called: the name of its file without the ending, or of its folder.
+
+        One of several volumes has its number behind it, such as `scan_volume007`.
+        """
+        name = self.path.resolve().name if self.is_series else stem(self.path)
+        return name if self.volume is None else f"{name}_volume{self.volume:03d}"
 
     @cached_property
     def states(self) -> tuple[FileState, ...]:
@@ -100,7 +106,7 @@ class Source:
 
 def stem(path: Path) -> str:
     """A name without the ending that makes it one of a scan: scan.nii.gz -> scan."""
-    suffix = volume_suffix(path) or path.suffix
+    suffix = volume_suffix(path) or dicom_suffix(path) or path.suffix
     return path.name[: len(path.name) - len(suffix)]
 
 
@@ -167,10 +173,9 @@ def _named_kind(path: Path) -> SourceKind | None:
     """What the name of a file says; None where it says nothing."""
     if volume_suffix(path) is not None:
         return SourceKind.VOLUME
-    suffix = path.suffix.lower()
-    if suffix in DICOM_SUFFIXES:
+    if dicom_suffix(path) is not None:
         return SourceKind.DICOM
-    return SourceKind.IMAGE if suffix in IMAGE_SUFFIXES else None
+    return SourceKind.IMAGE if path.suffix.lower() in IMAGE_SUFFIXES else None
 
 
 def _is_unnamed_dicom(path: Path) -> bool:

@@ -1,44 +1,38 @@
-"""Volume file <-> voxels with their geometry: NIfTI and Analyze. Never imports torch.
+"""Volume file <-> voxels with their geometry: NIfTI, Analyze, MGH, MINC. Never imports torch.
 
 nibabel understands the headers. Voxels are the stored values, before any slope and intercept, so
-that they come back as they were stored.
+that they come back as they were stored. What comes in as MGH or MINC has the geometry of NIfTI-1.
 """
 
 import gzip
 import math
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.errors import FileError, ImageError
 from oasisvq.files import atomic_writer, atomic_writers, require_file
+from oasisvq.scans.foreign import refuse_no_volume
 from oasisvq.scans.geometry import Form, Geometry, form_of
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
+from oasisvq.scans.mgh import MGH_SUFFIXES, count_in_mgh, read_mgh, write_mgh
+from oasisvq.scans.minc import MINC_SUFFIXES, read_minc
+from oasisvq.scans.voxel_streams import (
+    Volume,
+    chosen_of,
+    opened_volume,
+    read_to_end,
+    read_voxels,
+    skip,
+)
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
-WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
-MAX_VOLUME_BYTES = 2**33
+_PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", *_PAIR_SUFFIXES, *MGH_SUFFIXES, *MINC_SUFFIXES)
+WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".mgz", ".mgh")
 MAX_OFFSET = 2**28  # of the first voxel: header extensions come before it
-_MAX_TRAILING_BYTES = 2**20  # that a gzip file may hold after its voxels
 _SAMPLE_KINDS = "iuf"
-_PART_BYTES = 2**24
-
-
-class Volume(NamedTuple):
-    """What a volume file holds.
-
-    Attributes:
-        voxels: (X, Y, Z) stored values, in this machine's byte order.
-        geometry: how they lie in space.
-    """
-
-    voxels: NDArray[np.generic]
-    geometry: Geometry
 
 
 def volume_suffix(path: Path) -> str | None:
@@ -61,12 +55,11 @@ def partner(path: Path) -> Path:
 
 def files_of(path: Path) -> list[Path]:
     """The file of this name, with its partner where it is one of a pair."""
-    suffix = volume_suffix(path)
-    return [path, partner(path)] if suffix and not suffix.startswith(".nii") else [path]
+    return [path, partner(path)] if volume_suffix(path) in _PAIR_SUFFIXES else [path]
 
 
-def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
-    """Read a NIfTI or Analyze volume; of a pair, either file may be named.
+def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, which: int | None = None) -> Volume:
+    """Read a NIfTI, Analyze, MGH or MINC volume; of a pair, either file may be named.
 
     Axes of one element after the third are left out of the voxels and kept in the geometry. Of gzip
     no more is unpacked than the header promises.
@@ -74,6 +67,7 @@ def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
     Args:
         path: the file.
         max_pixels: how large it may be, see `limits.py`.
+        which: of a file of several volumes the one to read, from 0.
 
     Raises:
         FileError: a file, or one of a pair, is missing or unreadable.
@@ -82,49 +76,55 @@ def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Volume:
     suffix = volume_suffix(path)
     if suffix is None:
         raise ImageError(f"{path}: expected a volume, named {', '.join(VOLUME_SUFFIXES)}")
-    if suffix.startswith(".nii"):
-        header = image = path
-    else:
-        header, image = (path, partner(path)) if suffix.startswith(".hdr") else (partner(path), path)
-        for half, what in ((header, "header"), (image, "voxels")):
-            if half != path and not half.is_file():
-                require_file(path)
-                raise FileError(f"{path}: half of a pair; its {what}, {half.name}, is not beside it")
+    if suffix in MGH_SUFFIXES:
+        return read_mgh(path, max_pixels, which)
+    if suffix in MINC_SUFFIXES:
+        return read_minc(path, max_pixels)
+    header, image = _header_and_image(path)
     geometry = _read_geometry(header, header != image, max_pixels)
-    with _opened(image) as stream:
-        _skip(stream, geometry.offset)
-        voxels = _read_voxels(stream, geometry, image)
-        if isinstance(stream, gzip.GzipFile):
-            _read_to_end(stream, image)
-    return Volume(voxels, geometry)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The content of a file, unpacked if it is gzip; every way to fail becomes an error of ours."""
-    require_file(path)
-    size = path.stat().st_size
-    if size == 0:
-        raise ImageError(f"{path}: an empty file, expected a volume")
-    if size > MAX_VOLUME_BYTES:
-        raise ImageError(f"{path}: has more than {MAX_VOLUME_BYTES:,} bytes, the limit for a volume")
     try:
-        with path.open("rb") as plain:
-            is_gzip = plain.read(2) == b"\x1f\x8b"
-            plain.seek(0)
-            if is_gzip:
-                with gzip.GzipFile(fileobj=plain) as stream:
-                    yield cast(BinaryIO, stream)
-            else:
-                yield plain
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ImageError(f"{path}: damaged or truncated gzip ({error}); get a whole copy") from error
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        place = chosen_of(math.prod(geometry.shape[3:]), which, geometry.shape)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    shape = (*geometry.shape, 1)[:3]
+    with opened_volume(image) as stream:
+        skip(stream, geometry.offset + place * math.prod(shape) * geometry.dtype.itemsize)
+        voxels = read_voxels(stream, shape, geometry.dtype, image)
+        if isinstance(stream, gzip.GzipFile) and which is None:
+            read_to_end(stream, image)
+    return Volume(voxels, geometry if which is None else geometry.of_one_volume())
+
+
+def count_volumes(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """How many volumes a file holds, by its header.
+
+    Raises:
+        FileError, ImageError: see `read_volume`.
+    """
+    suffix = volume_suffix(path)
+    if suffix in MGH_SUFFIXES:
+        return count_in_mgh(path, max_pixels)
+    if suffix in MINC_SUFFIXES:
+        return 1
+    header, image = _header_and_image(path)
+    return math.prod(_read_geometry(header, header != image, max_pixels).shape[3:])
+
+
+def _header_and_image(path: Path) -> tuple[Path, Path]:
+    """The two files of a pair, of which either is named; or one file twice."""
+    suffix = volume_suffix(path)
+    if suffix not in _PAIR_SUFFIXES:
+        return path, path
+    header, image = (path, partner(path)) if suffix.startswith(".hdr") else (partner(path), path)
+    for half, what in ((header, "header"), (image, "voxels")):
+        if half != path and not half.is_file():
+            require_file(path)
+            raise FileError(f"{path}: half of a pair; its {what}, {half.name}, is not beside it")
+    return header, image
 
 
 def _read_geometry(path: Path, is_pair: bool, max_pixels: int) -> Geometry:
-    with _opened(path) as stream:
+    with opened_volume(path) as stream:
         start = stream.read(max(form.header_bytes for form in Form))
     form = form_of(start, is_pair)
     if form is None or len(start) < form.header_bytes:
@@ -133,21 +133,18 @@ def _read_geometry(path: Path, is_pair: bool, max_pixels: int) -> Geometry:
         )
     try:
         geometry = Geometry(form, start[: form.header_bytes])
-        _refuse_unusable(geometry, max_pixels)
+        _refuse_unusable(geometry, max_pixels, path.name)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     return geometry
 
 
-def _refuse_unusable(geometry: Geometry, max_pixels: int) -> None:
+def _refuse_unusable(geometry: Geometry, max_pixels: int, name: str) -> None:
     """Raise unless the header describes one volume of real numbers within the limits."""
     shape, dtype = geometry.shape, geometry.dtype
+    refuse_no_volume(shape, geometry.intent, name)
     if not 2 <= len(shape) <= 7 or min(shape) < 1:
         raise ImageError(f"shape {shape}, expected three sides of at least one voxel")
-    if any(side != 1 for side in shape[3:]):
-        raise ImageError(
-            f"shape {shape}, expected one volume; split the series first (such as with `fslsplit`)"
-        )
     if dtype.kind not in _SAMPLE_KINDS or dtype.itemsize > 8:
         kind = "colours (RGB)" if dtype.names else str(dtype)
         raise ImageError(f"voxels of {kind}, expected integers or floats of up to 64 bits")
@@ -157,43 +154,11 @@ def _refuse_unusable(geometry: Geometry, max_pixels: int) -> None:
         raise ImageError(f"a damaged header: voxels from byte {geometry.offset}")
 
 
-def _skip(stream: BinaryIO, count: int) -> None:
-    while count > 0:
-        skipped = len(stream.read(min(count, _PART_BYTES)))
-        if not skipped:
-            return  # what follows is missing, and said to be
-        count -= skipped
-
-
-def _read_to_end(stream: gzip.GzipFile, path: Path) -> None:
-    """Raise unless a gzip file ends after its voxels, where its checksum is compared."""
-    trailing = 0
-    while part := stream.read(_MAX_TRAILING_BYTES):
-        trailing += len(part)
-        if trailing > _MAX_TRAILING_BYTES:
-            raise ImageError(f"{path}: damaged: goes on after its voxels; get a whole copy")
-
-
-def _read_voxels(stream: BinaryIO, geometry: Geometry, path: Path) -> NDArray[np.generic]:
-    shape = (*geometry.shape, 1)[:3]
-    wanted = math.prod(shape) * geometry.dtype.itemsize
-    content = bytearray()  # grows with what is there: a header may promise more
-    while len(content) < wanted:
-        part = stream.read(min(_PART_BYTES, wanted - len(content)))
-        if not part:
-            raise ImageError(
-                f"{path}: truncated: {len(content):,} bytes of voxels, expected {wanted:,}; "
-                "get a whole copy"
-            )
-        content += part
-    voxels = np.frombuffer(content, geometry.dtype).reshape(shape, order="F")
-    return voxels.astype(geometry.dtype.newbyteorder("="), order="F", copy=False)
-
-
 def write_volume(volume: Volume, path: Path) -> None:
     """Write a volume, whole or not at all; the inverse of `read_volume`.
 
     `.nii` and `.nii.gz` are single files; for `.hdr` or `.img` the other of the pair is written too.
+    `.mgz` and `.mgh` hold what of the geometry MGH has: the affine.
 
     Raises:
         FileError: it cannot be written.
@@ -202,6 +167,9 @@ def write_volume(volume: Volume, path: Path) -> None:
     suffix = volume_suffix(path)
     if suffix not in WRITABLE_SUFFIXES:
         raise ImageError(f"{path}: volumes are written as {', '.join(WRITABLE_SUFFIXES)}; rename it")
+    if suffix in MGH_SUFFIXES:
+        write_mgh(volume, path)
+        return
     if suffix in (".hdr", ".img"):
         geometry = volume.geometry.as_pair()
         header, image = (path, partner(path)) if suffix == ".hdr" else (partner(path), path)

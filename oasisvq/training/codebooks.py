@@ -14,15 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oasisvq.codec.quantizer import (
+from oasisvq.data.devices import send
+from oasisvq.training.distributed import World
+from oasisvq.training.quantizer import (
     ResidualQuantizer,
     levels_counted,
     nearest,
     to_grid,
     to_vectors,
 )
-from oasisvq.data.devices import send
-from oasisvq.training.distributed import World
 
 DECAY = 0.99
 SMOOTHING = 1e-5

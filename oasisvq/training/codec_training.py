@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oasisvq.codec.modelfile import ModelConfig, config_to_dict
-from oasisvq.codec.networks import channels_last, clamp_straight_through
+from oasisvq.codec.config import ModelConfig, config_to_dict
 from oasisvq.codec.pixels import centred_window
-from oasisvq.codec.weights import Model, save_model
 from oasisvq.data.batches import SliceBatches, room_beside, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.devices import send
@@ -22,13 +20,16 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import activation_bytes
+from oasisvq.training.imitation import Imitation, update_ranges
 from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
 from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
+from oasisvq.training.networks import channels_last, clamp_straight_through
 from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
 from oasisvq.training.pictures import PANEL_FILE, Drawings
 from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
 from oasisvq.training.timetable import seconds_of
+from oasisvq.training.weights import Model, save_model
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
@@ -57,6 +58,7 @@ class TrainingConfig:
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
         prior_epochs: of the training of the prior that follows.
         prior_batch_size: slices a step of it; None for what fits the data.
+        imitating_from: share of the steps after which the integers of the model file are imitated.
     """
 
     model: ModelConfig
@@ -71,6 +73,7 @@ class TrainingConfig:
     started_from: str | None = None
     prior_epochs: int = 0
     prior_batch_size: int | None = None
+    imitating_from: float = 0.75
 
 
 class CodecEpoch(NamedTuple):
@@ -123,6 +126,7 @@ class TrainingStep(nn.Module):
         self.model = model
         self.learner = learner
         self.config = config
+        self.imitation: list[Imitation] = []  # none yet; in a list, for its parameters are the model's
         weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
         self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
         # functions, and not modules, which would be counted a second time
@@ -141,7 +145,7 @@ class TrainingStep(nn.Module):
         Returns:
             What went wrong, in a line; then they are as before. Nothing where all went well.
         """
-        plain = self.encode, self.decode
+        plain, buffers = (self.encode, self.decode), [each.clone() for each in self.model.buffers()]
         self.encode, self.decode = (
             torch.compile(network, dynamic=False, fullgraph=True, backend=backend) for network in plain
         )
@@ -154,19 +158,24 @@ class TrainingStep(nn.Module):
             return str(error).strip().partition("\n")[0] or type(error).__name__
         finally:
             self.zero_grad(set_to_none=True)
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # what gauges have seen of the trial
         return ""
 
     def forward(
         self, pixels: Tensor, kept: Tensor, quantizing: bool
     ) -> tuple[StepLosses, Quantized | None]:
         """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
+        encode, decode = self.encode, self.decode
+        if self.imitation:
+            encode, decode = self.imitation[0].encoder, self.imitation[0].decoder
         with self.autocast():
-            latents = self.encode(pixels)
+            latents = encode(pixels)
         latents = latents.float()
         quantized = self.learner.quantize(latents, kept) if quantizing else None
         commitment = quantized.commitment if quantized else latents.new_zeros(())
         with self.autocast():
-            decoded = self.decode(quantized.latents if quantized else latents)
+            decoded = decode(quantized.latents if quantized else latents)
         reconstruction = clamp_straight_through(decoded.float())
         weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
         weights = send(weights, pixels.device)
@@ -175,6 +184,11 @@ class TrainingStep(nn.Module):
         )
         total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
         return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
+
+    @property
+    def networks(self) -> Model | Imitation:
+        """What is trained now: networks in floating point, or the integers that they will become."""
+        return self.imitation[0] if self.imitation else self.model
 
     def autocast(self) -> torch.autocast:
         """The precision of the networks."""
@@ -236,6 +250,7 @@ class Training(Loop):
         room = room_beside(needed, world.device)
         self.batches = SliceBatches(dataset.array("train"), window, stride, world.device, room)
         self.validation: SliceBatches | None = None
+        self.validation_ssim: list[float] = []  # at the end of the last epoch, by levels kept
         if "validation" in dataset.splits:
             room -= self.batches.bytes_on_device
             slices = dataset.array("validation")
@@ -258,8 +273,9 @@ class Training(Loop):
         if config.started_from:  # its codebooks are set before the first step
             self.quantizing_from = -1
         self.learner = CodebookLearner(self.model.quantizer, world)
-        step_module = TrainingStep(self.model, self.learner, config)
-        self._step = step_module
+        # the integers are imitated from here on; the last step does so in the shortest training too
+        self.imitating_from = min(int(self.steps * config.imitating_from), self.steps - 1)
+        step_module = self._plain_step = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
         self.step_module = self.distributed(step_module)
         self._quantized: Quantized | None = None
@@ -272,13 +288,19 @@ class Training(Loop):
 
     def compile(self) -> str:
         """Compile the networks; what went wrong, in a line, see `TrainingStep.compile_networks`."""
-        return self._step.compile_networks(self.batches.draw(self._first_slices()))
+        return self._plain_step.compile_networks(self.batches.draw(self._first_slices()))
 
     # --- one step -----------------------------------------------------------------------------
 
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""
         return seeded_generator(self.config.seed, 2, self.step)
+
+    def train_step(self, order: Tensor) -> None:
+        """One step; before the first that imitates, ranges are read, which waits for the device."""
+        if self.step >= self.imitating_from and not self._plain_step.imitation:
+            self._plain_step.imitation.append(Imitation(self.model))
+        super().train_step(order)
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct a mirrored or plain batch from a random number of levels each."""
@@ -298,7 +320,9 @@ class Training(Loop):
         return torch.stack(list(losses))
 
     def learn(self, generator: torch.Generator) -> None:
-        """One step of the codebooks."""
+        """One step of the codebooks, and of the ranges that the integers will have."""
+        if not self._plain_step.imitation:
+            update_ranges(self.model, self.world)
         if self._quantized is not None:
             self.learner.update(self._quantized, generator)
             self._quantized = None
@@ -320,7 +344,7 @@ class Training(Loop):
         self, pixels: Tensor, generator: torch.Generator, learned_levels: int = 0
     ) -> None:
         with torch.no_grad(), self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = self._plain_step.networks.encoder(pixels)
         self.learner.start_with_kmeans(latents, generator, learned_levels)
 
     # --- the end of an epoch ------------------------------------------------------------------
@@ -328,6 +352,7 @@ class Training(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> CodecEpoch:
         """Losses, validation SSIM and the health of the codebooks."""
         loss, ssim_loss, l1, mse, commitment = means
+        self.validation_ssim = self.validate()
         report = CodecEpoch(
             self.step // self.steps_per_epoch,
             loss,
@@ -336,7 +361,7 @@ class Training(Loop):
             mse,
             commitment,
             images_per_second,
-            self.validate(),
+            self.validation_ssim,
             self.learner.perplexity().tolist(),
             self.learner.active().tolist(),
             self.config.model.codebook_size,
@@ -405,12 +430,13 @@ class Training(Loop):
 
     def _decoded(self, pixels: Tensor, kept_levels: Sequence[int]) -> Iterator[Tensor]:
         """(B, 1, H, W) pixels decoded from so many levels each."""
+        networks = self._plain_step.networks
         with self.autocast():
-            latents = self.model.encoder(pixels)
+            latents = networks.encoder(pixels)
         for kept in kept_levels:
             indices = self.model.quantizer.quantize(latents, torch.full((len(latents),), kept))
             with self.autocast():
-                decoded = self.model.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
+                decoded = networks.decoder(self.model.quantizer.dequantize(indices[:, :kept]))
             yield decoded.float().clamp(0, 1)
 
     def drawings(self) -> Drawings:
@@ -457,6 +483,7 @@ class Training(Loop):
     def card(self) -> dict[str, Any]:
         """What a model file says of its training."""
         return super().card() | {
+            "validation_ssim": [round(each, 4) for each in self.validation_ssim],
             "images": self.dataset.images.value,
             "size": self.dataset.size,
             "training_subjects": len({r.subject for r in self.dataset.splits["train"].records}),

@@ -11,23 +11,19 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from oasisvq.codec.codec import choose_device
-from oasisvq.codec.modelfile import (
-    ModelFile,
-    config_from_dict,
-    prior_config_from_dict,
-    read_model,
-)
-from oasisvq.codec.weights import build_model
+from oasisvq.codec.config import config_from_dict, prior_config_from_dict
+from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, claimed, make_folder, remove_temporaries
+from oasisvq.model_store import keep_file, keep_finished
 from oasisvq.models import choose_model
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
+from oasisvq.training.devices import choose_device
 from oasisvq.training.display import LiveReporter
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.hardware import (
@@ -54,6 +50,7 @@ from oasisvq.training.prior_training import (
     starting_from,
 )
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.weights import build_model
 
 PICTURES = (CURVES_FILE, PANEL_FILE)
 
@@ -132,10 +129,22 @@ def train(
         session = _Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
         with _alone_in(request.run) if world.first else nullcontext():
             try:
+                if world.first:
+                    keep_finished(request.run / MODEL_FILE)  # before another one replaces it
                 trained = _train(session)
+                if world.first and trained.finished:
+                    _keep_trained(trained.model, tell)
             finally:
                 session.reporter.close()
         return trained if world.first else None
+
+
+def _keep_trained(model: Path, tell: Callable[[str], None]) -> None:
+    """Keep a finished model; where that cannot be it is in its run folder all the same."""
+    try:
+        tell(f"model finished, kept as {keep_file(model)}")
+    except FileError as error:
+        tell(f"model finished, in {model} only: {error}")
 
 
 @contextmanager
@@ -248,10 +257,11 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
         training.seconds_after = seconds_after_codec(training)
         tell(what_follows(training))
     if source is not None:
-        training.start_from(build_model(source, str(request.start_from)))
+        training.start_from(build_model(source))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
         _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
+    training.is_last = not (config.prior_epochs and request.with_prior)
     with naming_the_batch(config.batch_size, "--batch-size", world.device):
         finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
@@ -324,7 +334,7 @@ def _train_prior(
     """
     run, world = session.request.run, session.world
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
-    codec = dataclasses.replace(file, prior=None, card=card)
+    codec = file.with_prior(None, card)
     session.tell("finding the indices of all training slices, plain and mirrored")
     with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
         training = PriorTraining(dataset, config, run, world, session.reporter, codec, session.tell)

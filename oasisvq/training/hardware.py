@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oasisvq.codec.modelfile import ModelConfig
-from oasisvq.codec.networks import Decoder, Encoder
+from oasisvq.codec.config import ModelConfig
 from oasisvq.errors import TrainingError
+from oasisvq.training.networks import Decoder, Encoder
 
 FUSED_ON = {"cpu", "cuda"}  # devices with an optimizer that takes all parameters at once
 AMPERE = (8, 0)  # the first compute capability that multiplies in bfloat16

@@ -83,6 +83,7 @@ class Loop(abc.ABC):
         step: steps done.
         steps: steps of the whole training.
         metrics: the rows of its reports.
+        is_last: whether no other stage follows, so that the model is finished at its end.
         pictures: who draws the run folder's pictures; nobody where none is set.
         seconds_between: what lies between two epochs, by a trial or the last time.
         seconds_after: what comes after this training, by trials.
@@ -105,6 +106,7 @@ class Loop(abc.ABC):
         self.dataset, self.run = dataset, run
         self.world, self.reporter = world, reporter
         self.loop_config, self.slices = config, slices
+        self.is_last = True
         self.parameters, self.loss_parts = parameters, loss_parts
         self.steps_per_epoch = steps_per_epoch(dataset, config, world, slices)
         self.steps = self.steps_per_epoch * config.epochs
@@ -183,6 +185,8 @@ class Loop(abc.ABC):
         return {
             "training_slices": self.slices,
             "steps": self.step,
+            "planned_steps": self.steps,
+            "finished": self.is_last and self.step == self.steps,
             "epochs": round(self.step / self.steps_per_epoch, 3),
             "batch_size": self.loop_config.batch_size,
             "learning_rate": self.loop_config.learning_rate,

@@ -1,6 +1,6 @@
 """What a training will do beyond the stage that runs, and how long that may take."""
 
-from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.config import ModelConfig
 from oasisvq.data.dataset import Dataset
 from oasisvq.training.codec_training import Training
 from oasisvq.training.distributed import World

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.pixels import smallest_centred_window
 from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from oasisvq.codec.exact import EXACT
+from oasisvq.codec.frequencies import FREQUENCY_BITS
 from oasisvq.codec.prior import (
     ACTIVATION_MAX,
     ACTIVATION_UNITS,
-    EXACT,
     FEATURE_UNITS,
-    FREQUENCY_BITS,
     OCTAVE_UNITS,
     SHIFT,
     STREAM_UNITS,
@@ -206,8 +206,13 @@ class Kinds(NamedTuple):
 
     def nearest(self, pooled_latents: Tensor) -> Tensor:
         """(N, 9·D) -> (N,) int64 kind of each slice, as `Prior.kind_of` finds it."""
-        centres = rounded_features(self.centres)
-        return torch.cat([torch.cdist(part, centres).argmin(1) for part in pooled_latents.split(1024)])
+        centres = rounded_features(self.centres).cpu().double()
+        squares = centres.square().sum(1)
+        nearest = [
+            (squares - 2 * part.cpu().double() @ centres.t()).argmin(1)
+            for part in pooled_latents.split(1024)
+        ]
+        return torch.cat(nearest).to(pooled_latents.device)
 
     def integers(self) -> dict[str, NDArray[np.generic]]:
         """The arrays of `PriorConfig.kind_shapes`."""

@@ -15,19 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oasisvq.codec.modelfile import ModelFile, config_to_dict, write_model
+from oasisvq.codec.config import config_to_dict
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies
+from oasisvq.codec.modelfile import ModelFile, write_model
+from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import centred_window
-from oasisvq.codec.prior import (
-    FREQUENCY_BITS,
-    PARTS,
-    Frequencies,
-    Pass,
-    Prior,
-    PriorConfig,
-    order_of,
-    pooled,
-)
-from oasisvq.codec.weights import Model, build_model
+from oasisvq.codec.prior import PARTS, Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.devices import send
@@ -35,10 +28,13 @@ from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
+from oasisvq.training.imitation import FrozenEncoder
 from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
+from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
 from oasisvq.training.timetable import Progress, seconds_of
+from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
@@ -240,12 +236,12 @@ def narrowest(codebook_size: int) -> torch.dtype:
 
 @torch.no_grad()
 def index_grids(
-    model: Model,
+    encoder: FrozenEncoder,
+    quantizer: ResidualQuantizer,
     batches: SliceBatches,
     slices: Tensor,
     grid: tuple[int, int],
     world: World,
-    autocast: torch.autocast,
     mirrored: bool = False,
     advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
@@ -253,21 +249,21 @@ def index_grids(
 
     Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
     """
-    config, device = model.config, world.device
-    narrow = narrowest(config.codebook_size)
-    indices = torch.zeros(len(slices), config.levels, *grid, dtype=narrow, device=device)
-    means = torch.zeros(len(slices), PARTS * PARTS * config.code_dim, device=device)
+    device, (levels, size, dimension) = world.device, quantizer.codebooks.shape
+    narrow = narrowest(size)
+    indices = torch.zeros(len(slices), levels, *grid, dtype=narrow, device=device)
+    means = torch.zeros(len(slices), PARTS * PARTS * dimension, device=device)
     for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
         if number % world.size == world.rank:
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
-            with autocast:
-                latents = model.encoder(pixels)
-            kept = (places + mirrored) % config.levels + 1
+            latents = encoder(pixels)
+            kept = (places + mirrored) % levels + 1
             there = send(places, device)
-            indices[there] = model.quantizer.quantize(latents, kept).to(narrow)
-            plain = latents.float().permute(0, 2, 3, 1).cpu().numpy()
-            means[there] = torch.from_numpy(pooled(plain)).to(device)
-        advance(len(places))
+            indices[there] = quantizer.quantize(latents, kept).to(narrow)
+            plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
+            found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
+            means[there] = found.to(device)
+            advance(len(places))
     if world.size > 1:
         for part in indices.split(SUMMED_AT_ONCE):
             wide = part.int()  # not every type can be summed over processes
@@ -300,9 +296,9 @@ class PriorTraining(Loop):
         parameters = list(self.network.named_parameters())
         levels = tuple(f"level {level}" for level in range(1, config.prior.levels + 1))
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
-        model = build_model(codec, "the codec").to(world.device)
-        self.network.start_with_codebooks(model.quantizer.codebooks)
-        training, self.validation = self._index_grids(model, tell)
+        encoder, quantizer = FrozenEncoder(codec, world.device), quantizer_of(codec).to(world.device)
+        self.network.start_with_codebooks(quantizer.codebooks)
+        training, self.validation = self._index_grids(encoder, quantizer, tell)
         self.indices = training.indices
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
@@ -315,7 +311,9 @@ class PriorTraining(Loop):
         step = step.to(world.device)
         self.step_module = self.distributed(step)
 
-    def _index_grids(self, model: Model, tell: Callable[[str], None]) -> tuple[Grids, Grids | None]:
+    def _index_grids(
+        self, encoder: FrozenEncoder, quantizer: ResidualQuantizer, tell: Callable[[str], None]
+    ) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
         dataset, config = self.dataset, self.codec.config
         own = -(-2 * self.slices // self.world.size)
@@ -324,12 +322,9 @@ class PriorTraining(Loop):
 
         def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
             batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
-            enabled = self.config.precision == "bfloat16"
-            device = self.world.device.type
-            autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
             grid = window.height, window.width
             return index_grids(
-                model, batches, chosen, grid, self.world, autocast, mirrored, progress.advance
+                encoder, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
             )
 
         every = torch.arange(self.slices)
@@ -424,8 +419,11 @@ class PriorTraining(Loop):
     def write_model(self) -> None:
         """The codec's file with the prior added."""
         prior = self.network.prior(self.kinds)
-        card = self.codec.card | {"prior": self.card()}
-        file = dataclasses.replace(self.codec, prior=prior, card=card)
+        card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
+        codec_steps = card.get("steps")
+        is_whole = codec_steps == card.get("planned_steps", codec_steps)
+        card["finished"] = is_whole and self.step == self.steps
+        file = self.codec.with_prior(prior, card)
         write_model(file, self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:

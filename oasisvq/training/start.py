@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from oasisvq.codec.networks import ResidualBlock
-from oasisvq.codec.weights import Model
 from oasisvq.errors import TrainingError
+from oasisvq.training.networks import ResidualBlock
+from oasisvq.training.weights import Model
 
 _SAME = ("stride", "encoder_channels", "decoder_channels", "code_dim", "codebook_size")
 _AT_LEAST = ("encoder_blocks", "decoder_blocks", "levels")

@@ -77,7 +77,8 @@ def test_what_needs_no_torch_does_not_import_it(
         (("encode", "scan.png", "--bogus"), "--bogus"),
         (("bogus", "scan.png"), "bogus"),
         (("encode", "scan.png", "-q", "high"), "--quality"),
-        (("encode", "scan.png", "--device", "tpu"), "tpu"),
+        (("train", "data", "--device", "tpu"), "tpu"),
+        (("encode", "scan.png", "--device", "cpu"), "--device"),
         (("train", "data", "--epochs", "0"), "--epochs"),
         (("train", "data", "--preset", "huge"), "huge"),
         (("train", "data", "--batch-size", "-4"), "--batch-size"),
@@ -111,7 +112,7 @@ def test_missing_arguments_are_usage_errors(run: Run) -> None:
     for arguments, wanted in (
         (("encode",), "input"),
         (("preprocess", "data"), "--output"),
-        (("info",), "path"),
+        (("show",), "source"),
     ):
         result = run(*arguments)
         assert result.code == 2

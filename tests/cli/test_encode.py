@@ -16,7 +16,7 @@ from conftest import Refused, Run, draw_phantom, files_below, fingerprint, plane
 from PIL import Image
 
 import oasisvq
-from oasisvq.codec.weights import load_model
+from oasisvq.codec.container import read_codes_file
 
 
 def test_encode_and_decode_restore_shape_type_and_ground(
@@ -54,11 +54,14 @@ def test_default_names_lie_beside_the_input_and_spare_the_original(
     assert (tmp_path / "deep" / "scan.png").read_bytes() == before
 
 
-def test_results_go_to_stdout_and_notes_to_stderr(run: Run, model_file: Path, phantom_png: Path) -> None:
-    for command in (("encode", "scan.png"), ("decode", "scan.codes")):
+def test_results_go_to_stdout_and_notes_to_stderr(
+    run: Run, model_file: Path, phantom_png: Path, store: Path
+) -> None:
+    kept = f", kept as {store / (fingerprint(model_file)[:8] + '.safetensors')}"
+    for command, more in ((("encode", "scan.png"), kept), (("decode", "scan.codes"), "")):
         result = run(*command, "--model", model_file)
         assert len(result.out.splitlines()) == 1
-        assert result.err == f"model {fingerprint(model_file)[:8]}: {model_file} (named), on cpu\n"
+        assert result.err == f"model {fingerprint(model_file)[:8]}: {model_file} (named){more}\n"
 
 
 def test_force_overwrites(run: Run, model_file: Path, tmp_path: Path, phantom_png: Path) -> None:
@@ -129,20 +132,18 @@ def test_the_coder_is_the_prior_where_the_model_has_one(
 ) -> None:
     coded = run("encode", phantom_png, "--model", prior_model_file)
     assert coded.code == 0
-    prior = load_model(prior_model_file).file.prior_fingerprint
-    assert prior is not None
-    ours = fingerprint(prior_model_file)[:8]
-    assert coded.err.startswith(f"model {ours}, with its prior {prior.hex()[:8]}: ")
+    ours = fingerprint(prior_model_file)
+    assert coded.err.startswith(f"model {ours[:8]}: ")
     facts = json.loads(run("info", "scan.codes", "--json").out)
-    assert (facts["coder"], facts["model"]) == ("prior", prior.hex())
+    assert (facts["coder"], facts["model"]) == ("prior", ours)
     assert run("decode", "scan.codes", "--model", prior_model_file).code == 0
     options = ("--coder", "packed", "--model", prior_model_file)
     assert run("encode", phantom_png, "-o", "packed.codes", *options).code == 0
     assert run("encode", phantom_png, "-o", "plain.codes", "--model", model_file).code == 0
-    packed = (tmp_path / "packed.codes").read_bytes()
-    assert packed == (tmp_path / "plain.codes").read_bytes()
+    packed, plain = (read_codes_file(tmp_path / f"{name}.codes") for name in ("packed", "plain"))
+    assert packed.payload == plain.payload
     assert json.loads(run("info", "packed.codes", "--json").out)["coder"] == "packed"
-    assert run("decode", "packed.codes", "-o", "a.png", "--model", model_file).code == 0
+    assert run("decode", "packed.codes", "-o", "a.png", "--model", prior_model_file).code == 0
 
 
 def test_coder_that_the_model_lacks(refused: Refused, phantom_png: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Refused, Result, Run, draw_phantom, files_below
+from conftest import Refused, Result, Run, carried, draw_phantom, files_below, fingerprint
 from PIL import Image
 
 
@@ -26,6 +26,8 @@ def test_a_folder_keeps_its_tree_both_ways(
     assert encoded.code == 0
     assert encoded.out.startswith("codes: 3 encoded, ")
     below = files_below(tmp_path / "codes")
+    assert fingerprint(tmp_path / "codes" / carried(model_file)) == fingerprint(model_file)
+    del below[carried(model_file)]
     assert set(below) == {"first.codes", "deep/second.codes", "deep/er/third.codes"}
     total = sum(
         (folder / n).stat().st_size for n in ("first.png", "deep/second.png", "deep/er/third.tif")
@@ -59,7 +61,7 @@ def test_a_second_run_skips_what_is_there(
         source = tmp_path / "codes"
     assert run(command, source, "-o", "out", "--model", model_file).code == 0
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
-    assert len(times) == 3
+    assert len(times) == 3 + (command == "encode")  # and the model
     again = run(command, source, "-o", "out", "--model", model_file)
     assert again.code == 0
     passed_over = "passed over: 1 .txt\n" if command == "encode" else ""
@@ -132,7 +134,7 @@ def test_encoding_a_folder_goes_on_after_a_bad_file(
     assert "deep/an_empty.png: an empty file" in result.err
     assert "a_text.png: not an image" in result.err
     below = set(files_below(tmp_path / "codes"))
-    assert below == {"first.codes", "deep/second.codes", "deep/er/third.codes"}
+    assert below == {"first.codes", "deep/second.codes", "deep/er/third.codes", carried(model_file)}
 
 
 def test_decoding_a_folder_goes_on_after_a_bad_file(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AFFINE, Run, draw_phantom, draw_volume, files_below
+from conftest import AFFINE, Run, carried, draw_phantom, draw_volume, files_below
 from PIL import Image
 
 from oasisvq.scans.geometry import Geometry
-from oasisvq.scans.volumes import Volume, write_volume
+from oasisvq.scans.volumes import write_volume
+from oasisvq.scans.voxel_streams import Volume
 
 pydicom = pytest.importorskip("pydicom")
 from drawn_dicom import write_series  # noqa: E402
@@ -64,7 +65,10 @@ def test_folders_among_several_inputs_keep_their_names(
         Path(folder).mkdir(parents=True)
         Path(folder, "b.png").write_bytes(two[1].read_bytes())
     assert run("encode", "s1", "s2", two[1], "-o", "out", "--model", model_file).code == 0
-    assert set(files_below(Path("out"))) == {"b.codes", "s1/anat/b.codes", "s2/anat/b.codes"}
+    assert set(files_below(Path("out"))) == {
+        *("b.codes", "s1/anat/b.codes", "s2/anat/b.codes"),
+        carried(model_file),
+    }
     alike = run("encode", "s1/anat", "s2/anat", "-o", "out", "--model", model_file)
     assert (alike.code, "s2/anat: has the name of s1/anat" in alike.err) == (1, True)
 
@@ -85,7 +89,7 @@ def test_two_inputs_with_one_output_are_a_failure_of_the_second(
 def test_a_missing_input_stops_no_other(run: Run, two: list[Path], model_file: Path) -> None:
     result = run("encode", "none.png", *two, "-o", "out", "--model", model_file)
     assert (result.code, "none.png: no such file" in result.err) == (1, True)
-    assert set(files_below(Path("out"))) == {"a.codes", "b.codes"}
+    assert set(files_below(Path("out"))) == {"a.codes", "b.codes", carried(model_file)}
 
 
 def test_several_inputs_do_not_fit_one_file(run: Run, two: list[Path], model_file: Path) -> None:
@@ -112,7 +116,7 @@ def test_every_scan_of_a_tree_is_encoded_or_named(
     result = run("encode", "in", "-o", "out", "--model", model_file)
     assert result.code == 0, result.err
     assert result.out.splitlines()[1] == told
-    assert set(files_below(Path("out"))) == {"linked/c.codes", "MR/MR.codes"}
+    assert set(files_below(Path("out"))) == {"linked/c.codes", "MR/MR.codes", carried(model_file)}
     again = json.loads(run("encode", "in", "-o", "out", "--model", model_file, "--json").out)
     assert (again["done"], again["skipped"], again["failed"]) == (0, 2, 0)
     assert again["passed_over"] == {".json": 2, ".gifx": 1, "link that points nowhere": 1}
@@ -150,7 +154,7 @@ def test_several_jobs_write_and_print_what_one_does(run: Run, two: list[Path], m
         assert results[0] == results[1]
         one, other = (files_below(Path(f"{name}-{command}")) for name in ("one", "two"))
         assert one == other
-        assert len(one) == 5
+        assert len(one) == 5 + (command == "encode")  # and the model
 
 
 def test_score_takes_the_folder_of_a_series(run: Run, model_file: Path) -> None:

@@ -12,10 +12,11 @@ from prior_driver import drawn_prior
 from oasisvq.codec import container
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.entropy import encode_with_prior, pack
+from oasisvq.codec.frequencies import Frequencies
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, VolumeHeader
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.pixels import Window, cells
-from oasisvq.codec.prior import Frequencies, Pass
+from oasisvq.codec.prior import Pass
 from oasisvq.scans.geometry import SLICINGS, Geometry, Slicing
 
 FINGERPRINT = bytes.fromhex("0123456789abcdef")

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.prior import POWERS, Pass, Prior, PriorConfig
+from oasisvq.codec.frequencies import POWERS
+from oasisvq.codec.prior import Pass, Prior, PriorConfig
 
 Arrays = dict[str, NDArray[np.generic]]
 Integers = NDArray[np.int64]

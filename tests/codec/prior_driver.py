@@ -8,7 +8,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.prior import FREQUENCY_BITS, Prior, PriorConfig, frequencies_of
+from oasisvq.codec.frequencies import FREQUENCY_BITS, frequencies_of
+from oasisvq.codec.prior import Prior, PriorConfig
 
 SMALL = PriorConfig(
     codebook_size=20,

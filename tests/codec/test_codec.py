@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, draw_phantom, tiny_model, tiny_prior
+from conftest import TINY, codec_of, draw_phantom, tiny_model, tiny_prior
 from numpy.typing import NDArray
 
 import oasisvq
 from oasisvq import models
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, choose_device
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import Coder, SampleType
-from oasisvq.codec.modelfile import ModelConfig
+from oasisvq.codec.modelfile import ModelFile, read_model, write_model
+from oasisvq.codec.networks import network_shapes
 from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import Prior
-from oasisvq.codec.weights import Model, file_of, load_model, save_model
+from oasisvq.codec.quantizer import CODEBOOKS
 from oasisvq.errors import CodesFileError, FileError, ImageError, ModelError
 from oasisvq.models import choose_model
+from oasisvq.training.weights import file_of, load_model, save_model
 
 ODD_SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20), (64, 64))
 
@@ -39,13 +42,12 @@ def prior_codec(prior_model_file: Path) -> Codec:
     return Codec.load(prior_model_file)
 
 
-def exact_model() -> Model:
-    """A model that loses nothing at 8 bits on its second level, and everything on its first.
+def exact_model() -> Codec:
+    """A model that loses nothing of 16 grey levels on its second level, and everything on its first.
 
-    Its convolutions scale up and shift, to where SiLU is the identity, and back, by what half
-    precision holds. A pixel p becomes the latent (p, 1, 0), scaled to unit RMS; its code has p once
-    more in the third place, small enough that the nearest code stays the same, and there the
-    decoder reads it.
+    Its layers scale up and shift, to where silu is the identity, and back. The grey level k of 0 to 15
+    becomes the latent (k - 7.5, 7.5, 0), scaled to a unit mean square; its code has k once more in the
+    third place, small enough that the nearest code stays the same, and there the decoder reads it.
     """
     config = ModelConfig(
         window=(8, 8),
@@ -55,57 +57,66 @@ def exact_model() -> Model:
         decoder_channels=(1,),
         decoder_blocks=(0,),
         code_dim=3,
-        codebook_size=256,
+        codebook_size=16,
         levels=2,
         default_levels=2,
     )
-    model = Model(config)
-    pixels = torch.arange(256) / 255
-    codes = torch.stack([pixels, torch.ones(256), torch.zeros(256)], dim=1)
-    codes *= torch.rsqrt(codes.square().mean(1, keepdim=True))
-    codes[:, 2] = pixels / 100
-    model.quantizer.codebooks[0, 1:] = 100  # so that the first level always takes code 0
-    model.quantizer.codebooks[1] = codes
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        into, out_of = model.encoder.layers[1], model.encoder.layers[-1]
-        into.weight[0, 0, 1, 1], into.bias[0] = 512, 64
-        out_of.weight[0, 0, 0, 0] = 1 / 512
-        out_of.bias.copy_(torch.tensor([-1 / 8, 1, 0]))
-        into, out_of = model.decoder.layers[0], model.decoder.layers[-2]
-        into.weight[0, 2, 1, 1], into.bias[0] = 51_200, 64
-        out_of.weight[0, 0, 1, 1], out_of.bias[0] = 1 / 512, -1 / 8
-    return model
+    arrays = {name: np.zeros(*shape) for name, shape in network_shapes(config).items()}
+
+    def layer(name: str, factor: float, bias: float, output: int = 0) -> None:
+        weight = arrays[f"{name}.weight"]
+        weight[output].reshape(-1)[weight[output].size // 2 if weight.ndim == 4 else 0] = 127
+        arrays[f"{name}.scale"][output] = round(factor / 127 * 2**26)
+        arrays[f"{name}.bias"][output] = round(bias)
+
+    layer("encoder.input", 15 * 1024 / 2047, 40 * 1024)
+    layer("encoder.output", 4 / 7.5, -(40 + 7.5) * 1024 / 7.5)
+    arrays["encoder.output.bias"][1] = 1024
+    layer("decoder.input", 0, 40 * 1024)
+    arrays["decoder.input.weight"][0, 1, 1] = 0, 0, 127
+    arrays["decoder.input.scale"][0] = round(1024 / 127 * 2**26)
+    arrays["decoder.input.scaling"][:] = 2**26, 1000
+    layer("decoder.output", 65_535 / 15 / 256, -40 * 65_535 / 15)
+    for network in ("encoder", "decoder"):
+        arrays[f"{network}.output.table"][:] = 0, 60_000, 1024, 256 * 256  # values are 256 · x
+    greys = np.arange(16.0)
+    codes = np.stack([greys - 7.5, np.full(16, 7.5), np.zeros(16)], axis=1)
+    codes *= 256 / np.sqrt(np.square(codes).mean(1, keepdims=True))
+    codes[:, 2] = greys
+    far = np.full((16, 3), 25_600)  # so that the first level always takes code 0
+    far[0] = 0
+    arrays[CODEBOOKS] = np.rint([far, codes]).astype(np.int16)
+    return Codec(ModelFile(config, arrays, None, {}))
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES)
 def test_a_model_that_loses_nothing_gives_the_original_back(
     shape: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    codec = Codec.of_model(exact_model())
-    plane = rng.integers(0, 256, shape, dtype=np.uint8)
-    if plane.size > 1:
-        plane.flat[0], plane.flat[-1] = 0, 255
+    codec = exact_model()
+    greys = rng.integers(0, 16, shape, dtype=np.uint8)
+    if greys.size > 1:
+        greys.flat[0], greys.flat[-1] = 0, 15
+    plane = greys * 17
     content = codec.encode(plane)
     np.testing.assert_array_equal(codec.decode(content), plane)
     header, (first, second), *_ = container.read(content, "x").codes()
     assert not first.any()
     if plane.size > 1:
         top, left, height, width = header.window
-        np.testing.assert_array_equal(second, plane[top : top + height, left : left + width])
+        np.testing.assert_array_equal(second, greys[top : top + height, left : left + width])
 
 
 def test_what_is_left_of_the_level_that_carries_nothing(rng: np.random.Generator) -> None:
-    codec = Codec.of_model(exact_model())
+    codec = exact_model()
     plane = rng.integers(7, 200, (9, 12), dtype=np.uint8)
     assert (codec.decode(codec.encode(plane, 1)) == plane.min()).all()
 
 
-def test_8_bits_within_16_lose_nothing_either(rng: np.random.Generator) -> None:
-    codec = Codec.of_model(exact_model())
-    plane = rng.integers(0, 256, (9, 12), dtype=np.uint16) * 200 + 1000
-    plane[0, :2] = 1000, 1000 + 255 * 200
+def test_16_levels_within_16_bits_lose_nothing_either(rng: np.random.Generator) -> None:
+    codec = exact_model()
+    plane = rng.integers(0, 16, (9, 12), dtype=np.uint16) * 4001 + 1000
+    plane[0, :2] = 1000, 1000 + 15 * 4001
     np.testing.assert_array_equal(codec.decode(codec.encode(plane)), plane)
 
 
@@ -194,7 +205,7 @@ def test_a_view_is_encoded_as_it_looks(codec: Codec, rng: np.random.Generator) -
 
 def test_a_query_changes_neither_model_nor_image(rng: np.random.Generator) -> None:
     model = tiny_model()
-    codec = Codec.of_model(model)
+    codec = codec_of(model)
     plane = draw_phantom(rng)
     state, original = copy.deepcopy(model.state_dict()), plane.copy()
     codec.decode(codec.encode(plane, 3))
@@ -237,7 +248,7 @@ def test_another_array_is_refused(codec: Codec, array: NDArray[np.generic]) -> N
 def test_codes_of_another_model_are_refused_by_both_names(
     codec: Codec, rng: np.random.Generator
 ) -> None:
-    other = Codec.of_model(tiny_model(seed=1))
+    other = codec_of(tiny_model(seed=1))
     content = other.encode(draw_phantom(rng))
     assert other.fingerprint != codec.fingerprint
     with pytest.raises(CodesFileError, match="pass the right one with --model") as caught:
@@ -326,26 +337,9 @@ def test_a_named_model_that_is_missing_is_not_replaced_by_another(
 def test_a_model_in_memory_encodes_as_its_file(tmp_path: Path, rng: np.random.Generator) -> None:
     model = tiny_model()
     save_model(model, tmp_path / "model.safetensors", {})
-    loaded = load_model(tmp_path / "model.safetensors").model
     plane = draw_phantom(rng)
-    content = Codec.of_model(loaded).encode(plane)
+    content = codec_of(model).encode(plane)
     assert Codec.load(tmp_path / "model.safetensors").encode(plane) == content
-
-
-def test_a_device_that_is_not_there_is_refused() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(ModelError, match="device 'tpu', expected auto, cuda, mps or cpu"):
-        choose_device("tpu")
-    for name, is_present in (
-        ("cuda", torch.cuda.is_available()),
-        ("mps", torch.backends.mps.is_available()),
-    ):
-        if is_present:
-            assert choose_device(name).type == name
-        else:
-            with pytest.raises(ModelError, match=f"no {name} device on this machine"):
-                choose_device(name)
 
 
 # with a prior
@@ -357,10 +351,11 @@ def test_a_model_with_a_prior_codes_with_it_unless_asked_not_to(
     plane = draw_phantom(rng)
     coded = container.read(prior_codec.encode(plane), "x").header
     assert coded.coder is Coder.PRIOR
-    assert coded.fingerprint == prior_codec.file.prior_fingerprint
-    packed = prior_codec.encode(plane, coder=Coder.PACKED)
-    assert packed == codec.encode(plane)  # the prior changes nothing of it, nor the model it names
-    assert container.read(packed, "x").header.coder is Coder.PACKED
+    assert coded.fingerprint == prior_codec.fingerprint != codec.fingerprint
+    packed = container.read(prior_codec.encode(plane, coder=Coder.PACKED), "x")
+    assert packed.header.coder is Coder.PACKED
+    assert packed.header.fingerprint == prior_codec.fingerprint  # a model has one name
+    assert packed.payload == container.read(codec.encode(plane), "x").payload
     with pytest.raises(ModelError, match="has no prior; encode with --coder packed"):
         codec.encode(plane, coder=Coder.PRIOR)
 
@@ -384,14 +379,14 @@ def test_prior_coded_indices_decode_as_the_same_indices_packed(
 
 def test_a_prior_that_knows_which_codes_are_used_makes_smaller_files(rng: np.random.Generator) -> None:
     plane, prior = draw_phantom(rng), tiny_prior()
-    packed = Codec.of_model(tiny_model()).encode(plane, 3)
+    packed = codec_of(tiny_model()).encode(plane, 3)
     arrays = dict(prior.arrays)
     for level, grid in enumerate(container.read(packed, "x").codes().indices, start=1):
         counts = np.bincount(grid.reshape(-1), minlength=20)
         arrays[f"level{level}.output.scale"] = np.zeros(20, np.int32)
         bias = (16 * np.log2(counts + 0.1)).round().astype(np.int32)
         arrays[f"level{level}.output.bias"] = bias
-    learned = Codec(file_of(tiny_model(), {}, Prior(prior.config, arrays)), torch.device("cpu"))
+    learned = Codec(file_of(tiny_model(), {}, Prior(prior.config, arrays)))
     coded = learned.encode(plane, 3)
     assert len(coded) < len(packed) - 5
     assert learned.codes_of(container.read(coded, "x")).indices.shape == (3, 6, 6)
@@ -415,18 +410,12 @@ def test_a_prior_coded_file_needs_its_prior(
     prior_codec: Codec, codec: Codec, rng: np.random.Generator
 ) -> None:
     content = prior_codec.encode(draw_phantom(rng))
-    theirs = prior_codec.file.prior_fingerprint
-    assert theirs is not None
-    with pytest.raises(CodesFileError, match="which has no prior; pass the right one") as caught:
-        codec.decode(content)
-    assert theirs.hex()[:8] in str(caught.value)
-    other = Codec(file_of(tiny_model(), {}, tiny_prior(seed=1)), torch.device("cpu"))
-    assert other.fingerprint == prior_codec.fingerprint
-    assert other.file.prior_fingerprint is not None
-    with pytest.raises(CodesFileError, match="pass the right one with --model") as caught:
-        other.decode(content)
-    for name in (theirs, other.file.prior_fingerprint):
-        assert name.hex()[:8] in str(caught.value)
+    for other in (codec, Codec(file_of(tiny_model(), {}, tiny_prior(seed=1)))):
+        assert other.fingerprint != prior_codec.fingerprint
+        with pytest.raises(CodesFileError, match="pass the right one with --model") as caught:
+            other.decode(content)
+        for each in (prior_codec, other):
+            assert each.fingerprint.hex()[:8] in str(caught.value)
 
 
 @pytest.mark.parametrize("level", [0, 200, 65_535])
@@ -438,29 +427,34 @@ def test_a_constant_image_comes_back_exactly_with_a_prior_too(prior_codec: Codec
 
 
 def test_a_model_with_a_prior_comes_back_from_its_file(tmp_path: Path, prior_model_file: Path) -> None:
-    loaded, prior = load_model(prior_model_file), tiny_prior()
-    assert loaded.file.prior is not None
-    assert loaded.file.prior.config == prior.config
+    file, prior = read_model(prior_model_file), tiny_prior()
+    assert file.prior is not None
+    assert file.prior.config == prior.config
     for name, array in prior.arrays.items():
-        np.testing.assert_array_equal(loaded.file.prior.arrays[name], array)
-        assert loaded.file.prior.arrays[name].dtype == array.dtype
-    save_model(loaded.model, tmp_path / "again", loaded.card, loaded.file.prior)
+        np.testing.assert_array_equal(file.prior.arrays[name], array)
+        assert file.prior.arrays[name].dtype == array.dtype
+    write_model(file, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == prior_model_file.read_bytes()
 
 
-def test_the_name_of_a_prior_changes_with_any_of_its_arrays() -> None:
+def test_the_name_of_a_model_changes_with_any_of_its_arrays() -> None:
     model, prior = tiny_model(), tiny_prior()
-    seen = {file_of(model, {}, prior).prior_fingerprint, file_of(model, {}, prior).fingerprint}
+    plain = file_of(model, {}, prior)
+    seen = {plain.fingerprint, plain.with_prior(None, {}).fingerprint}
     for name, array in prior.arrays.items():
         if array.size and not name.startswith("kinds.frequency"):
             changed = array.copy()
             changed.reshape(-1)[0] ^= 1
             other = Prior(prior.config, {**prior.arrays, name: changed})
-            seen.add(file_of(model, {}, other).prior_fingerprint)
-    seen.add(file_of(tiny_model(seed=1), {}, prior).prior_fingerprint)
+            seen.add(plain.with_prior(other, {}).fingerprint)
+    for name, array in plain.arrays.items():
+        changed = array.copy()
+        changed.reshape(-1)[-1] ^= 2 if name.endswith(".table") else 1
+        others = plain.arrays | {name: changed}
+        seen.add(ModelFile(plain.config, others, prior, {}).fingerprint)
     used = sum(a.size > 0 for n, a in prior.arrays.items() if n != "kinds.frequency")
-    assert len(seen) == 2 + used + 1
-    assert file_of(model, {}).prior_fingerprint is None
+    assert len(seen) == 2 + used + len(plain.arrays)
+    assert plain.with_prior(prior, {"note": "another card"}).fingerprint == plain.fingerprint
 
 
 def test_prior_coded_files_are_read_without_torch(
@@ -489,7 +483,7 @@ def test_read_codes_refuses_another_model(
 ) -> None:
     path = tmp_path / "scan.codes"
     path.write_bytes(prior_codec.encode(draw_phantom(rng)))
-    with pytest.raises(CodesFileError, match=r"scan\.codes: .*which has no prior"):
+    with pytest.raises(CodesFileError, match=r"scan\.codes: made with model .*pass the right one"):
         oasisvq.read_codes(path, model_file)
 
 

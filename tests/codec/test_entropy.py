@@ -22,7 +22,8 @@ from oasisvq.codec.entropy import (
     packed_bytes,
     unpack,
 )
-from oasisvq.codec.prior import Frequencies, Pass, Prior, draw, fewest_bits, frequencies_of
+from oasisvq.codec.frequencies import Frequencies, draw, fewest_bits, frequencies_of
+from oasisvq.codec.prior import Pass, Prior
 from oasisvq.errors import CodesFileError
 
 LARGEST = 65_535

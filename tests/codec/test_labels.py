@@ -8,30 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_phantom
+from conftest import draw_labels
 from forged import damaged_copies
 from numpy.typing import NDArray
 from PIL import Image
 
+from oasisvq.codec.content import labels_in
 from oasisvq.codec.entropy import RangeEncoder
-from oasisvq.codec.labels import decode_labels, encode_labels, looks_like_labels
+from oasisvq.codec.labels import decode_labels, encode_labels
 from oasisvq.errors import CodesFileError
-
-
-def draw_labels(
-    rng: np.random.Generator, shape: tuple[int, int, int], count: int, seeds: int = 30
-) -> NDArray[np.uint16]:
-    """A ball of cells, each voxel with the label of the nearest of a few points, on a ground of 0."""
-    places = np.stack(np.indices(shape), axis=-1) + 0.5
-    middle = np.array(shape) / 2
-    nearest = np.full(shape, np.inf)
-    ranks = np.zeros(shape, np.uint16)
-    for label in rng.integers(0, count, seeds):
-        distance = ((places - rng.uniform(0, shape)) ** 2).sum(axis=-1)
-        ranks[distance < nearest] = label
-        nearest = np.minimum(nearest, distance)
-    ranks[(((places - middle) / middle) ** 2).sum(axis=-1) > 1] = 0
-    return ranks
 
 
 def assert_inverse(ranks: NDArray[np.uint16], count: int) -> bytes:
@@ -214,54 +199,14 @@ def test_many_labels_take_little_more_than_few(rng: np.random.Generator) -> None
     assert len(encode_labels(few, 2**14)) < len(encode_labels(ranks, len(values))) + 250
 
 
-def test_labels_look_like_labels(rng: np.random.Generator) -> None:
-    image = draw_labels(rng, (1, 80, 90), 5)[0]
-    parcels = draw_labels(rng, (12, 60, 60), 36, seeds=100)
-    assert looks_like_labels(image)
-    assert looks_like_labels(image.astype(np.uint8) * 51)
-    assert looks_like_labels(image > 0)
-    assert looks_like_labels(parcels)
-    assert looks_like_labels(parcels.astype(np.float64))
-    assert looks_like_labels(parcels.astype(np.int16) - 1000)
-    assert looks_like_labels(parcels.astype(np.float32) * 1000)
-
-
-def test_scans_do_not_look_like_labels(rng: np.random.Generator) -> None:
-    scan = draw_phantom(rng, 80, 90)
-    assert not looks_like_labels(scan)
-    assert not looks_like_labels(np.stack([draw_phantom(rng) for _ in range(5)]))
-    smooth = np.hypot(*(np.indices((80, 90)) - 40.0)) * 2 + rng.normal(0, 8, (80, 90))
-    assert not looks_like_labels(np.clip(smooth, 0, 255).astype(np.uint8) // 16)
-    assert not looks_like_labels(rng.integers(0, 4, (64, 64)))
-    assert not looks_like_labels(rng.integers(0, 2, (8, 64, 64)))
-    assert not looks_like_labels(np.indices((64, 64)).sum(axis=0) % 2)
-    assert not looks_like_labels(np.indices((64, 64))[1] // 2 % 2)
-
-
-def test_what_is_no_map_does_not_look_like_labels(rng: np.random.Generator) -> None:
-    image = draw_labels(rng, (1, 80, 90), 5)[0]
-    assert not looks_like_labels(np.zeros((8, 8)))
-    assert not looks_like_labels(np.full((2, 8, 8), 7))
-    assert not looks_like_labels(np.zeros((0, 8)))
-    assert not looks_like_labels(np.array([[0], [1]]))
-    assert not looks_like_labels(image + 0.5)
-    assert not looks_like_labels(np.where(image == 1, np.nan, image))
-    assert not looks_like_labels(np.where(image == 1, np.inf, image))
-    cells = np.arange(65).repeat(20).reshape(1, -1)
-    assert not looks_like_labels(cells)  # too many values for an image, not for a volume
-    assert looks_like_labels(cells[None])
-    assert not looks_like_labels(np.arange(257).repeat(20).reshape(1, 1, -1))
-
-
 def test_real_tissue_maps(shared_data: Path) -> None:
     folder = shared_data / "oasis" / "keras_png_slices_data"
     sizes = []
     for subject, index in [(402, 4), (421, 20), (440, 31)]:
         map_name, scan_name = (f"{kind}_{subject}_slice_{index}.nii.png" for kind in ("seg", "case"))
         tissues = np.asarray(Image.open(folder / "keras_png_slices_seg_validate" / map_name))
-        assert looks_like_labels(tissues)
-        assert not looks_like_labels(
-            np.asarray(Image.open(folder / "keras_png_slices_validate" / scan_name))
-        )
+        scan = np.asarray(Image.open(folder / "keras_png_slices_validate" / scan_name))
+        assert labels_in(tissues[None]) is not None
+        assert labels_in(scan[None]) is None
         sizes.append(len(assert_inverse((tissues // 85).astype(np.uint16)[None], 4)))
     assert np.mean(sizes) < 850

@@ -60,7 +60,7 @@ def test_exact_grey_levels_come_back(
         preferred = stride * int(rng.integers(1, 5)), stride * int(rng.integers(1, 5))
         window = choose_window(plane, preferred, stride)
         pixels = to_pixels(plane, extremes(plane), window, stride)
-        assert pixels.dtype == np.float32
+        assert pixels.dtype == np.float64
         assert pixels.shape == (window.height * stride, window.width * stride)
         assert not pixels.size or (pixels.min() >= 0 and pixels.max() <= 1)
         restored = from_pixels(pixels, extremes(plane), window, stride, shape, plane.dtype)

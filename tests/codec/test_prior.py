@@ -18,20 +18,17 @@ from plain_prior import Arrays, assert_equals_plain, plain_frequencies
 from prior_driver import SMALL, drawn_arrays, drawn_prior, hash_of_wide
 
 from oasisvq.codec import prior as prior_module
-from oasisvq.codec.prior import (
-    EXACT,
+from oasisvq.codec.exact import EXACT, largest_sum, symmetric
+from oasisvq.codec.frequencies import (
+    BIT_UNITS,
     FREQUENCY_BITS,
     POWERS,
     Frequencies,
-    Pass,
-    Prior,
-    PriorConfig,
+    bits_of,
     draw,
     frequencies_of,
-    largest_sum,
-    order_of,
-    pooled,
 )
+from oasisvq.codec.prior import Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.errors import ModelError
 
 
@@ -276,20 +273,64 @@ def test_walking_gives_back_what_is_chosen(rng: np.random.Generator) -> None:
 # kinds
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (3, 3), (22, 26)])
 def test_latents_are_pooled_by_parts(shape: tuple[int, int], rng: np.random.Generator) -> None:
-    latents = rng.normal(size=(*shape, 6)).astype(np.float32)
+    latents = rng.integers(-1500, 1500, (*shape, 6)).astype(np.float32)
     found = pooled(latents)
     assert found.shape == (9 * 6,)
     if shape == (3, 3):
-        np.testing.assert_allclose(found, latents.reshape(-1), rtol=1e-6)
+        np.testing.assert_array_equal(found, latents.reshape(-1))
     if shape == (22, 26):
-        np.testing.assert_allclose(found[-6:], latents[14:, 17:].mean((0, 1)), rtol=1e-4)
+        part = latents[14:, 17:].astype(np.int64)
+        np.testing.assert_array_equal(found[-6:], np.rint(part.sum((0, 1)) / part[..., 0].size))
 
 
 def test_a_slice_is_of_the_kind_of_the_nearest_centre() -> None:
     prior = drawn_prior()
     for kind in range(4):
-        centre = prior.arrays["kinds.centre"][kind].astype(np.float32) / 32
-        assert prior.kind_of(centre.reshape(3, 3, 6) + 0.1) == kind
+        centre = prior.arrays["kinds.centre"][kind].astype(np.float32) * 8
+        assert prior.kind_of(centre.reshape(3, 3, 6) + 20) == kind
+
+
+def test_of_two_equally_near_centres_the_first_is_taken() -> None:
+    config, arrays = drawn_prior().config, dict(drawn_prior().arrays)
+    centres = np.full_like(arrays["kinds.centre"], 100)
+    centres[1], centres[2] = 10, -10
+    prior = Prior(config, arrays | {"kinds.centre": centres})
+    assert prior.kind_of(np.zeros((3, 3, 6), np.float32)) == 1
+
+
+# what a code costs, and how one is drawn
+
+
+def test_what_codes_cost(rng: np.random.Generator) -> None:
+    shares = np.concatenate([2 ** np.arange(25), rng.integers(1, 2**24, 5000)])
+    bits = bits_of(shares - 1)
+    np.testing.assert_array_equal(bits, np.rint(bits))
+    exact = 24 - np.log2(shares)
+    assert np.abs(bits / BIT_UNITS - exact).max() < 0.008
+    assert (np.diff(bits[np.argsort(shares, kind="stable")]) <= 0).all()  # never dearer if likelier
+    assert bits[24] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_codes_are_drawn_as_often_as_they_shall_be(temperature: float) -> None:
+    shares = np.array([1, 2**10, 2**20, 2**22, 3 * 2**21, 0])
+    shares[-1] = 2**24 - shares.sum()
+    wanted = (shares / 2**24) ** (1 / temperature)
+    wanted /= wanted.sum()
+    frequencies = np.broadcast_to(shares - 1, (1, 20_000, 6))
+    drawn = draw(frequencies, [np.random.default_rng(seed) for seed in (1, 2)], temperature)
+    assert drawn.shape == (2, 20_000)
+    found = np.bincount(drawn.reshape(-1), minlength=6) / 40_000
+    assert np.abs(found - wanted).max() < 0.01
+
+
+def test_a_seed_draws_the_same_everywhere() -> None:
+    plain, cooler = [6, 6, 5, 4, 2, 4, 4, 1, 2, 6, 5, 3], [6, 6, 5, 4, 2, 4, 4, 2, 2, 6, 5, 4]
+    frequencies = np.arange(7).reshape(1, 1, 7) * (2**24 - 7) // 21
+    frequencies[..., -1] += 2**24 - 7 - frequencies.sum()
+    frequencies = np.broadcast_to(frequencies, (1, 12, 7))
+    for temperature, expected in ((1.0, plain), (0.75, cooler)):
+        assert draw(frequencies, [np.random.default_rng(5)], temperature)[0].tolist() == expected
 
 
 # what is refused
@@ -342,7 +383,7 @@ def test_weights_whose_sums_could_reach_the_limit_are_refused(number: int) -> No
         weight = arrays["level1.output.weight"]
         weight[:] = 0  # type: ignore[index]
         weight[3] = number  # type: ignore[index]
-        assert (largest_sum(weight) < EXACT) == fits
+        assert (largest_sum(weight, symmetric(127)) < EXACT) == fits
         if fits:
             Prior(config, arrays)
         else:

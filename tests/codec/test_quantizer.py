@@ -1,183 +1,132 @@
-"""Latents <-> indices."""
+"""Latents <-> indices in integers."""
 
-import copy
-
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from oasisvq.codec import quantizer as quantizer_module
-from oasisvq.codec.quantizer import ResidualQuantizer, best, nearest, to_grid, to_vectors
+from oasisvq.codec.quantizer import Quantizer
+from oasisvq.errors import ModelError
 
 
-def seeded(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def drawn(rng: np.random.Generator, *shape: int, size: int = 256) -> NDArray[np.int16]:
+    return np.rint(size * rng.normal(size=shape)).astype(np.int16)
 
 
-def quantizer_of(codebooks: Tensor) -> ResidualQuantizer:
-    quantizer = ResidualQuantizer(*codebooks.shape)
-    quantizer.codebooks.copy_(codebooks)
-    return quantizer
+def latents_of(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return np.rint(256 * rng.normal(size=shape)).astype(np.float32)
 
 
-def quantize(quantizer: ResidualQuantizer, latents: Tensor, levels: int) -> Tensor:
-    return quantizer.quantize(latents, torch.full((len(latents),), levels))[:, :levels]
+def energies(quantizer: Quantizer, latents: NDArray[np.floating], indices: NDArray[np.integer]) -> float:
+    left = quantizer.dequantize(indices) - latents
+    return float(np.square(left.astype(np.float64)).sum())
 
 
+@pytest.mark.parametrize("size", [256, 6000], ids=["float32", "float64"])
 @pytest.mark.parametrize(
-    ("count", "dim", "codes"), [(1, 1, 2), (500, 1, 7), (300, 6, 20), (64, 33, 257)]
+    ("count", "dim", "codes"), [(1, 1, 2), (600, 1, 7), (300, 6, 20), (64, 33, 257)]
 )
-def test_nearest_is_what_brute_force_finds(count: int, dim: int, codes: int) -> None:
-    vectors, codebook = seeded(count, dim), seeded(codes, dim, seed=1)
-    distances = (vectors.double()[:, None] - codebook.double()[None]).square().sum(2)  # (N, K)
-    index = nearest(vectors, codebook)
-    assert index.dtype == torch.int64
-    assert torch.equal(index, distances.argmin(1))
+def test_the_nearest_code_is_that_of_brute_force(
+    size: int, count: int, dim: int, codes: int, rng: np.random.Generator
+) -> None:
+    quantizer = Quantizer(drawn(rng, 1, codes, dim, size=size))
+    vectors = latents_of(rng, count, dim)
+    books = quantizer.codebooks[0].astype(np.int64)
+    distances = np.square(vectors.astype(np.int64)[:, None] - books[None]).sum(2)
+    index = quantizer.best(vectors, 0, 1)
+    np.testing.assert_array_equal(index, distances.argmin(1))
 
 
-def test_nearest_does_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, codebook = seeded(101, 6), seeded(20, 6, seed=1)
-    whole = nearest(vectors, codebook)
-    monkeypatch.setattr(quantizer_module, "VECTORS_IN_CACHE", 10)
-    assert torch.equal(nearest(vectors, codebook), whole)
-
-
-def test_nearest_computes_in_float32_under_autocast() -> None:
-    codebook = torch.linspace(1, 1.2, 50)[:, None]  # bfloat16 has steps of 1/128 here
-    vectors = codebook.flip(0).contiguous()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        index = nearest(vectors, codebook)
-    assert torch.equal(codebook[index], vectors)
-
-
-def test_vectors_and_grid_are_inverses() -> None:
-    latents = seeded(2, 6, 3, 5)
-    vectors = to_vectors(latents)
-    assert torch.equal(vectors[2 * 5 + 4], latents[0, :, 2, 4])
-    assert torch.equal(vectors[3 * 5 + 1], latents[1, :, 0, 1])
-    assert torch.equal(to_grid(vectors, 2, 3, 5), latents)
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3])
-@pytest.mark.parametrize(("batch", "height", "width"), [(1, 1, 1), (2, 5, 7)])
-def test_shapes_and_range(levels: int, batch: int, height: int, width: int) -> None:
-    quantizer = quantizer_of(seeded(3, 20, 6))
-    indices = quantize(quantizer, seeded(batch, 6, height, width, seed=1), levels)
-    assert indices.shape == (batch, levels, height, width)
-    assert indices.dtype == torch.int64
-    assert indices.min() >= 0
+def test_of_equally_near_codes_the_lower_index_is_taken(rng: np.random.Generator) -> None:
+    codes = drawn(rng, 3, 40, 4)
+    codes[:, 20:] = codes[:, :20][:, ::-1]  # each code twice
+    quantizer = Quantizer(codes)
+    indices = quantizer.quantize(latents_of(rng, 9, 9, 4), 3)
     assert indices.max() < 20
-    latents = quantizer.dequantize(indices)
-    assert latents.shape == (batch, 6, height, width)
-    assert latents.dtype == torch.float32
+    two = Quantizer(np.array([[[30], [-30], [10], [-10]], [[20], [-20], [0], [0]]], np.int16))
+    assert two.quantize(np.zeros((1, 1, 1), np.float32), 1)[0, 0, 0] == 2
+    # 30 - 20 and 10 + 0 end equally far from 10
+    assert two.quantize(np.full((1, 1, 1), 10, np.float32), 2)[:, 0, 0].tolist() == [0, 1]
 
 
-def test_exact_code_vectors_come_back_as_their_own_index() -> None:
-    quantizer = quantizer_of(seeded(1, 20, 6))
-    indices = torch.arange(20).reshape(1, 1, 4, 5)
-    latents = quantizer.dequantize(indices)
-    assert torch.equal(latents[0, :, 2, 3], quantizer.codebooks[0, 13])
-    assert torch.equal(quantize(quantizer, latents, 1), indices)
-    assert torch.equal(quantizer.dequantize(quantize(quantizer, latents, 1)), latents)
+def test_how_many_are_held_at_once_does_not_matter(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer, latents = Quantizer(drawn(rng, 3, 20, 6)), latents_of(rng, 11, 13, 6)
+    whole = quantizer.quantize(latents, 3)
+    monkeypatch.setattr(quantizer_module, "VECTORS_AT_ONCE", 10)
+    np.testing.assert_array_equal(quantizer.quantize(latents, 3), whole)
+
+
+def test_dequantize_is_the_sum_of_the_codes(rng: np.random.Generator) -> None:
+    quantizer = Quantizer(drawn(rng, 3, 20, 6))
+    indices = rng.integers(0, 20, (3, 4, 5))
+    for levels in (1, 2, 3):
+        expected = sum(quantizer.codebooks[k, indices[k, 3, 2]] for k in range(levels))
+        np.testing.assert_array_equal(quantizer.dequantize(indices[:levels])[3, 2], expected)
 
 
 def test_sums_of_codes_come_back_where_levels_do_not_overlap() -> None:
-    coarse, middle, fine = (torch.arange(10)[:, None] * step for step in (100.0, 10.0, 1.0))
-    quantizer = quantizer_of(torch.stack([coarse + 45, middle - 45, fine - 4.5]))  # digits
-    numbers = torch.tensor([0, 7, 42, 99, 500, 639, 999])
-    latents = (numbers + 0.0 - 4.5)[None, None, None]  # (1, 1, 1, 7)
-    digits = torch.stack([numbers // 100, numbers // 10 % 10, numbers % 10])
-    assert torch.equal(quantize(quantizer, latents, 3)[0, :, 0], digits)
-    assert torch.equal(quantizer.dequantize(digits[None, :, None]), latents)
-
-
-def test_dequantize_is_the_sum_of_the_codes() -> None:
-    quantizer = quantizer_of(seeded(3, 20, 6))
-    indices = torch.randint(20, (2, 3, 4, 5), generator=torch.Generator().manual_seed(2))
-    latents = quantizer.dequantize(indices)
-    for level_count in (1, 2, 3):
-        kept = quantizer.dequantize(indices[:, :level_count])
-        expected = sum(quantizer.codebooks[k, indices[1, k, 3, 2]] for k in range(level_count))
-        torch.testing.assert_close(kept[1, :, 3, 2], expected)
-    assert not torch.equal(latents, kept * 0)
-
-
-def greedy(quantizer: ResidualQuantizer, latents: Tensor, levels: int) -> Tensor:
-    residual, indices = to_vectors(latents), []
-    for codebook in quantizer.codebooks[:levels]:
-        indices.append(nearest(residual, codebook))
-        residual = residual - codebook[indices[-1]]
-    batch, _, height, width = latents.shape
-    return torch.stack(indices).reshape(levels, batch, height, width).transpose(0, 1)
+    coarse, middle, fine = (np.arange(10)[:, None] * step for step in (100, 10, 1))
+    quantizer = Quantizer(np.stack([coarse, middle, fine]).astype(np.int16))
+    numbers = np.array([0, 7, 42, 99, 500, 639, 999])
+    digits = np.stack([numbers // 100, numbers // 10 % 10, numbers % 10])[:, None]
+    latents = quantizer.dequantize(digits)
+    np.testing.assert_array_equal(latents[0, :, 0], numbers)
+    np.testing.assert_array_equal(quantizer.dequantize(quantizer.quantize(latents, 3)), latents)
 
 
 def test_a_level_looks_ahead() -> None:
-    codebooks = torch.tensor([[[0.0], [10.0]], [[-4.0], [7.0]]])  # 6.6 lies nearer to 10, and to 0 + 7
-    quantizer = quantizer_of(codebooks)
-    latents = torch.tensor([6.6, 4.0])[None, None, None]
-    assert quantize(quantizer, latents, 1)[0, 0, 0].tolist() == [1, 0]
-    assert quantize(quantizer, latents, 2)[0, :, 0].T.tolist() == [[0, 1], [1, 0]]
+    quantizer = Quantizer(np.array([[[0], [100]], [[-40], [70]]], np.int16))
+    latents = np.array([66, 40], np.float32).reshape(1, 2, 1)  # 66 lies nearer to 100, and to 0 + 70
+    assert quantizer.quantize(latents, 1)[0, 0].tolist() == [1, 0]
+    assert quantizer.quantize(latents, 2)[:, 0].T.tolist() == [[0, 1], [1, 0]]
 
 
-def test_looking_ahead_comes_nearer_than_the_nearest_codes_do() -> None:
-    quantizer = quantizer_of(seeded(4, 20, 6))
-    latents = seeded(2, 6, 15, 17, seed=1)
+def test_looking_ahead_comes_nearer_than_the_nearest_codes_do(rng: np.random.Generator) -> None:
+    quantizer, latents = Quantizer(drawn(rng, 4, 20, 6)), latents_of(rng, 15, 17, 6)
     for levels in (2, 3, 4):
-        ahead, plain = (
-            (quantizer.dequantize(indices) - latents).square().sum(1)
-            for indices in (quantize(quantizer, latents, levels), greedy(quantizer, latents, levels))
-        )
-        assert ahead.mean() < 0.95 * plain.mean()
-    assert torch.equal(quantize(quantizer, latents, 1), greedy(quantizer, latents, 1))
+        left, greedy = latents.reshape(-1, 6), []
+        for level in range(levels):
+            greedy.append(quantizer.best(left, level, level + 1))
+            left = left - quantizer.codebooks[level][greedy[-1]]
+        plain = energies(quantizer, latents, np.stack(greedy).reshape(levels, 15, 17))
+        assert energies(quantizer, latents, quantizer.quantize(latents, levels)) < 0.95 * plain
 
 
-def test_each_image_is_quantized_for_the_levels_kept_of_it() -> None:
-    quantizer = quantizer_of(seeded(4, 20, 6))
-    latents = seeded(4, 6, 5, 7, seed=1)
-    kept = [3, 1, 4, 1]
-    together = quantizer.quantize(latents, torch.tensor(kept))
-    assert together.shape == (4, 4, 5, 7)
-    for image, levels in enumerate(kept):
-        alone = quantize(quantizer, latents[image : image + 1], levels)
-        assert torch.equal(together[image, :levels], alone[0])
-        left = latents[image : image + 1] - quantizer.dequantize(alone)
-        if levels < 4:
-            above = nearest(to_vectors(left), quantizer.codebooks[levels])
-            assert torch.equal(together[image, levels].reshape(-1), above)
-
-
-def test_costs_are_weighed_against_distances() -> None:
-    codebooks = seeded(2, 20, 6)
-    vectors = seeded(50, 6, seed=1)
-    free = best(vectors, codebooks)
-    dear = torch.zeros(50, 20).scatter_(1, free[:, None], 1e6)
-    assert not (best(vectors, codebooks, dear) == free).any()
-    assert torch.equal(best(vectors, codebooks, torch.full((50, 20), 3.0)), free)
-    only = torch.full((50, 20), 1e6)
+def test_costs_are_weighed_against_distances(rng: np.random.Generator) -> None:
+    quantizer, vectors = Quantizer(drawn(rng, 2, 20, 6)), latents_of(rng, 50, 6)
+    free = quantizer.best(vectors, 0, 2)
+    dear = np.zeros((50, 20), np.float32)
+    dear[np.arange(50), free] = 1e9
+    assert not (quantizer.best(vectors, 0, 2, dear) == free).any()
+    np.testing.assert_array_equal(
+        quantizer.best(vectors, 0, 2, np.full((50, 20), 4096, np.float32)), free
+    )
+    only = np.full((50, 20), 1e9, np.float32)
     only[:, 7] = 0
-    assert (best(vectors, codebooks[1:], only) == 7).all()
+    assert (quantizer.best(vectors, 1, 2, only) == 7).all()
 
 
-def test_more_levels_lose_less() -> None:
-    quantizer = quantizer_of(torch.stack([seeded(20, 6, seed=level) / 2**level for level in range(5)]))
-    latents = 2 * seeded(2, 6, 9, 9, seed=9)
-    errors = [
-        (quantizer.dequantize(quantize(quantizer, latents, levels)) - latents).square().mean().item()
-        for levels in range(1, 6)
-    ]
-    assert errors == sorted(errors, reverse=True)
-    assert len(set(errors)) == 5
+def test_more_levels_lose_less(rng: np.random.Generator) -> None:
+    quantizer = Quantizer(np.stack([drawn(rng, 20, 6, size=256 // 2**level) for level in range(5)]))
+    latents = latents_of(rng, 9, 9, 6)
+    lost = [energies(quantizer, latents, quantizer.quantize(latents, levels)) for levels in range(1, 6)]
+    assert lost == sorted(lost, reverse=True)
+    assert len(set(lost)) == 5
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_query_changes_nothing(training: bool) -> None:
-    quantizer = quantizer_of(seeded(3, 20, 6)).train(training)
-    latents = seeded(2, 6, 5, 7, seed=1)
-    state, asked = copy.deepcopy(quantizer.state_dict()), latents.clone()
-    indices = quantize(quantizer, latents, 3)
-    given = indices.clone()
-    quantizer.dequantize(indices)
-    assert torch.equal(latents, asked)
-    assert torch.equal(indices, given)
-    assert quantizer.state_dict().keys() == state.keys()
-    assert all(torch.equal(quantizer.state_dict()[name], state[name]) for name in state)
+def test_a_query_changes_nothing(rng: np.random.Generator) -> None:
+    quantizer, latents = Quantizer(drawn(rng, 3, 20, 6)), latents_of(rng, 5, 7, 6)
+    state, asked = quantizer.codebooks.copy(), latents.copy()
+    costs = np.zeros((35, 20), np.float32)
+    quantizer.dequantize(quantizer.quantize(latents, 3))
+    quantizer.best(latents.reshape(35, 6), 0, 3, costs)
+    np.testing.assert_array_equal(latents, asked)
+    np.testing.assert_array_equal(quantizer.codebooks, state)
+    assert not costs.any()
+
+
+def test_codebooks_too_large_for_exact_distances_are_refused() -> None:
+    with pytest.raises(ModelError, match="too large for exact distances"):
+        Quantizer(np.full((64, 2, 70_000), 32_767, np.int16))

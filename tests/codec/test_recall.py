@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from prior_driver import drawn_prior
 
 from oasisvq.codec.entropy import GridDecoder, GridEncoder
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Pass, fewest_bits, frequencies_of
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, fewest_bits, frequencies_of
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.errors import CodesFileError, ModelError
 
@@ -19,7 +20,7 @@ GOLDEN = "647e360c5fa045e0"
 
 
 def codebooks(seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(3, 20, 6)).astype(np.float32)
+    return np.rint(1024 * np.random.default_rng(seed).normal(size=(3, 20, 6))).astype(np.float32)
 
 
 def coded(grids: NDArray[np.integer], recall: Recall | None) -> bytes:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from conftest import write_raw_folder
 
-from oasisvq.data.layouts import Images, subject_of
-from oasisvq.data.members import Member, find_members
+from oasisvq.data.found import Member
+from oasisvq.data.layouts import Images
+from oasisvq.data.members import find_members
+from oasisvq.data.persons import subject_of
 from oasisvq.errors import DatasetError
 
 SUBJECTS = {"train": [1, 2], "validate": [402], "test": [441]}

@@ -7,9 +7,11 @@ import pytest
 from conftest import write_raw_folder
 from trees import TREES, draw_head, oasis1_session, write_analyze, write_nifti
 
+from oasisvq.data.found import Found
 from oasisvq.data.layouts import LAYOUTS, Images
-from oasisvq.data.members import Found, find_members, list_paths, shared_out
+from oasisvq.data.members import find_members, list_paths
 from oasisvq.data.recipe import Recipe
+from oasisvq.data.sharing import shared_out
 from oasisvq.errors import DatasetError, FileError
 
 
@@ -245,47 +247,55 @@ def subjects(root: Path, recipe: Recipe | None = None) -> dict[str, str]:
     return {s.name: s.subject for s in find_members(root, Images.SCANS, recipe).members}
 
 
+GUESS = Recipe(guess_subjects=True)
+
+
 def test_files_that_name_their_subject(tmp_path: Path) -> None:
     root = touch(
-        tmp_path / "mixed", "OAS1_0001_MR1.nii.gz", "OAS1_0001_MR2.nii", "sub-07/anat/sub-07_T1w.nii.gz"
+        tmp_path / "mixed", "OAS1_0001_MR1.nii.gz", "OAS1_0001_MR2.nii", "sub-07/anat/scan.nii.gz"
     )
     found = find_members(root, Images.SCANS)
     assert not found.remarks
     assert splits_of(found).keys() == {"OAS1_0001", "sub-07"}
 
 
-def test_files_in_folders_have_their_folder_as_subject(tmp_path: Path) -> None:
-    root = touch(tmp_path, "anna/1.png", "anna/2.png", "ben/1.png", "ben/deeper/9.png")
-    assert subjects(root) == {
-        "anna/1.png": "anna",
-        "anna/2.png": "anna",
-        "ben/1.png": "ben",
-        "ben/deeper/9.png": "ben/deeper",
-    }
-    (remark,) = find_members(root, Images.SCANS).remarks
-    assert remark.startswith("4 files in 3 folders name no subject: each folder is taken for one")
-    assert "--subjects" in remark
-
-
-def test_files_of_one_folder_are_each_their_own_subject_and_it_is_said(tmp_path: Path) -> None:
-    root = touch(tmp_path, "a.png", "b.png", "c_slice_01.png", "c_slice_10.png", "c_slice_2.png")
-    assert subjects(root) == {
-        "a.png": "a",
-        "b.png": "b",
-        **dict.fromkeys(("c_slice_01.png", "c_slice_2.png", "c_slice_10.png"), "c"),
-    }
-    found = find_members(root, Images.SCANS)
-    assert [s.slice_number for s in found.members if s.subject == "c"] == [1, 2, 10]
-    (remark,) = found.remarks
-    assert remark.startswith("5 files of no named subject: each file is its own subject")
-
-
 def test_volumes_are_taken_before_pictures_of_them(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.nii.gz", "a.png", "b.img", "b.hdr", "b_seg.nii.gz", "b_mask.png")
-    found = find_members(root, Images.SCANS)
+    found = find_members(root, Images.SCANS, GUESS)
     assert sorted(s.name for s in found.members) == ["a.nii.gz", "b.hdr"]
     labels = find_members(root, Images.SEGMENTATIONS)
     assert [s.name for s in labels.members] == ["b_seg.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a_dseg.nii.gz",
+        "a_desc-aparcaseg.nii.gz",
+        "a_roi.nii.gz",
+        "a_WMH.nii.gz",
+        "a_groundtruth.nii.gz",
+        "a_ground_truth.nii",
+        "a-lesion.nii.gz",
+        "a_gt.nii.gz",
+        "aparc+aseg.nii.gz",
+        "parcellation.nii.gz",
+        "rois/a.nii.gz",
+    ],
+)
+def test_names_of_segmentations(tmp_path: Path, name: str) -> None:
+    root = touch(tmp_path, "a_t1.nii.gz", name)
+    assert [s.name for s in find_members(root, Images.SCANS).members] == ["a_t1.nii.gz"]
+    assert [s.name for s in find_members(root, Images.SEGMENTATIONS).members] == [name]
+
+
+@pytest.mark.parametrize("name", ["a_probseg.nii.gz", "a_pve_1.nii.gz", "prob.nii.gz"])
+def test_maps_of_probability_are_neither(tmp_path: Path, name: str) -> None:
+    root = touch(tmp_path, "a_t1.nii.gz", "a_seg.nii.gz", name)
+    found = find_members(root, Images.SCANS)
+    assert [s.name for s in found.members] == ["a_t1.nii.gz"]
+    assert found.left_out["maps of probability (neither scans nor labels)"] == 1
+    assert len(find_members(root, Images.SEGMENTATIONS).members) == 1
 
 
 def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:

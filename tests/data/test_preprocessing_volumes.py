@@ -40,22 +40,27 @@ def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
     oasis3(tmp_path / "raw")
     result = run("preprocess", "raw", "--dry-run", "--split", "50/50/0")
     assert (result.code, result.err) == (0, "")
-    first, *splits = result.out.splitlines()
+    first, *lines = result.out.splitlines()
     assert first == (
         "dataset raw: OASIS-3, scans: 3 T1w of 3 sessions of 2 subjects, split 50/50/0 with seed 0; "
         "left out: 3 T2w, 1 FLAIR, 1 further T1w of a session"
     )
-    assert [line.split(":")[0] for line in splits] == ["train", "validation"]
+    places = [line.split(":")[0] for line in lines]
+    assert places == ["train", "validation", "taken", "left out", "left out", "left out"]
+    assert lines[3].startswith("left out: 3 T2w, such as OAS30001_MR_d0129/anat1/sub-OAS30001_ses-")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_files_of_no_subject_are_said(run: Run, scans: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted(scans.iterdir())):
         path.rename(scans / f"scan{number}.nii.gz")
-    result = run("preprocess", scans, "-o", "data", "--size", "64")
-    assert result.code == 0
-    assert "each file is its own subject" in result.err
-    assert "--subjects" in result.err
+    refused = run("preprocess", scans, "-o", "data", "--size", "64")
+    assert (refused.code, refused.out) == (1, "")
+    assert "6 of 6 files do not tell whose scan they are, first scan0.nii.gz" in refused.err
+    assert not (tmp_path / "data").exists()
+    guessed = run("preprocess", scans, "-o", "data", "--size", "64", "--guess-subjects")
+    assert guessed.code == 0
+    assert "guessed 6 subjects" in guessed.err
     (tmp_path / "table.tsv").write_text("file\tsubject\nscan0\ta\nscan1\ta\nscan2\tb\nscan3\tb\n")
     partly = run("preprocess", scans, "-o", "other", "--size", "64", "--subjects", "table.tsv")
     assert (partly.code, partly.out) == (1, "")

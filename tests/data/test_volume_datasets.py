@@ -77,7 +77,7 @@ def test_stripped_volumes_and_segmentations_of_each_layout(
     tmp_path: Path, key: str, images: Images
 ) -> None:
     raw = TREES[key](tmp_path / "raw")
-    if key in ("oasis2", "oasis3", "kaggle"):
+    if key in ("oasis2", "oasis3", "kaggle", "bids"):
         with pytest.raises(DatasetError, match=f"no {images.value} in it"):
             preprocess(raw, tmp_path / "prepared", images=images)
         return

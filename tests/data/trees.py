@@ -189,6 +189,36 @@ def kaggle(root: Path) -> Path:
     return root
 
 
+def bids(root: Path) -> Path:
+    """Two persons, one of them twice; other contrasts, series, field maps and derivatives beside T1w."""
+    labels = draw_head(labels=True).astype(np.uint8)
+    for where in ("sub-01/ses-a", "sub-01/ses-b", "sub-02/ses-a"):
+        name = where.replace("/", "_")
+        for run in ("run-1", "run-2"):
+            write_nifti(root / where / "anat" / f"{name}_{run}_T1w.nii.gz", draw_head(), "PSR")
+        write_nifti(root / where / "anat" / f"{name}_T2w.nii.gz", draw_head(), "PSR")
+        write_nifti(root / where / "fmap" / f"{name}_magnitude1.nii.gz", draw_head(), "PSR")
+        series = np.stack([draw_head(), draw_head()], axis=-1)
+        write_series(root / where / "func" / f"{name}_task-rest_bold.nii.gz", series)
+        (root / where / "anat" / f"{name}_T2w.json").write_text("{}")
+        made = root / "derivatives" / "fmriprep" / where / "anat"
+        for space in ("", "_space-MNI152Lin"):
+            write_nifti(made / f"{name}{space}_desc-preproc_T1w.nii.gz", draw_head())
+            write_nifti(made / f"{name}{space}_desc-brain_mask.nii.gz", (labels > 0).astype(np.uint8))
+            write_nifti(made / f"{name}{space}_dseg.nii.gz", labels)
+            write_nifti(made / f"{name}{space}_label-GM_probseg.nii.gz", draw_head() / np.float32(900))
+        write_nifti(made / f"{name}_desc-aparcaseg_dseg.nii.gz", labels.astype(np.int16) * 1000)
+    (root / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")
+    (root / "dataset_description.json").write_text("{}")
+    return root
+
+
+def write_series(path: Path, voxels: NDArray[np.generic]) -> None:
+    """A NIfTI file of several volumes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(voxels, np.eye(4)).to_filename(path)
+
+
 TREES = {
     "oasis1": oasis1,
     "oasis2": oasis2,
@@ -196,6 +226,7 @@ TREES = {
     "neurite": neurite,
     "task": task,
     "kaggle": kaggle,
+    "bids": bids,
 }
 
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.weights import save_model
 from oasisvq.data.dataset import Dataset, Split
 from oasisvq.data.preprocess import preprocess
 from oasisvq.evaluation import figures
@@ -32,6 +31,7 @@ from oasisvq.evaluation.samples import Request, draw_beside, score_samples
 from oasisvq.evaluation.score import score_split
 from oasisvq.evaluation.training_charts import read_metrics
 from oasisvq.text import printable
+from oasisvq.training.weights import save_model
 
 EVIL = "</title></script><script>alert(1)</script>--><!-- & \"' onload=x $x^$ \x1b[31m\u202e\x9b"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, tiny_model, write_raw_folder
+from conftest import TINY, codec_of, tiny_model, write_raw_folder
 from PIL import Image
 
 from oasisvq.codec.codec import Codec
@@ -25,8 +25,14 @@ def dataset(tmp_path: Path) -> Dataset:
     return preprocess(raw, tmp_path / "data", size=64)
 
 
+def test_several_jobs_give_the_same_scores(dataset: Dataset) -> None:
+    codec = codec_of(tiny_model())
+    one, two = (score_split(codec, dataset, "validation", [1, 2], jobs=jobs) for jobs in (1, 2))
+    assert one == two
+
+
 def test_every_slice_counts_as_its_real_file(dataset: Dataset) -> None:
-    codec = Codec.of_model(tiny_model())
+    codec = codec_of(tiny_model())
     result = score_split(codec, dataset, "validation", [1, 3])
     assert (result.slices, result.subjects, result.size) == (6, 2, 64)
     assert [each.levels for each in result.qualities] == [1, 3]
@@ -57,7 +63,7 @@ def test_every_slice_counts_as_its_real_file(dataset: Dataset) -> None:
 
 
 def test_an_all_black_image_is_scored_beside_it(dataset: Dataset) -> None:
-    black = score_split(Codec.of_model(tiny_model()), dataset, "validation", [1]).black
+    black = score_split(codec_of(tiny_model()), dataset, "validation", [1]).black
     planes = [np.asarray(plane) for plane in dataset.array("validation")]
     by_hand = np.mean([similarity(plane, np.zeros_like(plane), 255).ssim for plane in planes])
     assert black.ssim.mean == pytest.approx(by_hand)
@@ -77,7 +83,7 @@ class Perfect(Codec):
 def test_segmentations_get_dice_of_each_tissue(tmp_path: Path) -> None:
     raw = write_raw_folder(tmp_path / "raw", {"validate": [4, 5]}, slices=2, kind="seg")
     data = preprocess(raw, tmp_path / "data", images=Images.SEGMENTATIONS, size=64)
-    codec = Codec.of_model(tiny_model())
+    codec = codec_of(tiny_model())
     labels = np.unique(data.array("validation"))
     dice = score_split(codec, data, "validation", [1]).qualities[0].dice
     assert list(dice) == [int(label) for label in labels[1:]]
@@ -89,13 +95,13 @@ def test_segmentations_get_dice_of_each_tissue(tmp_path: Path) -> None:
 
 
 def test_a_score_is_valid_json_without_nan(dataset: Dataset) -> None:
-    fields = score_split(Codec.of_model(tiny_model()), dataset, "train", [2]).as_dict()
+    fields = score_split(codec_of(tiny_model()), dataset, "train", [2]).as_dict()
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert fields["qualities"][0]["ssim"].keys() == {"mean", "deviation"}
 
 
 def test_an_unknown_split_or_quality_is_refused(dataset: Dataset) -> None:
-    codec = Codec.of_model(tiny_model())
+    codec = codec_of(tiny_model())
     with pytest.raises(DatasetError, match="no split 'test'"):
         score_split(codec, dataset, "test", [1])
     with pytest.raises(ModelError, match=f"1 to {TINY.levels}"):

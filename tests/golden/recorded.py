@@ -1,8 +1,8 @@
 """The golden files: `.codes` files of every kind, and what they hold. Never imports torch.
 
-Each format version has a folder: a tiny model, the files that it made of drawn scans (`*.codes`), what
-they say and decode to (`files.json`), and their pixels (`pixels.npz`, see `pixels.py`). A file and what
-is recorded of it never change. `remake.py` starts the folder of a new version, or adds files to one.
+Each format version has a folder: a tiny model, the files that it made of drawn scans (`*.codes`), and
+what they say and decode to, down to the last pixel (`files.json`). A file and what is recorded of it
+never change. `remake.py` starts the folder of a new version, or adds files to one.
 
     python tests/golden/recorded.py    # what this machine decodes, as JSON
 """
@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.frequencies import Frequencies
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model
-from oasisvq.codec.prior import Frequencies, Pass
+from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.models import read_codes
 
@@ -46,14 +48,14 @@ def recorded_facts(folder: Path) -> dict[str, Facts]:
     return facts
 
 
-def facts_of(content: bytes, codes: Codes, kinds: list[int]) -> Facts:
+def facts_of(content: bytes, codes: Codes, kinds: list[int], pixels: NDArray[Any]) -> Facts:
     """What is recorded of a file.
 
     Args:
         content: its bytes.
         codes: what it decodes to.
-        kinds: of its slices, where the prior coded them: `Prior.kind_of` finds them by floats, so
-            they are recorded, as indices are.
+        kinds: of its slices, where the prior coded them.
+        pixels: what it is decoded to, in the shape of the original.
     """
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -61,6 +63,7 @@ def facts_of(content: bytes, codes: Codes, kinds: list[int]) -> Facts:
         "indices": _digest(codes.indices),
         "labels": None if codes.label_map is None else _digest(codes.label_map),
         "kinds": kinds,
+        "pixels": _digest(pixels),
     }
 
 
@@ -109,12 +112,14 @@ def _plain(field: object) -> object:
 def found_in(folder: Path) -> dict[str, Any]:
     """What is in the files of a folder, and the hashes of what that is coded to again."""
     file, recorded = read_model(folder / MODEL), recorded_facts(folder)
+    codec = Codec(file)
     facts: dict[str, Facts] = {}
     again: dict[str, str] = {}
     for path in golden_files(folder):
         kinds = recorded[path.name]["kinds"]
         codes = read_codes(path, folder / MODEL)
-        facts[path.name] = facts_of(path.read_bytes(), codes, kinds)
+        content = path.read_bytes()
+        facts[path.name] = facts_of(content, codes, kinds, codec.decode(content))
         again[path.name] = hashlib.sha256(code_again(codes, kinds, file)).hexdigest()
     return {"facts": facts, "coded again": again}
 

@@ -20,18 +20,17 @@ from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
 from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from numpy.typing import NDArray
-from pixels import PIXELS
 from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.codes import Codes
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
-from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.weights import save_model
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
-from oasisvq.scans.volumes import Volume
+from oasisvq.scans.voxel_streams import Volume
+from oasisvq.training.weights import save_model
 
 SHAPES = ((1, 1), (1, 50), (7, 13), (65, 31), (300, 20))
 LABELS = np.array([0, 85, 170, 255])
@@ -167,16 +166,16 @@ def make_model(path: Path) -> None:
     save_model(model, path, {"note": "random weights, for the golden files"}, tiny_prior())
 
 
-def kinds_of(codes: Codes, file: ModelFile) -> list[int]:
-    """The kind of every slice that the prior codes."""
-    if codes.header.coder is not Coder.PRIOR:
+def kinds_of(codes: Codes, scan: Scan, codec: Codec) -> list[int]:
+    """The kind of every slice of a scan that the prior codes."""
+    header = codes.header
+    if header.coder is not Coder.PRIOR:
         return []
-    assert file.prior is not None
-    grids = (codes.indices if codes.header.volume else codes.indices[None])[codes.header.coded_slices]
-    return [
-        file.prior.kind_of(sum(book[level] for book, level in zip(file.codebooks, grid, strict=False)))
-        for grid in grids
-    ]
+    assert codec.prior is not None
+    planes = scan.planes
+    if header.labels:
+        planes = np.searchsorted(np.array(header.labels), planes).astype(np.uint16)
+    return [codec.prior.kind_of(each) for each in codec._latents_of(planes, header, lambda *_: None)]
 
 
 def main() -> None:
@@ -193,21 +192,19 @@ def main() -> None:
         make_model(folder / MODEL)
     codec = Codec.load(folder / MODEL)
     facts = recorded_facts(folder) if (folder / FACTS).exists() else {}
-    pixels = dict(np.load(folder / PIXELS)) if (folder / PIXELS).exists() else {}
     for name, scan, wish in drawn_scans():
         path = folder / f"{name}.codes"
         if path.exists():
             continue
-        codes = codec.codes_of(container.read(codec.encode_scan(scan, wish), name))
-        kinds = kinds_of(codes, codec.file)
-        content = code_again(codes, kinds, codec.file)
+        content = codec.encode_scan(scan, wish)
+        codes = codec.codes_of(container.read(content, name))
+        kinds = kinds_of(codes, scan, codec)
+        assert code_again(codes, kinds, codec.file) == content
         path.write_bytes(content)
-        facts[path.name] = facts_of(content, codes, kinds)
-        pixels[path.name] = codec.decode(content)
+        facts[path.name] = facts_of(content, codes, kinds, codec.decode(content))
         print(f"{path.name}: {len(content)} bytes")
     lines = (f"{json.dumps(name)}: {json.dumps(facts[name])}" for name in sorted(facts))
     (folder / FACTS).write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line a file
-    np.savez_compressed(folder / PIXELS, **pixels)
 
 
 if __name__ == "__main__":

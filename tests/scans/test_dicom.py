@@ -150,7 +150,7 @@ def test_nothing_but_geometry_scale_and_pixels_comes_through(tmp_path: Path) -> 
 
 
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
-    "series": ({"SeriesInstanceUID": SERIES + ".9"}, "images of 2 series .*1.dcm.*other.dcm"),
+    "series": ({"SeriesInstanceUID": SERIES + ".9"}, "images of 2 volumes .*1.dcm.*other.dcm"),
     "size": ({"Rows": 5, "Columns": 6}, "other.dcm: size 6×5, but 5×6 in 1.dcm"),
     "type": ({"PixelRepresentation": 1}, "other.dcm: bits 16×1, but 16×0"),
     "orientation": ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "other.dcm: orientation"),

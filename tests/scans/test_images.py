@@ -117,6 +117,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: GREY.save(path, save_all=True, append_images=[NEGATIVE]),
         "several images",
     ),
+    "animated.gif": (
+        lambda path: GREY.save(path, save_all=True, append_images=[NEGATIVE]),
+        "several images",
+    ),
     "animated.png": (
         lambda path: GREY.save(path, save_all=True, append_images=[NEGATIVE]),
         "several images",
@@ -129,7 +133,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: GREY.save(path, "MPO", save_all=True, append_images=[NEGATIVE]),
         "several images",
     ),
-    "really-a-gif.png": (lambda path: GREY.save(path, "GIF"), "not an image that can be read"),
+    "really-a-pcx.png": (lambda path: GREY.save(path, "PCX"), "not an image that can be read"),
     "empty.png": (lambda path: path.write_bytes(b""), "an empty file"),
     "text.png": (lambda path: path.write_text("no image\n"), "not an image that can be read"),
     "codes.png": (lambda path: path.write_bytes(b"OVQC\x01" + bytes(60)), "not an image"),

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from oasisvq.errors import FileError, ImageError
-from oasisvq.scans.volumes import Volume, read_volume, volume_suffix, write_volume
+from oasisvq.scans.volumes import read_volume, volume_suffix, write_volume
+from oasisvq.scans.voxel_streams import Volume
 
 AFFINE = np.array([[-1.0, 0.1, 0, 90], [0.1, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
 

@@ -68,12 +68,13 @@ class Watch:
 
     Attributes:
         in_step: whether a training step is running.
+        float64_allowed: whether something is running that may use it.
         objections: what a device would do badly, each once, in the order of their first time.
         operations: computed on the device so far.
     """
 
     def __init__(self) -> None:
-        self.in_step = False
+        self.in_step = self.float64_allowed = False
         self.operations = 0
         self.objections: list[str] = []
 
@@ -85,6 +86,15 @@ class Watch:
             yield
         finally:
             self.in_step = False
+
+    @contextmanager
+    def allowing_float64(self) -> Iterator[None]:
+        """What runs in here may use it, outside a step."""
+        self.float64_allowed = not self.in_step
+        try:
+            yield
+        finally:
+            self.float64_allowed = False
 
     def object(self, objection: str) -> None:
         """Note something, once."""
@@ -197,7 +207,7 @@ def _plain(tree: Any) -> Any:
 def _wrapped(function: Any, arguments: Any, keywords: Any, found: Any) -> Any:
     found = tree_map_only(Tensor, OnDevice, found)
     for each in tree_leaves(found):
-        if isinstance(each, OnDevice) and each.dtype in WIDE:
+        if isinstance(each, OnDevice) and each.dtype in WIDE and not watch.float64_allowed:
             watch.object(f"{function.overloadpacket} makes {each.dtype} on the device")
     return return_and_correct_aliasing(function, arguments, keywords, found)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from oasisvq.codec.quantizer import ResidualQuantizer, to_vectors
 from oasisvq.training.codebooks import DECAY, CodebookLearner
 from oasisvq.training.distributed import World
+from oasisvq.training.quantizer import ResidualQuantizer, to_vectors
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -9,7 +9,6 @@ import torch
 from conftest import TINY, write_raw_folder
 
 import oasisvq
-from oasisvq.codec.weights import load_model
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
@@ -19,6 +18,7 @@ from oasisvq.training.distributed import World
 from oasisvq.training.loop import learning_rate, warm_up_steps
 from oasisvq.training.presets import PRESETS, model_config
 from oasisvq.training.reports import Start, StepReport
+from oasisvq.training.weights import load_model
 
 ALONE = World(0, 1, torch.device("cpu"))
 

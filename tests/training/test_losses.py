@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from oasisvq.codec.networks import clamp_straight_through
 from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
+from oasisvq.training.networks import clamp_straight_through
 
 
 @pytest.mark.parametrize("shape", [(11, 11), (24, 17), (40, 64)])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import TINY, tiny_model
 
-from oasisvq.codec.weights import Model
 from oasisvq.errors import TrainingError
 from oasisvq.training.codec_training import new_model
 from oasisvq.training.start import copy_weights
+from oasisvq.training.weights import Model
 
 PIXELS = torch.rand(2, 1, 40, 48, generator=torch.Generator().manual_seed(0))
 KEPT = torch.tensor([3, 2])  # levels of each

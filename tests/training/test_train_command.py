@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from oasisvq.codec.weights import load_model
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.files import claimed
 from oasisvq.training import command, loop
 from oasisvq.training.codec_training import Training
+from oasisvq.training.weights import load_model
 
 Run = Callable[..., Result]
 

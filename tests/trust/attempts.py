@@ -26,7 +26,7 @@ from PIL import Image
 
 import oasisvq
 from oasisvq.cli.app import main
-from oasisvq.codec.weights import save_model
+from oasisvq.training.weights import save_model
 
 TIMEOUT = 300.0  # also for a busy machine
 CHANGES = {

@@ -30,8 +30,9 @@ import numpy as np
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Content, Wish
+from oasisvq.codec.codec import Codec, Wish
 from oasisvq.codec.codes import NO_INDEX, Codes
+from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, refuse_large_codes
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.scan import Scan, as_scan

@@ -6,10 +6,10 @@ python tests/trust/matrix.py --python python3.13 --suite
 
 Builds an environment in a temporary folder with pip (its settings and variables hold; the index's builds
 of torch for Linux take 6 GB of disk), runs the golden tests and the README's round trip in it, and
-prints one JSON object: the versions, and the largest difference of a golden pixel in parts of what is
-allowed. `--suite` runs all tests; `--data` and `--against` also what `examples/benchmarks/sameness.py`
-says of a prepared dataset, with the bundled model. Exit code 1 if anything fails; its output is on
-stderr.
+prints one JSON object with the versions. The golden tests compare bytes and pixels to the last one.
+`--suite` runs all tests; `--scans` and `--against` compare the hashes that
+`examples/benchmarks/sameness.py` recorded of scans, with the bundled model. Exit code 1 if anything
+fails; its output is on stderr.
 """
 
 import argparse
@@ -94,12 +94,10 @@ def check(python: Path, given: argparse.Namespace, folder: Path) -> dict[str, ob
     if given.suite:
         print(run(pytest), file=sys.stderr)
     found = json.loads(run([python, "-c", VERSIONS, *oldest_versions()]))
-    differences = json.loads(run([python, "tests/golden/pixels.py"]))["parts of what is allowed"]
-    found["pixels"] = max(part for files in differences.values() for part in files.values())
-    if given.data:
-        against = ["--against", given.against.resolve(), "--one-setting"]
+    if given.scans:
         script = ROOT / "examples/benchmarks/sameness.py"
-        found["slices"] = run([python, script, given.data.resolve(), *against]).strip()
+        scans = [path.resolve() for path in given.scans]
+        found["scans"] = run([python, script, *scans, "--against", given.against.resolve()]).strip()
     return found
 
 
@@ -112,11 +110,11 @@ def main() -> None:
     parser.add_argument("--torch", help="its version; the newest that is allowed where none is named")
     parser.add_argument("--oldest", action="store_true", help="every dependency as old as is allowed")
     parser.add_argument("--suite", action="store_true", help="run all tests")
-    parser.add_argument("--data", type=Path, help="a prepared dataset, to compare slices of")
+    parser.add_argument("--scans", type=Path, nargs="+", help="files and folders to compare")
     parser.add_argument("--against", type=Path, help="what sameness.py recorded of it")
     given = parser.parse_args()
-    if (given.data is None) != (given.against is None):
-        parser.error("--data and --against go together")
+    if (given.scans is None) != (given.against is None):
+        parser.error("--scans and --against go together")
     wanted = oldest_versions() if given.oldest else {}
     if given.torch:
         wanted["torch"] = given.torch

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from oasisvq.codec.modelfile import METADATA_KEY
-from oasisvq.codec.weights import load_model
+from oasisvq.codec import modelfile
+from oasisvq.codec.modelfile import METADATA_KEY, read_model
 from oasisvq.errors import ModelError
 
 SECONDS, BYTES, LETTERS = 1.0, 50 * 2**20, 2000
@@ -50,8 +50,13 @@ def taken_apart(content: bytes) -> Parts:
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     ours = json.loads(header.pop("__metadata__")[METADATA_KEY])
-    del ours["fingerprints"]  # which would give every change away
     return Parts(header, ours, content[8 + length :])
+
+
+@pytest.fixture(autouse=True)
+def whatever_it_calls_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint would give every change away, once all is read."""
+    monkeypatch.setattr(modelfile, "_refuse_wrong_fingerprint", lambda *_: None)
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def assert_refused(path: Path, content: bytes, what: object) -> None:
     tracemalloc.start()
     start = time.process_time()
     with pytest.raises(ModelError) as caught:
-        load_model(path)
+        read_model(path)
     seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     message = str(caught.value)
@@ -86,7 +91,7 @@ def assert_refused(path: Path, content: bytes, what: object) -> None:
 def test_the_parts_are_the_file(parts: Parts, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(parts.joined())
-    load_model(path)
+    read_model(path)
 
 
 def values_for(entry: object) -> tuple[object, ...]:
@@ -132,23 +137,23 @@ def test_a_config_that_asks_for_terabytes(parts: Parts, tmp_path: Path) -> None:
     for each in (parts, without_prior(parts)):
         path = tmp_path / "x.safetensors"
         path.write_bytes(each.joined())
-        load_model(path)
+        read_model(path)
         assert_refused(path, changed(each, as_large_as_can_be), len(each.header))
 
 
 def tensor_entries() -> Iterator[Header]:
-    """What a tensor may claim of itself: 3 × 20 × 6 of float32 are true."""
+    """What a tensor may claim of itself: 3 × 20 × 6 of int16 are true."""
     huge = (2**62, 2**63, 2**64, 10**300)
     shapes = [[side] for side in huge] + [[side, side] for side in huge] + [[0, 2**62], [-1, 360]]
     shapes += [[1] * 70, [], [3, 20, 6, 1], [360], [3, 20, 6.0], [True, 360], ["360"], "360", None, {}]
     yield from ({"shape": shape} for shape in shapes)
     types = ("F64", "F16", "BF16", "F8_E4M3", "F8_E5M2", "C64", "I8", "U64", "BOOL", "f32", "", 3, None)
     yield from ({"dtype": name} for name in types)
-    sizes = {"F64": 180, "BF16": 720, "F8_E4M3": 1440, "I32": 360, "U8": 1440, "BOOL": 1440, "C64": 180}
+    sizes = {"F64": 90, "BF16": 360, "F8_E4M3": 720, "I32": 180, "U8": 720, "BOOL": 720, "C64": 90}
     yield from ({"dtype": name, "shape": [size]} for name, size in sizes.items())
     ends = (-8, 0, 1, 8, 2**31, 2**63, 2**64 - 1, 2**64, 10**300)
     yield from ({"data_offsets": [*each]} for each in product(ends, ends))
-    yield from ({"data_offsets": each} for each in ([], [0], [0, 8, 16], [0.0, 1440.0], "0", None))
+    yield from ({"data_offsets": each} for each in ([], [0], [0, 8, 16], [0.0, 720.0], "0", None))
 
 
 def test_every_claim_of_a_tensor(parts: Parts, tmp_path: Path) -> None:
@@ -164,14 +169,12 @@ def test_every_claim_of_a_tensor(parts: Parts, tmp_path: Path) -> None:
     "change",
     [
         lambda p: p.header.update(second=p.header[TENSOR]),  # the same bytes twice
-        lambda p: p.header.update(empty={"dtype": "F32", "shape": [0, 2**60], "data_offsets": [0, 0]}),
+        lambda p: p.header.update(empty={"dtype": "I16", "shape": [0, 2**60], "data_offsets": [0, 0]}),
         lambda p: p.header.update(
             {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(5_000)}
         ),
         lambda p: p.header.update({"t" * 100_000: p.header.pop(TENSOR)}),
         lambda p: p.ours["config"].update({f"k{i}": 1 for i in range(20_000)}),
-        lambda p: p.ours.update(fingerprints=["x" * 100_000]),
-        lambda p: p.ours.update(fingerprints=5),
         lambda p: p.ours.update(format="1" * 100_000),
         lambda p: p.ours.update(format=float("nan")),
         lambda p: p.ours.update(format=[1]),

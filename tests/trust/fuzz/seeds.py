@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import io
-import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,9 @@ from pydicom.uid import (
 )
 
 from oasisvq.codec import container
+from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.entropy import GridEncoder, pack
+from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.headers import (
     FINGERPRINT_BYTES,
     Coder,
@@ -39,9 +40,11 @@ from oasisvq.codec.headers import (
     slice_ranges,
 )
 from oasisvq.codec.labels import encode_labels
-from oasisvq.codec.modelfile import CODEBOOKS, METADATA_KEY, ModelConfig, ModelFile, write_model
+from oasisvq.codec.modelfile import ModelFile, write_model
+from oasisvq.codec.networks import network_shapes
 from oasisvq.codec.pixels import Box, Window
-from oasisvq.codec.prior import FREQUENCY_BITS, Frequencies, Indices, Pass, Prior, PriorConfig
+from oasisvq.codec.prior import Pass, Prior, PriorConfig
+from oasisvq.codec.quantizer import CODEBOOKS
 from oasisvq.codec.recall import Recall
 from oasisvq.data.dataset import Dataset, SliceRecord, Split, VolumeRecord, manifest_bytes
 from oasisvq.data.layouts import Images
@@ -52,9 +55,9 @@ CONFIG = ModelConfig(
     window=(8, 8),
     stride=4,
     encoder_channels=(2,),
-    encoder_blocks=(0,),
+    encoder_blocks=(1,),
     decoder_channels=(2,),
-    decoder_blocks=(0,),
+    decoder_blocks=(1,),
     code_dim=2,
     codebook_size=5,
     levels=2,
@@ -96,10 +99,24 @@ def prior() -> Prior:
 
 
 @cache
+def codec_arrays() -> dict[str, NDArray[Any]]:
+    """Of the codec that the prior belongs to: a network with blocks, random weights and codebooks."""
+    rng = np.random.default_rng(6)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (shape, dtype) in network_shapes(CONFIG).items():
+        low, high = (2**16, 2**18) if name.endswith("scale") else (-60, 60)
+        arrays[name] = rng.integers(low, high, shape).astype(dtype)
+        if name.endswith(".table"):
+            arrays[name] = np.array([-3000, 3000, 1024, 100 * 256], np.int32)
+        elif name.endswith(".scaling"):
+            arrays[name] = np.array([2**25, 500], np.int32)
+    shape = CONFIG.levels, CONFIG.codebook_size, CONFIG.code_dim
+    return arrays | {CODEBOOKS: np.rint(256 * rng.normal(0, 1, shape)).astype(np.int16)}
+
+
 def codebooks() -> NDArray[np.float32]:
     """(L, K, D) of the codec that the prior belongs to."""
-    shape = CONFIG.levels, CONFIG.codebook_size, CONFIG.code_dim
-    return np.random.default_rng(6).normal(0, 1, shape).astype(np.float32)
+    return codec_arrays()[CODEBOOKS].astype(np.float32)
 
 
 class Case(NamedTuple):
@@ -200,27 +217,15 @@ def payloads() -> list[bytes]:
 
 
 def model_files() -> list[bytes]:
-    """With and without a prior, a card and fingerprints."""
-    rng = np.random.default_rng(2)
-    arrays = {CODEBOOKS: codebooks(), "encoder.weight": rng.normal(size=(2, 1)).astype(np.float16)}
+    """With and without a prior and a card."""
     files = []
     for prior_of_it, card in ((None, {}), (prior(), {"images": "scans"})):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "seed.safetensors"
-            write_model(ModelFile(CONFIG, arrays, prior_of_it, card), path)
+            write_model(ModelFile(CONFIG, codec_arrays(), prior_of_it, card), path)
             content = path.read_bytes()
-        files += [content, _without_fingerprints(content)]
+        files.append(content)
     return files
-
-
-def _without_fingerprints(content: bytes) -> bytes:
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    ours = json.loads(header["__metadata__"][METADATA_KEY])
-    del ours["fingerprints"]
-    header["__metadata__"][METADATA_KEY] = json.dumps(ours)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def manifests() -> list[bytes]:

@@ -1,0 +1,28 @@
+"""Where a training runs."""
+
+import os
+
+import torch
+
+from oasisvq.errors import ModelError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cuda`, `mps` or `cpu` to a device; `auto` takes CUDA where it is there.
+
+    Nobody has trained on MPS yet: it must be named.
+
+    Raises:
+        ModelError: the device is not there, or the name is another.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = "cuda" if present["cuda"] else "cpu"
+    if name not in present:
+        raise ModelError(f"device '{name}', expected auto, cuda, mps or cpu")
+    if not present[name]:
+        raise ModelError(f"no {name} device on this machine; use --device auto or cpu")
+    if name == "cuda":  # of several processes on one machine each takes its own
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
+    return torch.device(name)

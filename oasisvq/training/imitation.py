@@ -1,0 +1,212 @@
+"""What the integers of a model compute, in torch: to train them, and to encode many slices at once.
+
+Shapes: B batch, C channels, H×W image, h×w grid, D code dimension.
+
+The same arithmetic as that of `codec/networks.py`, number for number: sums of integers in float32, a
+scale and a bias, rounding, tables. Gradients pass straight through what is rounded. On a CPU in
+float32 the results are equal to the last bit; in bfloat16, or where a device multiplies less exactly,
+they are close, which is enough to learn by.
+
+The last quarter of a training imitates. Before, networks learn in floating point, at full speed, and
+gauges see what ranges they need; then ranges and steps are fixed, and weights settle among the integers.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.exact import GAIN_UNITS, SCALE_BITS, Table
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.networks import (
+    DECODED_STEPS,
+    LARGEST_LATENT,
+    LATENT_UNITS,
+    PIXEL_STEPS,
+    patch_of,
+)
+from oasisvq.training.distributed import World
+from oasisvq.training.integers import Entry, entry_of, free_limit, layer_of, rounded, units_of
+from oasisvq.training.networks import Activation, Gauge, shuffled, unshuffled
+from oasisvq.training.weights import Model
+
+RANGE_DECAY = 0.99
+Spec = tuple[int, ...]
+
+
+class Integers(nn.Module):
+    """Encoder and decoder of one config, given integers; holds nothing but tables."""
+
+    def __init__(
+        self, config: ModelConfig, specs: Mapping[str, Spec], device: torch.device, exact: bool
+    ) -> None:
+        """Of the arrays `table` and `scaling` of a model, by name.
+
+        Args:
+            config: of the model.
+            specs: the arrays.
+            device: where the tables are wanted: none is sent there in the middle of a step.
+            exact: whether latents are normalised in float64, as the integers are, also on an
+                accelerator; a step there does without, and some latents differ by 1/256.
+        """
+        super().__init__()
+        self.config, self.specs, self.exact = config, dict(specs), exact
+        self._tables = {
+            spec: torch.from_numpy(Table.silu_values(spec, name)).to(device)
+            for name, spec in self.specs.items()
+            if name.endswith(".table")
+        }
+
+    def encoder(self, arrays: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
+        channels, blocks = self.config.encoder_channels, self.config.encoder_blocks
+        grid = unshuffled(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
+        stream = _layer(arrays, "encoder.input", grid)
+        for stage, count in enumerate(blocks, start=1):
+            name = f"encoder.stage{stage}"
+            if stage > 1:
+                scaled = self._scaled(f"{name}.down", stream)
+                stream = _layer(arrays, f"{name}.down", scaled, stride=2)
+            stream = self._blocks(arrays, name, count, stream)
+        latents = _layer(arrays, "encoder.output", self._activated("encoder.output", stream))
+        return _normalised(latents, self.exact)
+
+    def decoder(self, arrays: Mapping[str, Tensor], latents: Tensor) -> Tensor:
+        """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
+        channels, blocks = self.config.decoder_channels, self.config.decoder_blocks
+        scaled = self._scaled("decoder.input", rounded(latents.float() * LATENT_UNITS))
+        stream = _layer(arrays, "decoder.input", scaled)
+        for stage, count in enumerate(blocks, start=1):
+            name = f"decoder.stage{stage}"
+            if stage > 1:
+                grid = _layer(arrays, f"{name}.up", self._scaled(f"{name}.up", stream))
+                # (B, row · column · C, h, w) -> (B, C · row · column, h, w)
+                grid = grid.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
+                stream = shuffled(grid, 2)
+            stream = self._blocks(arrays, name, count, stream)
+        grid = _layer(arrays, "decoder.output", self._activated("decoder.output", stream))
+        return F.pixel_shuffle(grid, patch_of(self.config, channels)) / DECODED_STEPS
+
+    def _blocks(self, arrays: Mapping[str, Tensor], stage: str, count: int, stream: Tensor) -> Tensor:
+        for block in range(1, count + 1):
+            first, second = (f"{stage}.block{block}.{half}" for half in ("first", "second"))
+            inner = _layer(arrays, first, self._activated(first, stream))
+            stream = stream + _layer(arrays, second, self._activated(second, inner))
+        return stream
+
+    def _activated(self, name: str, numbers: Tensor) -> Tensor:
+        """What a table gives, with the gradient of silu."""
+        low, high, units, gain = spec = self.specs[f"{name}.table"]
+        numbers = numbers.float().clamp(low, high)
+        smooth = F.silu(numbers / units) * (gain / GAIN_UNITS)
+        places = (numbers.detach() - low).long()
+        return smooth + (self._tables[spec][places] - smooth).detach()
+
+    def _scaled(self, name: str, numbers: Tensor) -> Tensor:
+        """What a scaling gives."""
+        gain, limit = self.specs[f"{name}.scaling"]
+        factor = torch.tensor(gain, dtype=torch.float32) * 2.0**-SCALE_BITS
+        return rounded(numbers.float() * factor.item()).clamp(-limit, limit)
+
+
+def _layer(arrays: Mapping[str, Tensor], name: str, numbers: Tensor, stride: int = 1) -> Tensor:
+    """(B, C, h, w) integers -> (B, outputs, h, w) integers."""
+    weight = arrays[f"{name}.weight"]
+    weight = weight[:, None, None] if weight.dim() == 2 else weight
+    weight = weight.permute(0, 3, 1, 2)  # (outputs, row, column, C) -> (outputs, C, row, column)
+    padding = 1 if weight.shape[2] == 3 else 0
+    sums = F.conv2d(numbers, weight, stride=stride, padding=padding)
+    scale = arrays[f"{name}.scale"] * 2.0**-SCALE_BITS
+    return rounded(sums * scale[:, None, None] + arrays[f"{name}.bias"][:, None, None])
+
+
+def _normalised(latents: Tensor, exact: bool) -> Tensor:
+    """(B, D, h, w) in any unit -> with a mean square of 1, multiples of 1/256."""
+    device = latents.device.type
+    with torch.autocast(device, enabled=False):
+        wide = torch.float64 if device == "cpu" or (exact and device != "mps") else torch.float32
+        numbers = latents.clamp(-LARGEST_LATENT, LARGEST_LATENT).to(wide)
+        size = torch.sqrt(numbers.square().sum(1, keepdim=True) / numbers.shape[1] + 1.0)
+        return (rounded(numbers * LATENT_UNITS / size) / LATENT_UNITS).float()
+
+
+class Imitation(nn.Module):
+    """The integers of a model that learns; each pass makes them anew of its weights."""
+
+    def __init__(self, model: Model) -> None:
+        """Fix ranges and steps by what the gauges have seen, where that was not done before."""
+        super().__init__()
+        self.parts = model.parts()
+        for part in self.parts:
+            if part.entry is not None and not part.entry.limit:
+                part.entry.limit.fill_(free_limit(part))
+        self.entries = {part.name: entry_of(part) for part in self.parts}
+        specs = {
+            f"{part.name}.{_kind(part.entry)}": tuple(entry.spec.tolist())
+            for part, entry in zip(self.parts, self.entries.values(), strict=True)
+            if entry.spec is not None
+        }
+        device = self.parts[0].layer.weight.device
+        self.integers = Integers(model.config, specs, device, exact=False)
+        self.units = {part.name: units_of(part) for part in self.parts}
+
+    def encoder(self, pixels: Tensor) -> Tensor:
+        """As `Encoder.forward` of the floating networks."""
+        return self.integers.encoder(self._arrays("encoder"), pixels)
+
+    def decoder(self, latents: Tensor) -> Tensor:
+        """As `Decoder.forward` of the floating networks."""
+        return self.integers.decoder(self._arrays("decoder"), latents)
+
+    def _arrays(self, network: str) -> dict[str, Tensor]:
+        arrays: dict[str, Tensor] = {}
+        for part in self.parts:
+            if part.name.startswith(network):
+                entry: Entry = self.entries[part.name]
+                layer = layer_of(part, entry, self.units[part.name])
+                arrays |= {f"{part.name}.{name}": each for name, each in layer.items()}
+        return arrays
+
+
+def _kind(entry: Gauge | None) -> str:
+    return "table" if isinstance(entry, Activation) else "scaling"
+
+
+class FrozenEncoder(nn.Module):
+    """The encoder of a model file: what `codec/networks.py` computes, for many slices at once."""
+
+    def __init__(self, file: ModelFile, device: torch.device) -> None:
+        super().__init__()
+        specs, self.arrays = {}, {}
+        for name, array in file.arrays.items():
+            if name.endswith((".table", ".scaling")):
+                specs[name] = tuple(array.tolist())
+            elif name.startswith("encoder."):
+                self.arrays[name] = torch.from_numpy(array).float().to(device)
+        self.integers = Integers(file.config, specs, device, exact=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with torch.autocast(pixels.device.type, enabled=False), exact:
+            return self.integers.encoder(self.arrays, pixels.float())
+
+
+@torch.no_grad()
+def update_ranges(model: nn.Module, world: World) -> None:
+    """Let each gauge take over what it has seen since the last time, in all processes."""
+    gauges = list(_gauges(model))
+    seen = torch.stack([gauge.seen for gauge in gauges])  # (G, 3)
+    world.sum_(seen)
+    ends = seen[:, 1:] / seen[:, :1].clamp_min(1)
+    for gauge, end, met in zip(gauges, ends, seen[:, 0] > 0, strict=True):
+        share = (1 / (gauge.updates + 1)).clamp_min(1 - RANGE_DECAY) * met
+        gauge.range.lerp_(end, share)
+        gauge.updates += met
+        gauge.seen.zero_()
+
+
+def _gauges(model: nn.Module) -> Iterator[Gauge]:
+    return (module for module in model.modules() if isinstance(module, Gauge))

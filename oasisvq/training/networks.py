@@ -1,0 +1,199 @@
+"""Pixels <-> latents as they learn: the networks of `codec/networks.py` in floating point.
+
+Shapes: B batch, C channels, H×W image, h×w grid (h = H / stride), D code dimension.
+
+`imitation.py` makes integers of them, and computes with those while it trains. For that each place
+where numbers will be rounded to few bits, a `Gauge`, keeps the range that they take.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
+
+from oasisvq.codec.config import ModelConfig
+
+FIRST_RANGE = 8.0  # to either side, until a gauge has seen something
+
+
+class Gauge(nn.Module):
+    """What enters a layer, as it is; of what it is given in training it keeps the range.
+
+    Attributes:
+        range: (2,) the least and the greatest number of an image, on the average.
+        updates: () how often `range` was set.
+        limit: () the largest integer that this becomes; 0 where that is still free.
+        seen: (3,) images since `range` was last set, and the sums of their least and greatest numbers.
+    """
+
+    range: Tensor
+    updates: Tensor
+    limit: Tensor
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("range", torch.tensor([-FIRST_RANGE, FIRST_RANGE]))
+        self.register_buffer("updates", torch.zeros(()))
+        self.register_buffer("limit", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(3), persistent=False)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():  # not while it is validated or drawn
+            self.look_at(numbers)
+        return numbers
+
+    @torch.no_grad()
+    def look_at(self, numbers: Tensor) -> None:
+        """Count what is given, (B, C, H, W)."""
+        least, greatest = numbers.detach().flatten(1).aminmax(dim=1)
+        count = self.seen.new_full((), len(numbers))
+        self.seen += torch.stack([count, least.float().sum(), greatest.float().sum()])
+
+
+class Activation(Gauge):
+    """Silu of what it is given."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return F.silu(super().forward(numbers))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), (B, C, H, W) -> (B, C, H, W); starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before_first = Activation()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.before_second = Activation()
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.first(self.before_first(features))
+        update: Tensor = self.second(self.before_second(inner))
+        return features + update
+
+
+def shuffled(features: Tensor, factor: int) -> Tensor:
+    """PixelShuffle, (B, C·r², H, W) -> (B, C, H·r, W·r), laid out as the weights of convolutions are.
+
+    Without that, all convolutions after it would be given another layout than their weights on CUDA.
+    """
+    return F.pixel_shuffle(features, factor).contiguous(memory_format=torch.channels_last)
+
+
+def unshuffled(pixels: Tensor, factor: int) -> Tensor:
+    """PixelUnshuffle, the inverse of `shuffled`, in the same layout."""
+    return F.pixel_unshuffle(pixels, factor).contiguous(memory_format=torch.channels_last)
+
+
+class Shuffle(nn.PixelShuffle):
+    """`shuffled` as a module."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return shuffled(features, self.upscale_factor)
+
+
+class Unshuffle(nn.PixelUnshuffle):
+    """`unshuffled` as a module."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return unshuffled(pixels, self.downscale_factor)
+
+
+def _blocks(channels: int, count: int) -> list[nn.Module]:
+    return [ResidualBlock(channels) for _ in range(count)]
+
+
+class Encoder(nn.Module):
+    """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride.
+
+    Each latent vector is scaled to a root mean square of 1. Left free, latents grow faster than the
+    moving averages of the codebooks follow: commitment runs away and most codes die.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, blocks = config.encoder_channels, config.encoder_blocks
+        patch = config.stride // 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [
+            Unshuffle(patch),
+            nn.Conv2d(patch * patch, channels[0], 3, padding=1),
+            *_blocks(channels[0], blocks[0]),
+        ]
+        for finer, coarser, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
+            layers += [Gauge(), nn.Conv2d(finer, coarser, 2, stride=2), *_blocks(coarser, count)]
+        layers += [Activation(), nn.Conv2d(channels[-1], config.code_dim, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        latents: Tensor = self.layers(pixels)
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float()
+            return latents * torch.rsqrt(latents.square().mean(1, keepdim=True) + 1e-6)
+
+
+class Decoder(nn.Module):
+    """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, blocks = config.decoder_channels, config.decoder_blocks
+        patch = config.stride // 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [
+            Gauge(),
+            nn.Conv2d(config.code_dim, channels[0], 3, padding=1),
+            *_blocks(channels[0], blocks[0]),
+        ]
+        for coarser, finer, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
+            layers += [Gauge(), nn.Conv2d(coarser, 4 * finer, 1), Shuffle(2)]
+            layers += _blocks(finer, count)
+        layers += [
+            Activation(),
+            nn.Conv2d(channels[-1], patch * patch, 3, padding=1),
+            nn.PixelShuffle(patch),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        pixels: Tensor = self.layers(latents)
+        return pixels
+
+
+class _ClampTowardsRange(torch.autograd.Function):
+    """Clamp to [0, 1]; see `clamp_straight_through`."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, pixels: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels)
+        return pixels.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> Tensor:
+        (pixels,) = ctx.saved_tensors
+        outward = ((pixels < 0) & (gradient > 0)) | ((pixels > 1) & (gradient < 0))
+        return gradient.masked_fill(outward, 0)
+
+
+def clamp_straight_through(pixels: Tensor) -> Tensor:
+    """Clamp to [0, 1] and pass the gradient, but for what would push a clamped pixel further out.
+
+    Outside a head a slice is exactly 0. With the clamp in the loss the decoder may go below 0
+    there and costs nothing; without it, it would have to balance on 0. A gradient that leads
+    further out changes nothing that can be seen, and would let the output run away.
+    """
+    clamped: Tensor = _ClampTowardsRange.apply(pixels)  # type: ignore[no-untyped-call]
+    return clamped
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the weights of all convolutions out in place as the fast kernels want them."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of learned values."""
+    return sum(parameter.numel() for parameter in module.parameters())
