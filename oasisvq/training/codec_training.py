@@ -18,25 +18,28 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
+from oasisvq.training.codec_epoch import CodecEpoch, CollapseWarning
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.imitation import Imitation, update_ranges
-from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
+from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
 from oasisvq.training.networks import channels_last, clamp_straight_through
 from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
 from oasisvq.training.pictures import PANEL_FILE, Drawings
+from oasisvq.training.rate import warm_up_steps
 from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
 from oasisvq.training.timetable import seconds_of
 from oasisvq.training.weights import Model, save_model
+
+Compiler = str | Callable[..., Any]  # a backend of torch.compile
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
 FEWEST_VALIDATION_SLICES = 8
 VALIDATION_SHARE = 0.2  # of an epoch's time, about
 FORWARD_SHARE = 1 / 3  # of a step: the rest is the backward pass
-COLLAPSED_SHARE = 0.25  # fewer active codes than this share of a codebook are worth a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,38 +79,6 @@ class TrainingConfig:
     imitating_from: float = 0.75
 
 
-class CodecEpoch(NamedTuple):
-    """What an epoch ends with."""
-
-    epoch: int
-    loss: float
-    ssim_loss: float
-    l1: float
-    mse: float
-    commitment: float
-    images_per_second: float
-    validation_ssim: list[float]  # by number of levels kept
-    perplexity: list[float]  # of each level
-    active: list[int]  # codes used, of each level
-    codebook_size: int
-
-    def gains_on(self, before: "CodecEpoch") -> bool:
-        """Whether the reconstruction is better than an epoch before."""
-        if self.validation_ssim:
-            return self.validation_ssim[-1] > before.validation_ssim[-1]
-        return self.loss < before.loss
-
-    def summary(self) -> str:
-        """One line for a person."""
-        ssim_of_levels = "/".join(f"{each:.4f}" for each in self.validation_ssim)
-        perplexity = "/".join(f"{each:.0f}" for each in self.perplexity)
-        active = "/".join(str(each) for each in self.active)
-        return (
-            f"loss {self.loss:.4f}  validation window SSIM {ssim_of_levels or 'no validation split'}  "
-            f"perplexity {perplexity}  active codes {active}"
-        )
-
-
 class StepLosses(NamedTuple):
     """The parts of one step's loss, scalars: means over slices, weighted by the levels these keep."""
 
@@ -133,7 +104,7 @@ class TrainingStep(nn.Module):
         self.encode: Callable[[Tensor], Tensor] = model.encoder.forward
         self.decode: Callable[[Tensor], Tensor] = model.decoder.forward
 
-    def compile_networks(self, pixels: Tensor, *, backend: str = "inductor") -> str:
+    def compile_networks(self, pixels: Tensor, backend: Compiler) -> str:
         """Compile the networks for the one shape that steps have; all else calls them as they are.
 
         The rest of a step is a few large operations already.
@@ -283,12 +254,12 @@ class Training(Loop):
         if self.validation is not None:
             available = len(self.validation)
             self.validated = validation_slices(available, self.slices, config.model.levels)
-        self._last_report: CodecEpoch | None = None
-        self._warned_of_collapse = False
+        self._collapse = CollapseWarning(reporter.note)
 
-    def compile(self) -> str:
+    def compile(self, backend: Compiler = "inductor") -> str:
         """Compile the networks; what went wrong, in a line, see `TrainingStep.compile_networks`."""
-        return self._plain_step.compile_networks(self.batches.draw(self._first_slices()))
+        first = self.batches.draw(self._first_slices())
+        return self._plain_step.compile_networks(first, backend)
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -366,30 +337,10 @@ class Training(Loop):
             self.learner.active().tolist(),
             self.config.model.codebook_size,
         )
-        self._warn_of_collapse(report)
+        if self.world.first:
+            self._collapse.look_at(report)
         self.learner.reset_usage()
         return report
-
-    def _warn_of_collapse(self, report: CodecEpoch) -> None:
-        """Say once that codebooks collapse, where that goes on and the reconstruction no longer gains.
-
-        In the first epochs codes are few while everything still changes.
-        """
-        last, self._last_report = self._last_report, report
-        if last is None or self._warned_of_collapse or report.gains_on(last):
-            return
-        size = self.config.model.codebook_size
-        collapsing = [
-            f"{level} ({active} of {size} codes)"
-            for level, active in enumerate(report.active, start=1)
-            if 0 < active < COLLAPSED_SHARE * size and active <= last.active[level - 1]
-        ]
-        if collapsing and self.world.first:
-            self._warned_of_collapse = True
-            self.reporter.note(
-                f"codebooks are collapsing, and the reconstruction no longer gains: level "
-                f"{', '.join(collapsing)}; lower the learning rate, or choose a smaller codebook"
-            )
 
     def rehearse(self) -> float:
         """Try a validation of one slice, so that the time left is known from the start.

@@ -2,14 +2,11 @@
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from rich.console import Console
 
 from oasisvq.codec.config import config_from_dict, prior_config_from_dict
 from oasisvq.codec.modelfile import ModelFile, read_model
@@ -24,7 +21,7 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
 from oasisvq.training.devices import choose_device
-from oasisvq.training.display import LiveReporter
+from oasisvq.training.display import LiveReporter, console_reporter
 from oasisvq.training.distributed import World, joined_world
 from oasisvq.training.hardware import (
     choose_compiling,
@@ -92,18 +89,6 @@ class Trained(NamedTuple):
     def has_validation(self) -> bool:
         """Whether there is a validation split to score."""
         return "validation" in self.dataset.splits
-
-
-def console_reporter(first: bool) -> LineReporter | LiveReporter:
-    """A live display where stderr is a terminal that can show it, else plain lines.
-
-    Args:
-        first: whether this process is the one that reports.
-    """
-    # not interactive for FORCE_COLOR alone, which makes a terminal of a file to rich
-    interactive = None if sys.stderr.isatty() else False
-    console = Console(stderr=True, quiet=not first, force_interactive=interactive)
-    return LiveReporter(console) if first and console.is_interactive else LineReporter(console)
 
 
 def train(
