@@ -126,7 +126,8 @@ class TrainingStep(nn.Module):
             decoded.float().sum().backward()
         except Exception as error:  # compilers fail with whatever they like, most by lacking one of C
             self.encode, self.decode = plain
-            return str(error).strip().partition("\n")[0] or type(error).__name__
+            said, _, _ = str(error).strip().partition("\n\n")  # hints on debugging follow
+            return " ".join(said.split()) or type(error).__name__
         finally:
             self.zero_grad(set_to_none=True)
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
@@ -255,6 +256,7 @@ class Training(Loop):
             available = len(self.validation)
             self.validated = validation_slices(available, self.slices, config.model.levels)
         self._collapse = CollapseWarning(reporter.note)
+        self._imitation_cost = 1.0
 
     def compile(self, backend: Compiler = "inductor") -> str:
         """Compile the networks; what went wrong, in a line, see `TrainingStep.compile_networks`."""
@@ -353,10 +355,30 @@ class Training(Loop):
         if self.validation is not None:
             of_slice = seconds_of(lambda: self.validate(1), device)
             self.seconds_between = of_slice * self.validated
+        self._imitation_cost = self._rehearse_imitation()
         pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
         levels = [self.config.model.default_levels]
         with torch.no_grad():
             return seconds_of(lambda: list(self._decoded(pixels, levels)), device)
+
+    def _rehearse_imitation(self) -> float:
+        """How much longer a step takes that imitates the integers, by a model that is thrown away."""
+        model = new_model(self.config.model, self.config.seed).to(self.world.device)
+        channels_last(model)
+        step = TrainingStep(model, CodebookLearner(model.quantizer, self.world), self.config)
+        pixels = self.batches.draw(self._first_slices()[:4])
+        kept = torch.full((len(pixels),), self.config.model.levels)
+
+        def learn() -> None:
+            step(pixels, kept, True)[0].total.backward()
+
+        plain = seconds_of(learn, self.world.device)
+        step.imitation.append(Imitation(model))
+        return seconds_of(learn, self.world.device) / max(plain, 1e-9)
+
+    def cost_of(self, step: int) -> float:
+        """More where the integers are imitated."""
+        return self._imitation_cost if step >= self.imitating_from else 1.0
 
     @torch.no_grad()
     def validate(self, slices: int = 0) -> list[float]:

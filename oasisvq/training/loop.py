@@ -27,6 +27,7 @@ from oasisvq.training.metrics_file import MetricsFile
 from oasisvq.training.pictures import CURVES_FILE, Drawings, Pictures
 from oasisvq.training.rate import LoopConfig, learning_rate
 from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
+from oasisvq.training.timetable import StepClock
 
 STEPS_PER_REPORT = 20
 SECONDS_PER_TICK = 10.0  # a slow machine says this often how far it is
@@ -84,7 +85,7 @@ class Loop(abc.ABC):
         self.bad_step = torch.full((), float("inf"), device=world.device)
         self.seconds = 0.0  # of the epoch so far
         self.seconds_between = self.seconds_after = 0.0
-        self._timed_steps, self._timed_seconds = 0, 0.0  # of this process, but for its first step
+        self._clock = StepClock()
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -210,7 +211,6 @@ class Loop(abc.ABC):
         order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
         while self.step < self.steps:
             mark = time.monotonic()
-            first = self._timed_steps == 0 and not self._timed_seconds
             if self.step % self.steps_per_epoch == 0:
                 order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
             self.train_step(order)
@@ -219,7 +219,9 @@ class Loop(abc.ABC):
             tick = self.world.size == 1 and time.monotonic() - ticked > SECONDS_PER_TICK
             if report_due or tick:
                 self._refuse_non_finite()  # waits for the device, so that the time below is true
-            self._count_time(time.monotonic() - mark, first)
+            seconds = time.monotonic() - mark
+            self.seconds += seconds
+            self._clock.count(seconds, self.cost_of(self.step - 1))
             if report_due or tick:
                 ticked = time.monotonic()
                 self._report_step(lasting=report_due)
@@ -257,23 +259,16 @@ class Loop(abc.ABC):
         epochs = self.loop_config.epochs
         self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
 
-    def _count_time(self, seconds: float, first: bool) -> None:
-        """Of one step, its share of the device's waiting included."""
-        self.seconds += seconds
-        if first:  # it also chooses kernels, compiles and sets codebooks; it stands alone meanwhile
-            self._timed_seconds = seconds
-            return
-        if not self._timed_steps:
-            self._timed_seconds = 0.0
-        self._timed_steps += 1
-        self._timed_seconds += seconds
-
     def seconds_left(self) -> float:
         """Of all phases: the steps by their mean so far, so that the estimate is steady."""
-        steps = (self.steps - self.step) * self._timed_seconds / max(1, self._timed_steps)
+        steps = sum(map(self.cost_of, range(self.step, self.steps))) * self._clock.seconds
         begun = -(-self.step // self.steps_per_epoch)  # epochs, also the one that is running
         ends = sum(map(self.validates, range(max(1, begun), self.loop_config.epochs + 1)))
         return steps + ends * self.seconds_between + self.seconds_after
+
+    def cost_of(self, step: int) -> float:
+        """How long a step takes, beside the first ones."""
+        return 1.0
 
     def validates(self, epoch: int) -> bool:
         """Whether a validation is at the end of an epoch, counted from 1."""

@@ -22,6 +22,28 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return seconds
 
 
+class StepClock:
+    """The mean time of a step of cost 1 in this process.
+
+    Attributes:
+        seconds: so far; 0 before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._steps = 0
+        self._total = self._cost = 0.0
+
+    def count(self, seconds: float, cost: float) -> None:
+        """One more step. The first also chooses kernels and compiles: it stands alone until the next."""
+        self._steps += 1
+        if self._steps == 2:
+            self._total = self._cost = 0.0
+        self._total += seconds
+        self._cost += cost
+        self.seconds = self._total / self._cost
+
+
 class Progress:
     """Says now and then how far a phase is that has no steps: `what` with counts of `unit`."""
 

@@ -168,9 +168,9 @@ def test_a_validation_takes_a_share_of_an_epoch_that_does_not_depend_on_its_leng
 
 
 class Clock:
-    """Takes the place of `time`: a step takes 10 seconds, the first 100, an epoch's end 50."""
+    """Takes the place of `time`: the first step takes 100 seconds, an epoch's end 50."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step_seconds: float) -> None:
         self.now = 0.0
         self.steps = 0
         monkeypatch.setattr(loop, "time", self)
@@ -178,7 +178,7 @@ class Clock:
 
         def step(one: Training, order: torch.Tensor) -> None:
             train_step(one, order)
-            self.now += 10 if self.steps else 100
+            self.now += step_seconds if self.steps else 100
             self.steps += 1
 
         def end(one: Training) -> None:
@@ -195,15 +195,15 @@ class Clock:
 def test_the_time_left_counts_all_phases_and_is_steady(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Clock(monkeypatch)
+    Clock(monkeypatch, step_seconds=20)
     reporter = Recorder()
     one = training(dataset, reporter, epochs=3)  # of 4 steps
     one.seconds_between, one.seconds_after = 60.0, 1000.0  # as a trial said
     one.go(lambda: False)
     found = {report.step: report.seconds_left for report in reporter.steps}
     assert found[1] == 11 * 100 + 3 * 60 + 1000  # it is all that is known of a step
-    assert found[2] == 10 * 10 + 3 * 60 + 1000  # the first has left the mean
-    assert found[5] == 7 * 10 + 2 * 50 + 1000  # an end was measured
+    assert found[2] == 10 * 20 + 3 * 60 + 1000  # the first has left the mean
+    assert found[5] == 7 * 20 + 2 * 50 + 1000  # an end was measured
     assert found[12] == 50 + 1000
     assert sorted(found) == list(range(1, 13))  # a slow machine says every step how far it is
     lasting = [row["step"] for row in one.metrics.rows() if row["kind"] == "step"]
@@ -213,7 +213,7 @@ def test_the_time_left_counts_all_phases_and_is_steady(
 def test_checkpoints_are_saved_by_time_and_at_the_end(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Clock(monkeypatch)
+    Clock(monkeypatch, step_seconds=10)
     saved = []
     save = Training.save
     monkeypatch.setattr(Training, "save", lambda self: (saved.append(self.step), save(self)))
@@ -237,6 +237,7 @@ def test_levels_to_keep_are_stratified(batch: int, levels: int) -> None:
     assert seen.min() > 0.7 * seen.mean()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
 def test_compiled_networks_have_one_shape_and_compute_the_same(dataset: Dataset) -> None:
     """Whatever levels are drawn nothing is compiled again; what a trial saw is forgotten."""
     torch._dynamo.reset()
@@ -254,6 +255,7 @@ def test_compiled_networks_have_one_shape_and_compute_the_same(dataset: Dataset)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_networks_that_cannot_be_compiled_stay_as_they_are(dataset: Dataset) -> None:
     def broken(graph: object, inputs: object) -> object:
         raise RuntimeError("no compiler found")
