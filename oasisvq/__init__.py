@@ -8,6 +8,13 @@
     codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
     codes.label_map                          # of labels, which come back exactly
 
+    contents = codec.encode_many(arrays_or_paths, jobs=2)   # and decode_many
+    codec.latents(array), codec.codebooks    # (h, w, D), (levels, K, D)
+    codec.embed(codes.indices)               # (h, w, D), vectors summed over levels
+    codec.decode_indices(changed, codes.header)   # pixels of indices that no file holds
+    oasisvq.load_volume("scan.codes")        # a nibabel image
+    oasisvq.load_image("slice.codes")        # a Pillow image
+
 Importing the package is instant; none of this imports torch.
 """
 
@@ -28,13 +35,23 @@ from oasisvq.errors import (
 )
 
 if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+    from PIL.Image import Image
+
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.codes import Codes
+    from oasisvq.codec.content import Content
+    from oasisvq.codec.headers import Coder, CodesHeader
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codec",
+    "Coder",
+    "Codes",
     "CodesFileError",
+    "CodesHeader",
+    "Content",
     "DatasetError",
     "FileError",
     "ImageError",
@@ -44,8 +61,32 @@ __all__ = [
     "TrainingError",
     "__version__",
     "load",
+    "load_image",
+    "load_volume",
     "read_codes",
 ]
+
+_NAMED_IN = {  # the module of each class, imported when it is asked for
+    "Codec": "oasisvq.codec.codec",
+    "Coder": "oasisvq.codec.headers",
+    "Codes": "oasisvq.codec.codes",
+    "CodesHeader": "oasisvq.codec.headers",
+    "Content": "oasisvq.codec.content",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NAMED_IN:
+        raise AttributeError(f"module 'oasisvq' has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(_NAMED_IN[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(path: Path | str | None = None) -> Codec:
@@ -72,3 +113,58 @@ def read_codes(
     from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
     return read(Path(path), None if model is None else Path(model), max_pixels or DEFAULT_MAX_PIXELS)
+
+
+def load_volume(
+    path: Path | str, model: Path | str | None = None, max_pixels: int | None = None
+) -> Nifti1Image:
+    """The volume of a `.codes` file as a nibabel image, decoded into memory.
+
+    Args:
+        path: the file.
+        model: that made it; found by the fingerprint in the file where None.
+        max_pixels: the limit of a slice, as of the commands.
+
+    Returns:
+        What `nibabel.load` gives for the `.nii` that `oasisvq decode` writes: the same voxels, header
+        and affine; a `Nifti2Image` of a NIfTI-2 file.
+
+    Raises:
+        FileError: missing or unreadable.
+        CodesFileError: damaged, or made with a model that is not found.
+        ImageError: it holds an image, or more than `max_pixels`.
+    """
+    from oasisvq.loading import load_volume as load_it
+    from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+    return load_it(Path(path), None if model is None else Path(model), max_pixels or DEFAULT_MAX_PIXELS)
+
+
+def load_image(
+    path: Path | str,
+    model: Path | str | None = None,
+    place: int | None = None,
+    max_pixels: int | None = None,
+) -> Image:
+    """The image of a `.codes` file, or one slice of its volume, as a Pillow image.
+
+    Args:
+        path: the file.
+        model: that made it; found by the fingerprint in the file where None.
+        place: of a volume with several slices the one to take, from 0.
+        max_pixels: the limit of a slice, as of the commands.
+
+    Returns:
+        Of mode `L` or `I;16`. An image has its own grey levels, and so has a slice whose volume's values
+        are whole and from 0 to 65,535; others are scaled to that range.
+
+    Raises:
+        FileError: missing or unreadable.
+        CodesFileError: damaged, or made with a model that is not found.
+        ImageError: several slices and no `place`, no such slice, or more than `max_pixels`.
+    """
+    from oasisvq.loading import load_image as load_it
+    from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+    named = None if model is None else Path(model)
+    return load_it(Path(path), named, place, max_pixels or DEFAULT_MAX_PIXELS)

@@ -51,8 +51,11 @@ def decode_file(
     force: bool,
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    levels: int | None = None,
 ) -> None:
     """Decode one `.codes` file to an image or a volume, by the model that `find` gives.
+
+    All of it is decoded, or only `levels` of its indices.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
@@ -61,7 +64,7 @@ def decode_file(
     file = read_codes_file(codes)
     refuse_large_codes(file.header, str(codes), max_pixels)
     codec = Codec(find(file.header, codes))
-    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance)
+    scan = codec.decode_codes(codec.codes_of(file), str(codes), advance, levels)
     _require_outputs(output, force)  # another process may have written it meanwhile
     write_scan(scan, output)
 
@@ -111,6 +114,7 @@ class _Decoder:
     arrays: dict[Path, Tokens]
     force: bool
     max_pixels: int
+    levels: int | None
 
     def __call__(self, task: _Task) -> Result:
         name = task.file
@@ -119,16 +123,23 @@ class _Decoder:
         return surviving(lambda: self._decode(task, str(name)), name)
 
     def find_first(self, tasks: Iterable[_Task]) -> None:
-        """Find the model of the first task here: it is told of once, and each process gets it."""
+        """Find the model of the first task to do here: it is told of once, and each process gets it."""
         for task in tasks:
             with suppress(OasisVQError):
-                self.find(self._read(task).header, task.file)
-                return
+                header = self._read(task).header
+                if not self._is_done(header, task):
+                    self.find(header, task.file)
+                    return
 
     def _read(self, task: _Task) -> Codes | CodesFile:
         if task.place is None:
             return read_codes_file(task.file)
         return self.arrays[task.file].codes(task.place)
+
+    def _is_done(self, header: CodesHeader, task: _Task) -> bool:
+        """Whether its output is there, fits and is no older."""
+        output = task.output.with_name(task.output.name + _ending(header))
+        return not self.force and _is_newer(output, task.file) and _fits(output, header, self.max_pixels)
 
     def _decode(self, task: _Task, name: str) -> Result:
         file, output, _, first = task
@@ -146,7 +157,7 @@ class _Decoder:
         codec = Codec(self.find(codes.header, file))
         if isinstance(codes, CodesFile):
             codes = codec.codes_of(codes)
-        write_scan(codec.decode_codes(codes, name), output)
+        write_scan(codec.decode_codes(codes, name, levels=self.levels), output)
         return Result(codes.file_bytes, bytes_of(output))
 
 
@@ -159,6 +170,7 @@ def decode_many(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
+    levels: int | None = None,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -189,7 +201,7 @@ def decode_many(
                 place = output / path.stem if output else path.with_suffix(".decoded")
                 yield _Task(path, place, first=named.setdefault(place, path))
 
-    decoder = _Decoder(find, arrays, force, max_pixels)
+    decoder = _Decoder(find, arrays, force, max_pixels, levels)
     if jobs > 1:
         decoder.find_first(tasks(Outcome()))
     run_tasks(decoder, tasks, outcome, shard, advance, jobs)

@@ -65,6 +65,14 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
             "coder": header.coder.name.lower(),
             "model": header.fingerprint.hex(),
         }
+    if header.ground:
+        facts["ground"] = f"exactly, of {header.ground.value:g}, {header.ground.payload_bytes} bytes"
+    if header.residue:
+        bound = header.residue.binning.bound
+        facts["largest_error"] = bound
+        facts["residue"] = f"{header.residue.payload_bytes:,} bytes" + (
+            "" if bound else ", nothing lost"
+        )
     facts |= {"bytes": len(content), "bits_per_pixel": round(8 * len(content) / pixels, 4)}
     return facts
 
@@ -105,9 +113,12 @@ def _model(path: Path) -> dict[str, Any]:
             array.size for name, array in file.arrays.items() if not name.startswith("quantizer.")
         ),
         "prior_bytes": sum(array.nbytes for array in prior.arrays.values()) if prior else 0,
+        "holds_largest_errors": file.residue is not None,
         "default_quality": file.config.default_levels,
         "config": config_to_dict(file.config),
         "prior": config_to_dict(prior.config) if prior else None,
+        "residue": config_to_dict(file.residue.config) if file.residue else None,
+        "support": config_to_dict(file.support.config) if file.support else None,
         "training": file.card,
         "store": str(store_folder()),
     }

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, CodesHeader
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
@@ -22,7 +23,8 @@ from oasisvq.files import (
     write_atomically,
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
-from oasisvq.model_store import carry
+from oasisvq.later import LaterCodec
+from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
@@ -30,6 +32,7 @@ from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
 from oasisvq.scans.words import axes_of_oasis
 
 ALL = -1  # volumes of a source
+TO_DO = Result()  # of a task whose output is not there
 
 
 def encode_file(
@@ -151,18 +154,26 @@ def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Does the tasks of one run."""
+    """Does the tasks of one run; the model is read for the first that is not there yet."""
 
-    codec: Codec
+    codec: Codec | LaterCodec
     wish: Wish
     force: bool
     max_pixels: int
     carried_in: Path | None
 
     def __call__(self, task: _Task) -> Result:
-        return surviving(lambda: self._encode(task), task.source.path)
+        found = surviving(lambda: self._found(task), task.source.path)
+        if found is not TO_DO:
+            return found
+        codec = self._read()  # one that cannot be read ends the run
+        return surviving(lambda: self._encode(task, codec), task.source.path)
 
-    def _encode(self, task: _Task) -> Result:
+    def _read(self) -> Codec:
+        return self.codec.codec if isinstance(self.codec, LaterCodec) else self.codec
+
+    def _found(self, task: _Task) -> Result:
+        """`SKIPPED` where the output is there already, else `TO_DO`."""
         source, codes, first = task
         if first != source.path:
             raise FileError(
@@ -171,10 +182,14 @@ class _Encoder:
         if not self.force and (header := _valid_header(codes, source, self.codec, self.wish)):
             self._carry_model(header)  # which someone may have taken away
             return SKIPPED
+        return TO_DO
+
+    def _encode(self, task: _Task, codec: Codec) -> Result:
+        source, codes, _ = task
         make_folder(codes.parent)
         try:
             file = encode_file(
-                self.codec,
+                codec,
                 source,
                 codes,
                 self.wish,
@@ -190,12 +205,15 @@ class _Encoder:
         return Result(source.size, file.file_bytes, tuple(assumed))
 
     def _carry_model(self, header: CodesHeader) -> None:
-        if self.carried_in is not None and header.coder is not Coder.LABELS:
-            carry(self.codec.file, self.carried_in, self.force)
+        if self.carried_in is None or header.coder is Coder.LABELS:
+            return
+        carried = self.carried_in / carried_name(self.codec.fingerprint.hex())
+        if not (isinstance(self.codec, LaterCodec) and self.codec.lies_at(carried)):
+            carry(self._read().file, self.carried_in, self.force)
 
 
 def encode_many(
-    codec: Codec,
+    codec: Codec | LaterCodec,
     inputs: Sequence[Path],
     output: Path | None,
     wish: Wish,
@@ -223,7 +241,8 @@ def encode_many(
         FileError: there is nothing to encode, or two folders have one name.
         ModelError: the wish does not fit the model.
     """
-    wish = wish._replace(levels=codec.check_levels(wish.levels), coder=codec.check_coder(wish.coder))
+    codec.levels_for(wish, False)  # may be none of the model's
+    wish = wish._replace(coder=codec.check_coder(wish.coder))
     outcome = Outcome()
     refuse_like_names(inputs)
 
@@ -273,7 +292,9 @@ def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task
         raise FileError(f"{folder}: no images or volumes ({', '.join(SCAN_SUFFIXES)}) in it{told}")
 
 
-def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> CodesHeader | None:
+def _valid_header(
+    codes: Path, source: Source, codec: Codec | LaterCodec, wish: Wish
+) -> CodesHeader | None:
     """That of codes which are there already, if encoding the source anew would give the same."""
     if not (codes.exists() and codes.stat().st_mtime_ns >= source.changed_ns):
         return None
@@ -291,5 +312,7 @@ def _valid_header(codes: Path, source: Source, codec: Codec, wish: Wish) -> Code
         return None
     if header.coder is Coder.LABELS:
         return header
-    kept = header.coder, header.levels, header.fingerprint
-    return header if kept == (wish.coder, wish.levels, codec.fingerprint) else None
+    bound = header.residue.binning.bound if header.residue else None
+    kept = header.coder, header.levels, header.fingerprint, bound
+    levels = codec.levels_for(wish, header.volume is not None)
+    return header if kept == (wish.coder, levels, codec.fingerprint, wish.bound) else None

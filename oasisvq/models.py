@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
@@ -27,6 +27,7 @@ from oasisvq.model_store import (
     fingerprint_of,
     how_far,
     keep,
+    keep_file,
     kept_name,
     look_at,
     models_in,
@@ -44,13 +45,23 @@ _BESIDE = "beside the codes"
 _FINGERPRINT = re.compile(r"[0-9a-f]{4,16}")  # or how it begins
 
 
+class NamedModel(Protocol):
+    """What a model is called, and what it says of its training."""
+
+    @property
+    def fingerprint(self) -> bytes: ...
+
+    @property
+    def card(self) -> dict[str, Any]: ...
+
+
 class ModelChoice(NamedTuple):
     """A model file and why it is the one."""
 
     path: Path
     reason: str
 
-    def line(self, file: ModelFile) -> str:
+    def line(self, file: "NamedModel") -> str:
         """Which model is used, and why; `file` is what `path` holds."""
         stopped = f", {how_far(file.card)}" if how_far(file.card) else ""
         return f"model {file.fingerprint.hex()[:SHORT]}: {self.path} ({self.reason}{stopped})"
@@ -124,11 +135,11 @@ def _listed(models: list[KnownModel]) -> str:
     return ", ".join(f"{known.path} (model {known.fingerprint})" for known in models)
 
 
-def keep_used(file: ModelFile, choice: ModelChoice, carried_in: Path | None = None) -> str:
+def keep_used(file: NamedModel, choice: ModelChoice, carried_in: Path | None = None) -> str:
     """See that a model is kept before a file is encoded by it; says where.
 
     Args:
-        file: the model.
+        file: the model; if it was not read yet, that is done only where it is not kept already.
         choice: where it was read from.
         carried_in: the folder that it will be put into beside its files, see `model_store.carry`.
 
@@ -136,11 +147,13 @@ def keep_used(file: ModelFile, choice: ModelChoice, carried_in: Path | None = No
         FileError: the store cannot be written to, and it would be kept nowhere else.
     """
     try:
-        return f"kept as {keep(file, choice.path)}"
+        if isinstance(file, ModelFile):
+            return f"kept as {keep(file, choice.path)}"
+        return f"kept as {keep_file(choice.path)}"
     except FileError as error:
         elsewhere = choice.path if choice.path == BUNDLED_MODEL else None
         if carried_in is not None:
-            elsewhere = carried_in / carried_name(fingerprint_of(file))
+            elsewhere = carried_in / carried_name(file.fingerprint.hex())
         if elsewhere is None:
             raise FileError(
                 f"{error}; without its model kept no file is written: name another store in "

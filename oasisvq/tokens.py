@@ -1,104 +1,156 @@
 """The indices of many `.codes` files as one array file, for people who train on the tokens; and back.
 
-Shapes: N slices, L levels, h×w grid.
+Shapes: F files, N slices, L levels, h×w grid. An image is a file of one slice, a volume one of many.
 
-An array file is a `.npz` (NumPy, nothing pickled) or a `.safetensors`. It holds
+An array file is a `.npz` (NumPy, nothing pickled), a `.safetensors`, or a `.tokens`: a folder with an
+`.npy` for each array and the strings in `tokens.json`, whose indices are mapped into memory and not
+read. It holds
 
 | name | shape, type | meaning |
 |---|---|---|
 | indices | (N, L, h, w) uint16 | 0..K-1, or `NO_INDEX` where a slice has no such cell or level |
-| windows | (N, 4) int32 | top, left, height, width of each slice's window in its image's grid |
-| shapes | (N, 2) int32 | height and width of each image in pixels |
-| intensities | (N, 2) int32 | grey levels that pixels 0 and 1 stand for |
-| sample_types | (N,) uint8 | 0 uint8, 1 uint16 |
-| levels | (N,) uint8 | levels of each slice |
-| origin | (2,) int32 | cell of the images' grid that the array's cell (0, 0) is |
+| files | (N,) int32 | place of each slice's file in `names`; slices of a file follow each other |
+| positions | (N,) int32 | number of a slice in its volume, or of an image the one in its name, else 0 |
+| windows | (F, 4) int32 | top, left, height, width of the window in the grid of a file's slices |
+| origins | (F, 2) int32 | cell of that grid that the array's cell (0, 0) is |
+| shapes | (F, 2) int32 | height and width of the slices in pixels |
+| intensities | (F, 2) float64 | values that pixels 0 and 1 stand for |
+| sample_types | (F,) uint8 | 0 uint8, 1 uint16, and so on as in `SampleType` |
+| levels | (F,) uint8 | levels of each file |
+| headers | (bytes,) uint8 | of volumes and labels the packed `.codes` file up to its payload |
+| header_ends | (F,) int64 | where that of each file ends; it starts where the one before ends |
 | codebook | (2,) int32 | K, pixels to a side of a cell |
 | fingerprint | (8,) uint8 | of the model that made all of them |
-| names, subjects | N strings | path below the folder without its ending; subject or "" |
+| names, subjects | F strings | path below the folder without its ending; subject or "" |
 
-All arrays lie on one grid, so that one cell means one place in every slice.
+Where the windows lie near each other all have one origin, so that one cell means one place in every
+slice. Else each has its own corner as origin, and `NO_INDEX` pads it to the right and below.
 """
 
 import hashlib
 import io
 import json
 import os
+import shutil
+import struct
+import tempfile
 import zipfile
+import zlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
-from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.codes import NO_INDEX, Codes
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
 from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
-from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer, read_bytes, write_arrays, write_atomically
-from oasisvq.folders import PassedOver, walk
-from oasisvq.models import ModelFinder
+from oasisvq.files import atomic_writer, read_bytes, require_output, write_arrays, write_atomically
 
-TOKEN_SUFFIXES = (".npz", ".safetensors")
+STORE_SUFFIX = ".tokens"
+TOKEN_SUFFIXES = (".npz", ".safetensors", STORE_SUFFIX)
+STRINGS_FILE = "tokens.json"  # of a store; written last
 MAX_TOKEN_BYTES = 2**36
 MAX_NAME_BYTES = 255  # of a file or folder, on most systems
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending
     f"{name}{number}" for name in ("COM", "LPT") for number in "0123456789¹²³"
 }
-MAX_SPREAD = 4  # the common grid may have so many times the cells of the largest window
-_ARRAYS = {
+_CRC_BYTES = 4
+_ARRAYS: dict[str, tuple[type, int]] = {
     "indices": (np.uint16, 4),
+    "files": (np.int32, 1),
+    "positions": (np.int32, 1),
     "windows": (np.int32, 2),
+    "origins": (np.int32, 2),
     "shapes": (np.int32, 2),
-    "intensities": (np.int32, 2),
+    "intensities": (np.float64, 2),
     "sample_types": (np.uint8, 1),
     "levels": (np.uint8, 1),
-    "origin": (np.int32, 1),
+    "headers": (np.uint8, 1),
+    "header_ends": (np.int64, 1),
     "codebook": (np.int32, 1),
     "fingerprint": (np.uint8, 1),
 }
-_WIDTHS = {"windows": 4, "shapes": 2, "intensities": 2}
-_LENGTHS = {"origin": 2, "codebook": 2, "fingerprint": 8}
+_WIDTHS = {"windows": 4, "origins": 2, "shapes": 2, "intensities": 2}
+_LENGTHS = {"codebook": 2, "fingerprint": 8}
+_OF_SLICES = ("indices", "files", "positions")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The arrays of the table above, and two lists of strings."""
+    """The arrays of the table above, two lists of strings, and the store that they are mapped from."""
 
     arrays: dict[str, NDArray[Any]]
     names: list[str]
     subjects: list[str]
+    store: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps a store by itself; it is not sent there."""
+        if self.store is not None:
+            return read_tokens, (self.store,)
+        return Tokens, (self.arrays, self.names, self.subjects)
+
+    @property
+    def slices(self) -> int:
+        """How many slices the files have together."""
+        return len(self.arrays["indices"])
+
     def codes(self, position: int) -> Codes:
-        """One slice as its `.codes` file held it.
+        """What one `.codes` file held.
+
+        Args:
+            position: of its name.
 
         Raises:
             CodesFileError: the arrays do not describe a valid file.
         """
-        arrays = self.arrays
+        arrays, name = self.arrays, self.names[position]
         window = Window(*(int(side) for side in arrays["windows"][position]))
         levels = int(arrays["levels"][position])
-        top, left = window.top - int(arrays["origin"][0]), window.left - int(arrays["origin"][1])
+        top, left = (
+            corner - int(own)
+            for corner, own in zip(window[:2], arrays["origins"][position], strict=True)
+        )
+        first, end = np.searchsorted(arrays["files"], (position, position + 1))
         rows, columns = slice(top, top + window.height), slice(left, left + window.width)
-        indices = arrays["indices"][position, :levels, rows, columns]
+        indices = arrays["indices"][first:end, :levels, rows, columns]
+        codebook_size = int(arrays["codebook"][0])
+        if min(top, left, *window) < 0 or indices.shape[1:] != (levels, window.height, window.width):
+            raise CodesFileError(f"{name}: damaged: its window or an index is out of range")
+        # a slice of ground has no indices
+        grids = indices[(indices != NO_INDEX).any(axis=(1, 2, 3))] if indices.size else indices
+        if grids.size and int(grids.max()) >= codebook_size:
+            raise CodesFileError(f"{name}: damaged: its window or an index is out of range")
+        payload = pack(grids, codebook_size)
+        start = int(arrays["header_ends"][position - 1]) if position else 0
+        header = arrays["headers"][start : int(arrays["header_ends"][position])].tobytes()
+        if header:
+            file = container.read(join(header, payload), name)
+            if file.header.fingerprint != arrays["fingerprint"].tobytes():
+                raise CodesFileError(f"{name}: damaged: its header names another model")
+            return file.codes()
+        content = container.write(self._header_of_image(position, window, levels), payload)
+        return container.read(content, name).codes()
+
+    def _header_of_image(self, position: int, window: Window, levels: int) -> CodesHeader:
+        arrays = self.arrays
         codebook_size, stride = (int(number) for number in arrays["codebook"])
-        expected = (levels, window.height, window.width)
-        fits = min(top, left, *window) >= 0 and indices.shape == expected
-        if not fits or (indices.size and int(indices.max()) >= codebook_size):
-            raise CodesFileError(
-                f"{self.names[position]}: damaged: its window or an index is out of range"
-            )
-        header = CodesHeader(
+        low, high = (float(level) for level in arrays["intensities"][position])
+        if arrays["sample_types"][position] > SampleType.UINT16 or not 0 <= low <= high <= 65_535:
+            raise CodesFileError(f"{self.names[position]}: damaged: its grey levels are out of range")
+        return CodesHeader(
             coder=Coder.PACKED,
             kind=Kind.IMAGE,
             sample_type=SampleType(int(arrays["sample_types"][position])),
@@ -107,96 +159,21 @@ class Tokens:
             window=window,
             levels=levels,
             codebook_size=codebook_size,
-            intensity=(
-                int(arrays["intensities"][position][0]),
-                int(arrays["intensities"][position][1]),
-            ),
+            intensity=(int(low), int(high)),
             fingerprint=arrays["fingerprint"].tobytes(),
         )
-        content = container.write(header, pack(indices, codebook_size))
-        return container.read(content, self.names[position]).codes()
 
 
-def gather(folder: Path, model: Path | None = None, passed_over: PassedOver | None = None) -> Tokens:
-    """The indices of all `.codes` files below a folder.
-
-    Args:
-        folder: where they are.
-        model: that made them, for files coded with its prior; where None, the one that a
-            `ModelFinder` finds.
-        passed_over: told of the other files there.
-
-    Raises:
-        FileError: there are none.
-        CodesFileError: one is damaged, or they were made with several models.
-        ModelError: no whole model.
-    """
-    paths = []
-    passed_over = passed_over or PassedOver()
-    for listing in walk(folder):
-        paths += passed_over.sift(listing, lambda path: path.suffix == SUFFIX)
-    if not paths:
-        raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    _refuse_unsafe(names, str(folder))
-    find = ModelFinder(model)
-    files = [_unpacked(read_codes_file(path), path, find) for path in paths]
-    first = files[0].header
-    for path, file in zip(paths, files, strict=True):
-        if file.header.fingerprint != first.fingerprint:
-            raise CodesFileError(
-                f"{path}: made with model {file.header.fingerprint.hex()[:8]}, but {paths[0]} with "
-                f"{first.fingerprint.hex()[:8]}; export the files of one model at a time"
-            )
-    windows = np.array([file.header.window for file in files], dtype=np.int32)
-    used = windows[(windows[:, 2] > 0)] if (windows[:, 2] > 0).any() else windows
-    origin = used[:, :2].min(axis=0)
-    extent = (used[:, :2] + used[:, 2:]).max(axis=0) - origin
-    levels = max(file.header.levels for file in files)
-    largest = max(file.header.window.height * file.header.window.width for file in files)
-    if extent.prod() > MAX_SPREAD * largest:
-        raise CodesFileError(
-            f"{folder}: its windows spread over a grid of {extent[0]}×{extent[1]} cells, more than "
-            f"{MAX_SPREAD} times the largest of them; export images of one kind at a time"
-        )
-    indices = np.full((len(files), levels, *extent), NO_INDEX, dtype=np.uint16)
-    for position, file in enumerate(files):
-        window = file.header.window
-        if window.height:
-            top, left = window.top - origin[0], window.left - origin[1]
-            rows, columns = slice(top, top + window.height), slice(left, left + window.width)
-            indices[position, : file.header.levels, rows, columns] = file.indices
-        else:  # a constant image has no cells; its place is set to the origin
-            windows[position, :2] = origin
-    headers = [file.header for file in files]
-    arrays: dict[str, NDArray[Any]] = {
-        "indices": indices,
-        "windows": windows,
-        "shapes": np.array([header.shape for header in headers], dtype=np.int32),
-        "intensities": np.array([header.intensity for header in headers], dtype=np.int32),
-        "sample_types": np.array([header.sample_type for header in headers], dtype=np.uint8),
-        "levels": np.array([header.levels for header in headers], dtype=np.uint8),
-        "origin": origin.astype(np.int32),
-        "codebook": np.array([first.codebook_size, first.stride], dtype=np.int32),
-        "fingerprint": np.frombuffer(first.fingerprint, dtype=np.uint8),
-    }
-    return Tokens(arrays, names, [subject_of(name) or "" for name in names])
+def header_bytes(header: CodesHeader, payload: bytes) -> bytes:
+    """What a packed `.codes` file begins with, up to its payload; see `join`."""
+    content = container.write(header, payload)
+    return content[: len(content) - len(payload) - _CRC_BYTES]
 
 
-def _unpacked(file: CodesFile, path: Path, find: ModelFinder) -> Codes:
-    """Codes as a packed file would hold them; a model is looked for only for a prior."""
-    if file.header.coder is Coder.LABELS or file.header.volume:
-        held = "labels kept exactly" if file.header.coder is Coder.LABELS else "a volume"
-        raise CodesFileError(
-            f"{file.name}: holds {held}, and an array file holds the indices of images; read it "
-            "with oasisvq.read_codes"
-        )
-    if file.header.coder is Coder.PACKED:
-        return file.codes()
-    model = find(file.header, path)
-    codes = file.codes(model.prior, model.codebooks)
-    header = replace(codes.header, coder=Coder.PACKED, fingerprint=model.fingerprint)
-    return codes._replace(header=header)
+def join(header: bytes, payload: bytes) -> bytes:
+    """The bytes of the packed `.codes` file that begins so."""
+    content = header + payload
+    return content + struct.pack("<I", zlib.crc32(content))
 
 
 def write_tokens(tokens: Tokens, path: Path) -> None:
@@ -205,7 +182,12 @@ def write_tokens(tokens: Tokens, path: Path) -> None:
     Raises:
         FileError: the name has another ending, or the file cannot be written.
     """
-    if path.suffix == ".npz":
+    if path.suffix == STORE_SUFFIX:
+        with store_writer(path) as folder:
+            for name, array in tokens.arrays.items():
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            write_strings(folder, tokens.names, tokens.subjects)
+    elif path.suffix == ".npz":
         strings = {"names": np.array(tokens.names), "subjects": np.array(tokens.subjects)}
         with atomic_writer(path) as stream:
             write_arrays(stream, {**tokens.arrays, **strings})
@@ -222,25 +204,81 @@ def write_tokens(tokens: Tokens, path: Path) -> None:
         )
 
 
+@contextmanager
+def store_writer(path: Path) -> Iterator[Path]:
+    """A folder that becomes the store `path` when the block ends well, and else is taken away.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(".tmp", ".oasisvq-", path.parent))
+        try:
+            yield folder
+            folder.chmod(0o777 & ~_umask())
+            if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever removed
+                shutil.rmtree(path)
+            folder.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_strings(folder: Path, names: list[str], subjects: list[str]) -> None:
+    """Write the strings of a store, after its arrays: without them it is half written."""
+    strings = {"names": names, "subjects": subjects}
+    (folder / STRINGS_FILE).write_text(json.dumps(strings), encoding="utf-8")
+
+
+def require_tokens(path: Path, force: bool) -> None:
+    """Raise unless an array file can be written there.
+
+    Raises:
+        FileError: another ending, or something is in the way, see `require_output`.
+    """
+    if path.suffix not in TOKEN_SUFFIXES:
+        raise FileError(
+            f"{path}: tokens are written as {' or '.join(TOKEN_SUFFIXES)}; rename the output"
+        )
+    if path.suffix != STORE_SUFFIX or not path.is_dir():
+        require_output(path, force)
+    elif not (path / STRINGS_FILE).is_file():
+        raise FileError(f"{path}: is a folder, but no store of tokens; name another output")
+    elif not force:
+        raise FileError(f"{path}: exists; pass -f to overwrite it or name another output")
+
+
 def read_tokens(path: Path) -> Tokens:
-    """Read an array file that `write_tokens` wrote.
+    """Read an array file that `oasisvq export` or `write_tokens` wrote; of a store map the indices.
 
     Raises:
         FileError: missing or unreadable.
         CodesFileError: not such a file, or damaged.
     """
-    content = read_bytes(path, MAX_TOKEN_BYTES)
+    is_store = path.suffix == STORE_SUFFIX and path.is_dir()
+    if is_store and not (path / STRINGS_FILE).is_file():
+        raise CodesFileError(f"{path}: half written: it has no {STRINGS_FILE}; export it again")
+    content = b"" if is_store else read_bytes(path, MAX_TOKEN_BYTES)
     try:
-        fields, names, subjects = _parse(path, content)
+        fields, names, subjects = _parse_store(path) if is_store else _parse(path, content)
         arrays = {name: fields[name] for name in _ARRAYS}
     except KeyError as error:
         raise CodesFileError(f"{path}: not a file of `oasisvq export`: it has no {error}") from error
     except Exception as error:  # zip, NumPy, safetensors and JSON readers raise whatever they like
         raise CodesFileError(f"{path}: not a whole file of `oasisvq export` ({error})") from error
-    count = len(names)
+    count, slices = len(names), len(arrays["files"]) if arrays["files"].ndim else 0
     for name, (dtype, dimensions) in _ARRAYS.items():
         array = arrays[name]
-        length = _LENGTHS.get(name, count)
+        length = _LENGTHS.get(name, slices if name in _OF_SLICES else count)
+        if name == "headers":
+            length = int(arrays["header_ends"][-1]) if arrays["header_ends"].size else 0
         fits = array.dtype == dtype and array.ndim == dimensions and len(array) == length
         if not fits or (name in _WIDTHS and array.shape[1] != _WIDTHS[name]):
             raise CodesFileError(
@@ -252,12 +290,23 @@ def read_tokens(path: Path) -> Tokens:
     if (
         not 2 <= codebook_size <= MAX_CODEBOOK_SIZE
         or not 1 <= stride <= MAX_STRIDE
-        or (arrays["sample_types"] > SampleType.UINT16).any()
-        or any((arrays[name] < 0).any() for name in ("windows", "shapes", "intensities"))
+        or (arrays["sample_types"] > max(SampleType)).any()
+        or any((arrays[name] < 0).any() for name in ("windows", "shapes", "positions"))
+        or not np.array_equal(np.unique(arrays["files"]), np.arange(count))
+        or any((np.diff(arrays[name]) < 0).any() for name in ("files", "header_ends"))
     ):
         raise CodesFileError(f"{path}: damaged: a number is out of range")
-    _refuse_unsafe(names, str(path))
-    return Tokens(arrays, names, subjects)
+    refuse_unsafe(names, str(path))
+    return Tokens(arrays, names, subjects, path.absolute() if is_store else None)
+
+
+def _parse_store(path: Path) -> tuple[dict[str, NDArray[Any]], list[str], list[str]]:
+    strings = json.loads(read_bytes(path / STRINGS_FILE, MAX_TOKEN_BYTES))
+    fields = {}
+    for name in _ARRAYS:
+        mapped: Literal["r"] | None = "r" if name == "indices" else None
+        fields[name] = np.load(path / f"{name}.npy", mmap_mode=mapped, allow_pickle=False)
+    return fields, list(strings["names"]), list(strings["subjects"])
 
 
 def _parse(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], list[str], list[str]]:
@@ -286,15 +335,15 @@ def _checksum(arrays: dict[str, NDArray[Any]], strings: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _refuse_unsafe(names: list[str], where: str) -> None:
+def refuse_unsafe(names: list[str], where: str) -> None:
     """Names become paths below an output folder: none may lead out of it, on whatever system.
 
     Raises:
-        CodesFileError: a name could, or is that of two slices.
+        CodesFileError: a name could, or is that of two files.
     """
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise CodesFileError(f"{where}: damaged: two slices named {twice}")
+        raise CodesFileError(f"{where}: damaged: two files named {twice}")
     for name in names:
         if not _is_safe(name):
             raise CodesFileError(

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
@@ -22,6 +23,7 @@ from oasisvq.errors import (
 )
 from oasisvq.files import MODEL_FILE, is_model_name, read_bytes
 from oasisvq.folders import WHOLE, PassedOver, Shard, walk
+from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
 Advance = Callable[[int, int], None]  # told (done, in all)
@@ -120,13 +122,17 @@ class Verifier:
         needs_prior = file.header.coder is Coder.PRIOR
         if self._deep:
             refuse_large_codes(file.header, str(path), self._max_pixels)
+        has_more = file.header.ground or file.header.residue
         if self._deep and not needs_prior:
             file.codes()
         if file.header.coder is Coder.LABELS:  # of no model
             return
         model = self._model_of(file.header, path)
         refuse_other_model(model, file.header, str(path))
-        if self._deep and needs_prior:
+        if self._deep and has_more:
+            codec = Codec(model)
+            codec.decode_codes(codec.codes_of(file), str(path))
+        elif self._deep and needs_prior:
             file.codes(model.prior, model.codebooks)
 
     def _check_model(self, path: Path) -> None:
@@ -150,6 +156,7 @@ def verify(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
     passed_over: PassedOver | None = None,
+    jobs: int = 1,
 ) -> Iterator[Verdict]:
     """Judge files as they are named, and what is ours below folders; or one shard of all that.
 
@@ -161,6 +168,7 @@ def verify(
         shard: which of them, counted over all paths.
         advance: told (judged, of how many).
         passed_over: told of what else lies below the folders, by the end.
+        jobs: processes; verdicts and their order are the same with any number.
 
     Raises:
         FileError: a folder cannot be listed.
@@ -168,12 +176,11 @@ def verify(
     """
     paths = list(paths)
     total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver())))
-    done = 0
-    for place, path in enumerate(_found(paths, passed_over or PassedOver())):
-        if shard.takes(place):
-            yield verifier.judge(path)
-            done += 1
-            advance(done, max(total, done))
+    found = enumerate(_found(paths, passed_over or PassedOver()))
+    ours = (path for place, path in found if shard.takes(place))
+    for done, (_, verdict) in enumerate(calls(verifier.judge, ours, jobs), start=1):
+        yield verdict
+        advance(done, max(total, done))
 
 
 def _found(paths: Iterable[Path], passed_over: PassedOver) -> Iterator[Path]:

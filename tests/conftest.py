@@ -15,11 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from residue_models import tiny_residue
 
 from oasisvq.cli.app import main
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.modelfile import read_model
+from oasisvq.codec.modelfile import read_model, write_model
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.model_store import carried_name, fingerprint_of, kept_name
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
@@ -216,6 +217,15 @@ def prior_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The codec of `model_file` with a prior."""
     path = tmp_path_factory.mktemp("prior") / "model.safetensors"
     save_model(tiny_model(), path, {"images": "scans", "size": 64}, tiny_prior())
+    return path
+
+
+@pytest.fixture(scope="session")
+def residue_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `prior_model_file` with a network for residues."""
+    path = tmp_path_factory.mktemp("residue") / "model.safetensors"
+    file = file_of(tiny_model(), {"images": "scans", "size": 64}, tiny_prior())
+    write_model(file.with_residue(tiny_residue(), None, file.card), path)
     return path
 
 

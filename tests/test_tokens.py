@@ -2,13 +2,14 @@
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Result, draw_phantom
+from conftest import AFFINE, Result, draw_labels, draw_phantom, draw_volume, files_below
 from PIL import Image
 
 import oasisvq
@@ -18,7 +19,8 @@ from oasisvq.codec.content import Content
 from oasisvq.codec.headers import CodesHeader
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.folders import WHOLE, Shard, shard_of_environment
-from oasisvq.tokens import gather, read_tokens, write_tokens
+from oasisvq.gathering import Gathering, gather
+from oasisvq.tokens import read_tokens, write_tokens
 
 Run = Callable[..., Result]
 
@@ -40,7 +42,7 @@ def codes_folder(tmp_path: Path, model_file: Path, rng: np.random.Generator) -> 
     return folder
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
 def test_every_slice_comes_back_as_its_file_held_it(codes_folder: Path, suffix: str) -> None:
     path = codes_folder.parent / f"tokens{suffix}"
     write_tokens(gather(codes_folder), path)
@@ -58,8 +60,8 @@ def test_every_slice_comes_back_as_its_file_held_it(codes_folder: Path, suffix: 
 
 def test_one_cell_of_the_array_is_one_place_in_every_image(codes_folder: Path) -> None:
     tokens = gather(codes_folder)
-    indices, origin = tokens.arrays["indices"], tokens.arrays["origin"]
     position = tokens.names.index("inner/OAS1_0007_MR1")
+    indices, origin = tokens.arrays["indices"], tokens.arrays["origins"][position]
     codes = oasisvq.read_codes(codes_folder / "inner/OAS1_0007_MR1.codes")
     window = codes.header.window
     row, column = window.top - origin[0], window.left - origin[1]
@@ -79,6 +81,97 @@ def test_decode_takes_an_exported_file_back_to_images(
     assert len(names) == 4
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.fixture
+def volumes_folder(tmp_path: Path, prior_model_file: Path, rng: np.random.Generator) -> Path:
+    """Volumes of several types and sizes, one of labels by the model, and an image, in a tree."""
+    codec = oasisvq.load(prior_model_file)
+    folder = tmp_path / "codes"
+    (folder / "inner").mkdir(parents=True)
+    labels = draw_labels(rng, (24, 24, 4), 5).astype(np.int16) * 3 - 6
+    for name, content in (
+        ("sub-1", codec.encode(draw_volume(rng), affine=AFFINE)),
+        ("inner/sub-2", codec.encode(draw_volume(rng, 4) / np.float32(7), 3, affine=AFFINE)),
+        ("labels", codec.encode(labels, affine=AFFINE, content=Content.LABELS, lossy=True)),
+        ("slice_7", codec.encode(draw_phantom(rng), 1)),
+    ):
+        (folder / f"{name}.codes").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
+def test_volumes_come_back_with_their_geometry(
+    run: Run, volumes_folder: Path, prior_model_file: Path, tmp_path: Path, suffix: str
+) -> None:
+    path, given = tmp_path / f"tokens{suffix}", ("--model", prior_model_file)
+    exported = run("export", volumes_folder, "-o", path, "--jobs", "2", *given)
+    assert exported.code == 0, exported.err
+    assert "15 × 3 ×" in exported.out
+    tokens = read_tokens(path)
+    assert tokens.names == ["labels", "slice_7", "sub-1", "inner/sub-2"]
+    assert tokens.arrays["files"].tolist() == [0] * 4 + [1] + [2] * 6 + [3] * 4
+    assert tokens.arrays["positions"].tolist() == [*range(4), 7, *range(6), *range(4)]
+    assert (tokens.arrays["indices"][9:11] == NO_INDEX).all()  # empty slices of sub-1
+    assert run("decode", path, "-o", "a", *given).code == 0
+    assert run("decode", volumes_folder, "-o", "b", *given).code == 0
+    assert files_below(tmp_path / "a") == files_below(tmp_path / "b")
+    assert len(files_below(tmp_path / "a")) == 4
+    again = run("export", volumes_folder, "-o", path, *given)
+    assert again.code == 1
+    assert "exists; pass -f" in again.err
+    assert run("export", volumes_folder, "-o", path, "-f", *given).code == 0
+
+
+def test_shards_of_an_export_have_one_grid(
+    run: Run, volumes_folder: Path, prior_model_file: Path, tmp_path: Path
+) -> None:
+    whole = gather(volumes_folder, prior_model_file)
+    parts = []
+    for index in range(2):
+        options = ("--shard", f"{index}/2", "--model", prior_model_file)
+        assert run("export", volumes_folder, "-o", f"{index}.npz", *options).code == 0
+        parts.append(read_tokens(tmp_path / f"{index}.npz"))
+    assert sorted(parts[0].names + parts[1].names) == sorted(whole.names)
+    for part in parts:
+        for position, name in enumerate(part.names):
+            mine = part.arrays["indices"][part.arrays["files"] == position]
+            there = whole.arrays["files"] == whole.names.index(name)
+            np.testing.assert_array_equal(mine, whole.arrays["indices"][there])
+    many = ("--shard", "7/9", "--model", prior_model_file)
+    assert "too few for so many shards" in run("export", volumes_folder, "-o", "7.npz", *many).err
+
+
+def test_a_store_is_mapped_and_a_half_written_one_is_refused(
+    volumes_folder: Path, prior_model_file: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "all.tokens"
+    Gathering(volumes_folder, prior_model_file).write(store)
+    tokens = read_tokens(store)
+    assert isinstance(tokens.arrays["indices"], np.memmap)
+    sent = pickle.dumps(tokens)
+    assert len(sent) < 500  # the path alone
+    np.testing.assert_array_equal(pickle.loads(sent).arrays["indices"], tokens.arrays["indices"])
+    cut = store / "indices.npy"
+    cut.write_bytes(cut.read_bytes()[:-2])
+    with pytest.raises(CodesFileError, match="not a whole file"):
+        read_tokens(store)
+    (store / "tokens.json").unlink()
+    with pytest.raises(CodesFileError, match="half written"):
+        read_tokens(store)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
+def test_a_bad_file_leaves_no_export(codes_folder: Path, model_file: Path, suffix: str) -> None:
+    path = codes_folder / "inner" / "OAS1_0007_MR1.codes"
+    file = container.read(path.read_bytes(), path.name)
+    payload = bytes([255]) * len(file.payload)  # of K = 20, no index is 31
+    path.write_bytes(container.write(file.header, payload))
+    output = codes_folder.parent / "out" / f"tokens{suffix}"
+    output.parent.mkdir()
+    with pytest.raises(CodesFileError, match="OAS1_0007"):
+        Gathering(codes_folder, model_file).write(output)
+    assert not list(output.parent.iterdir())
 
 
 def test_prior_coded_files_are_exported_beside_packed_ones(
@@ -153,9 +246,12 @@ def test_damaged_array_files_are_refused(codes_folder: Path) -> None:
         {"windows": np.zeros((4, 3), np.int32)},
         {"codebook": np.array([1, 8], np.int32)},
         {"codebook": np.array([20, 65], np.int32)},
-        {"sample_types": np.full(4, 7, np.uint8)},
+        {"sample_types": np.full(4, 10, np.uint8)},
         {"names": np.array([json.dumps(3)], dtype=object)},
         {"fingerprint": np.zeros(4, np.uint8)},
+        {"files": np.array([0, 1, 1, 3], np.int32)},
+        {"files": np.array([1, 0, 2, 3], np.int32)},
+        {"header_ends": np.array([0, 0, 0, 9], np.int64)},
     ):
         path.write_bytes(whole)
         changed(path, **damage)
@@ -190,9 +286,15 @@ def test_one_huge_image_does_not_widen_the_array_for_all(codes_folder: Path, mod
     codec = oasisvq.load(model_file)
     plane = np.zeros((600, 900), np.uint8)
     plane[-9:, -9:] = 200
+    before = gather(codes_folder).arrays["indices"].shape
     (codes_folder / "far.codes").write_bytes(codec.encode(plane, 1, content=Content.SCAN))
-    with pytest.raises(CodesFileError, match="images of one kind"):
-        gather(codes_folder)
+    tokens = gather(codes_folder)
+    assert np.prod(tokens.arrays["indices"].shape[1:]) <= 2 * np.prod(before[1:])
+    far = tokens.names.index("far")
+    np.testing.assert_array_equal(tokens.arrays["origins"][far], tokens.arrays["windows"][far][:2])
+    for position, name in enumerate(tokens.names):
+        original = oasisvq.read_codes(codes_folder / f"{name}.codes")
+        np.testing.assert_array_equal(tokens.codes(position).indices, original.indices)
 
 
 def test_a_stale_image_is_not_taken_for_the_restored_one(

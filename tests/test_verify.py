@@ -20,6 +20,7 @@ from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import parse_safetensors_metadata, read_model
 from oasisvq.data.preprocess import preprocess
 from oasisvq.folders import Shard
+from oasisvq.models import ModelFinder
 from oasisvq.training.weights import save_model
 from oasisvq.verify import State, Verdict, Verifier, verify
 
@@ -363,3 +364,9 @@ def test_codes_and_datasets_are_verified_without_torch(
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, "5 checked: 5 whole\n"), result.stderr
+
+
+def test_several_processes_judge_as_one_does(codes: Path, prior_model_file: Path) -> None:
+    (codes / "half.codes").write_bytes((codes / "prior.codes").read_bytes()[:30])
+    verifier = Verifier(ModelFinder(prior_model_file))
+    assert list(verify([codes], verifier, jobs=2)) == list(verify([codes], verifier))

@@ -12,8 +12,9 @@ import torch
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.wish import Wish
 from oasisvq.scans.scan import Scan, read_scan
 from oasisvq.scans.source import source_at
 

@@ -10,6 +10,7 @@ from oasisvq.cli.printing import note
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
     from oasisvq.folders import Shard
+    from oasisvq.later import LaterCodec
 
 
 def load_codec(model: Path | None) -> "Codec":
@@ -37,6 +38,17 @@ def load_encoder(model: Path | None, carried_in: Path | None = None) -> "Codec":
     codec = Codec.load(choice.path)
     note(f"{choice.line(codec.file)}, {keep_used(codec.file, choice, carried_in)}")
     return codec
+
+
+def choose_encoder(model: Path | None, carried_in: Path | None) -> "LaterCodec":
+    """`load_encoder` for many files: the model is read when the first of them is not there yet."""
+    from oasisvq.later import LaterCodec
+    from oasisvq.models import choose_model, keep_used
+
+    choice = choose_model(model, Path.cwd())
+    later = LaterCodec(choice.path)
+    note(f"{choice.line(later)}, {keep_used(later, choice, carried_in)}")
+    return later
 
 
 def names_folder(output: str) -> bool:

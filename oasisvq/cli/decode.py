@@ -13,6 +13,7 @@ from oasisvq.cli.options import (
     JsonOption,
     MaxPixelsOption,
     ModelOption,
+    QualityOption,
     ShardOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, progress_bar
@@ -37,6 +38,7 @@ def decode(
             "[default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
         ),
     ] = None,
+    quality: QualityOption = None,
     model: ModelOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
@@ -47,6 +49,8 @@ def decode(
     """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
 
     It needs the model that made the file, and finds it by the fingerprint in it. No other will do.
+    With -q, the first levels of the indices alone are decoded, without the residue of a file that has
+    one.
     """
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target
@@ -61,7 +65,7 @@ def decode(
         folder, part = Path(output) if output else None, chosen_shard(shard)
         find = ModelFinder(model, note)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(find, inputs, folder, force, part, advance, max_pixels, jobs)
+            outcome = decode_many(find, inputs, folder, force, part, advance, max_pixels, jobs, quality)
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])
@@ -69,7 +73,7 @@ def decode(
     written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
     find = ModelFinder(model, note)
     with progress_bar("decoding") as advance:
-        decode_file(find, inputs[0], written, force, advance, max_pixels)
+        decode_file(find, inputs[0], written, force, advance, max_pixels, quality)
     if as_json:
         done = Outcome(done=1, bytes_in=bytes_of(inputs[0]), bytes_out=bytes_of(written))
         print_json(done.as_dict())

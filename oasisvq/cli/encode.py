@@ -1,11 +1,12 @@
 """`oasisvq encode`: an image, a volume or a folder of them becomes `.codes` files."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_file, chosen_shard, load_encoder, names_folder
+from oasisvq.cli.chosen import choose_encoder, chosen_file, chosen_shard, load_encoder, names_folder
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
@@ -13,6 +14,8 @@ from oasisvq.cli.options import (
     ForceOption,
     JobsOption,
     JsonOption,
+    LosslessOption,
+    MaxErrorOption,
     MaxPixelsOption,
     ModelOption,
     QualityOption,
@@ -22,8 +25,8 @@ from oasisvq.cli.printing import counted, dice_line, note, print_json, print_lin
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from oasisvq.codec.codec import Wish
     from oasisvq.codec.codes import CodesFile
+    from oasisvq.codec.wish import Wish
     from oasisvq.scans.source import Source
 
 
@@ -47,6 +50,8 @@ def encode(
         ),
     ] = None,
     quality: QualityOption = None,
+    max_error: MaxErrorOption = None,
+    lossless: LosslessOption = False,
     axis: Annotated[
         str | None,
         typer.Option(
@@ -105,10 +110,10 @@ def encode(
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
     """
-    from oasisvq.codec.codec import Wish
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content
     from oasisvq.codec.headers import Coder
+    from oasisvq.codec.wish import Wish
     from oasisvq.encoding import ALL, encode_many
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
@@ -116,7 +121,11 @@ def encode(
     if lossy and kind is ContentName.SCAN:
         usage_error("--lossy is for labels; leave out --kind scan")
     chosen = chosen_volume(volume)
-    wish = Wish(quality, Coder[coder.name] if coder else None, Content(kind.value), lossy, axis)
+    bound = chosen_bound(max_error, lossless)
+    if lossy and bound is not None:
+        usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+    how = Coder[coder.name] if coder else None
+    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
@@ -131,7 +140,7 @@ def encode(
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
     carries_model = carries_model and folder is not None
-    codec = load_encoder(model, folder if carries_model else None)
+    codec = choose_encoder(model, folder if carries_model else None)
     with progress_bar("encoding") as advance:
         outcome = encode_many(
             codec,
@@ -158,6 +167,17 @@ def chosen_volume(text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit()):
         usage_error(f"--volume {text}: expected a number from 0, or all")
     return int(text)
+
+
+def chosen_bound(max_error: float | None, lossless: bool) -> float | None:
+    """The largest error that `--max-error` and `--lossless` ask for."""
+    if lossless and max_error:
+        usage_error(f"--lossless is --max-error 0; leave out it or --max-error {max_error:g}")
+    if lossless:
+        return 0.0
+    if max_error is not None and not 0 <= max_error < math.inf:
+        usage_error(f"--max-error {max_error:g}: expected 0 or more")
+    return max_error
 
 
 def encode_one(
@@ -220,6 +240,9 @@ def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     held = f", {counted(header.slices, 'slice')}" if header.volume else ""
     labels = f", {counted(len(header.labels), 'label')}" if header.labels else ""
     how = ", kept exactly" if header.coder is Coder.LABELS else ""
+    if header.residue:
+        bound = header.residue.binning.bound
+        how = f", no voxel off by more than {bound:g}" if bound else ", nothing lost"
     return (
         f"{codes}: {file.file_bytes:,} bytes ({source.size / file.file_bytes:.1f} times smaller than "
         f"{source.path.resolve().name}){held}{labels}{how}"

@@ -5,33 +5,42 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.options import ForceOption, ModelOption
+from oasisvq.cli.chosen import chosen_shard
+from oasisvq.cli.options import ForceOption, JobsOption, ModelOption, ShardOption
 from oasisvq.cli.printing import print_line
 
 
 def export(
     source: Annotated[Path, typer.Argument(help="A folder of .codes files, all of one model.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Array file to write: .npz or .safetensors.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Array file to write: .npz or .safetensors; or .tokens, a folder that is mapped into "
+            "memory, for what does not fit there.",
+        ),
     ],
     model: ModelOption = None,
+    shard: ShardOption = None,
+    jobs: JobsOption = 1,
     force: ForceOption = False,
 ) -> None:
     """Gather the indices of many .codes files as one array, for those who train on the tokens.
 
-    The file holds `indices` (slices, levels, h, w) with `names` and `subjects`; all slices lie on
-    one grid, and 65535 marks where one has no index. `decode` takes it back to images.
+    The file holds `indices` (slices, levels, h, w) of images and volumes, with `names` and `subjects` of
+    their files, and 65535 where a slice has no index. `decode` takes it back to images and volumes.
     """
-    from oasisvq.files import require_output
     from oasisvq.folders import PassedOver
-    from oasisvq.tokens import gather, write_tokens
+    from oasisvq.gathering import Gathering
+    from oasisvq.tokens import require_tokens
 
-    require_output(output, force)
+    require_tokens(output, force)
     passed_over = PassedOver()
-    tokens = gather(source, model, passed_over)
-    write_tokens(tokens, output)
-    shape = " × ".join(f"{side:,}" for side in tokens.arrays["indices"].shape)
-    subjects = len(set(tokens.subjects) - {""})
+    gathering = Gathering(source, model, passed_over, chosen_shard(shard), jobs)
+    gathering.write(output)
+    shape = " × ".join(f"{side:,}" for side in gathering.shape)
+    subjects = len(set(gathering.subjects) - {""})
     print_line(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
     if told := str(passed_over):
         print_line(told)

@@ -70,6 +70,15 @@ QualityOption = Annotated[
         help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
     ),
 ]
+MaxErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-error",
+        metavar="E",
+        help="Keep every voxel to within E of its stored value, by a residue beside the indices.",
+    ),
+]
+LosslessOption = Annotated[bool, typer.Option("--lossless", help="Lose nothing: --max-error 0.")]
 MaxPixelsOption = Annotated[
     int,
     typer.Option(

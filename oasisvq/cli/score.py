@@ -170,7 +170,7 @@ def score_scan(
     codec: "Codec", source: "Source", qualities: list[int], as_json: bool, max_pixels: int
 ) -> None:
     """Score a codec on one image or volume and print the table or JSON."""
-    from oasisvq.codec.codec import Wish
+    from oasisvq.codec.wish import Wish
     from oasisvq.evaluation.scan_score import score_scan as measure
 
     wishes = [Wish(levels) for levels in qualities or [codec.config.default_levels]]

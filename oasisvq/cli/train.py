@@ -47,6 +47,12 @@ def train(
             "--prior-batch-size", min=1, help="Slices a step of the prior. [default: what fits the data]"
         ),
     ] = None,
+    residue_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--residue-epochs", min=1, help="Of the networks of residues. [default: the preset's]"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images a step. [default: the preset's]")
     ] = None,
@@ -84,9 +90,17 @@ def train(
         bool,
         typer.Option("--prior-only", help="Give the codec named by --model a prior."),
     ] = False,
+    with_residue: Annotated[
+        bool,
+        typer.Option("--residue/--no-residue", help="Train the networks of residues after them."),
+    ] = True,
+    residue_only: Annotated[
+        bool,
+        typer.Option("--residue-only", help="Give the codec named by --model networks of residues."),
+    ] = False,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="With --prior-only: a model file or run folder."),
+        typer.Option("--model", help="With --prior-only or --residue-only: a model file or run folder."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
@@ -127,12 +141,22 @@ def train(
 
     if prior_only and not with_prior:
         usage_error("--prior-only and --no-prior exclude each other")
-    if prior_only != (model is not None):
-        usage_error("--prior-only goes with --model, which names the codec to give a prior")
+    if residue_only and not with_residue:
+        usage_error("--residue-only and --no-residue exclude each other")
+    if residue_only and prior_only:
+        usage_error("--residue-only and --prior-only exclude each other")
+    if residue_only and start_from is not None:
+        usage_error("--residue-only starts from random weights; leave out --start-from")
+    if (prior_only or residue_only) != (model is not None):
+        usage_error(
+            "--prior-only goes with --model, which names the codec to give a prior; and so does "
+            "--residue-only"
+        )
     overrides = {
         "epochs": epochs,
         "prior_epochs": prior_epochs,
         "prior_batch_size": prior_batch_size,
+        "residue_epochs": residue_epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "levels": levels,
@@ -152,6 +176,8 @@ def train(
         start_from=start_from,
         with_prior=with_prior,
         prior_only=prior_only,
+        with_residue=with_residue,
+        residue_only=residue_only,
         model=model,
         resume=resume,
         force=force,

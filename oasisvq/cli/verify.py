@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oasisvq.cli.chosen import chosen_shard
-from oasisvq.cli.options import JsonOption, MaxPixelsOption, ModelOption, ShardOption
+from oasisvq.cli.options import JobsOption, JsonOption, MaxPixelsOption, ModelOption, ShardOption
 from oasisvq.cli.printing import note, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
@@ -36,6 +36,7 @@ def verify(
     ] = False,
     model: ModelOption = None,
     shard: ShardOption = None,
+    jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +52,7 @@ def verify(
     verifier = verification.Verifier(ModelFinder(model, note), deep, max_pixels)
     with progress_bar("verifying") as advance:
         passed_over, part = PassedOver(), chosen_shard(shard)
-        verdicts = verification.verify(paths, verifier, part, advance, passed_over)
+        verdicts = verification.verify(paths, verifier, part, advance, passed_over, jobs)
         all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts, passed_over)
     if not all_whole:
         raise typer.Exit(1)

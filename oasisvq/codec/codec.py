@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec import container
+from oasisvq.codec import container, particular
+from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
+from oasisvq.codec.batches import Batches
 from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
 from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
@@ -34,6 +35,7 @@ from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
@@ -47,24 +49,6 @@ LARGEST_RATE_WEIGHT = 0.075
 Advance = Callable[[int, int], None]
 
 
-class Wish(NamedTuple):
-    """How to encode.
-
-    Attributes:
-        levels: to keep; the model's default where None.
-        coder: of the indices; by the prior where the model has one, where None.
-        content: what the scan shows.
-        lossy: code labels by the model; else they are kept exactly.
-        axis: of a volume: that slices follow, see `scan_of_volume`.
-    """
-
-    levels: int | None = None
-    coder: Coder | None = None
-    content: Content = Content.AUTO
-    lossy: bool = False
-    axis: str | None = None
-
-
 @contextmanager
 def _refusing_what_does_not_fit() -> Iterator[None]:
     """An image too large for this machine's memory is an error of the image, not a crash."""
@@ -74,7 +58,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec:
+class Codec(Batches):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -115,6 +99,7 @@ class Codec:
         axis: str | None = None,
         content: Content = Content.AUTO,
         lossy: bool = False,
+        max_error: float | None = None,
     ) -> bytes:
         """An image or a volume to the bytes of a `.codes` file.
 
@@ -127,13 +112,20 @@ class Codec:
             axis: of a volume: that slices follow; see `scan_of_volume`.
             content: whether it is a scan or labels.
             lossy: code labels by the model too; else they come back exactly.
+            max_error: no voxel comes back farther than this from the one given; 0 loses nothing.
 
         Raises:
-            ImageError: the array is none of these.
-            ModelError: `levels` is out of range, or the model has no prior and one is asked for.
+            ImageError: the array is none of these, or `max_error` cannot be held.
+            ModelError: `levels` is out of range, or the model lacks what is asked for.
         """
-        wish = Wish(levels, coder, content, lossy)
+        wish = Wish(levels, coder, content, lossy, bound=max_error)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
+
+    def encode_read(
+        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
+    ) -> bytes:
+        """`encode_scan`, with its wish in parts."""
+        return self.encode_scan(scan, Wish(levels, coder, content, lossy))
 
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
@@ -145,18 +137,20 @@ class Codec:
             ModelError: the wish does not fit the model.
         """
         wish = wish or Wish()
-        levels, coder = self.check_levels(wish.levels), self.check_coder(wish.coder)
+        self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
-            return self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
+            return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
         names, ranks = labels.names, labels.ranks(scan.planes)
+        if wish.lossy and wish.bound is not None:
+            raise ImageError("labels that are coded by the model have no largest error; leave one out")
         if wish.lossy:
-            return self._encode_planes(scan, ranks, (0, len(names) - 1), levels, coder, names, advance)
+            return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
         exact = container.write(header, encode_labels(ranks, len(names)))
         if labels.is_plain:
             return exact
-        lossy = self._encode_planes(scan, scan.planes, scan.intensity, levels, coder, (), advance)
+        lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
         return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
 
     def _encode_planes(
@@ -164,12 +158,13 @@ class Codec:
         scan: Scan,
         planes: NDArray[np.generic],
         intensity: tuple[float, float],
-        levels: int,
-        coder: Coder,
+        wish: Wish,
         labels: tuple[float, ...],
         advance: Advance,
     ) -> bytes:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
+        levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
+        stored, planes = planes, particular.without_nan(planes, intensity[0])
         header = header_of(
             scan,
             coder,
@@ -182,7 +177,18 @@ class Codec:
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
-        return container.write(header, self._payload(header, self._latents_of(planes, header, advance)))
+        payload, grids = self._payload(header, self._latents_of(planes, header, advance))
+        if labels:
+            return container.write(header, payload)
+        decoded = self._decoded(header, grids)
+        header, beside = particular.encode_beside(
+            stored, header, decoded, self.file.residue, wish.bound, len(payload)
+        )
+        content = container.write(header, payload, beside)
+        if wish.bound is not None:
+            restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
+            particular.refuse_beyond(stored, restored.planes, wish.bound)
+        return content
 
     def _latents_of(
         self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
@@ -200,32 +206,25 @@ class Codec:
             latents: Numbers = self.file.encoder(steps[None])[0]
         return latents
 
-    def _payload(self, header: CodesHeader, latents: Iterable[Numbers]) -> bytes:
-        """Latents (h, w, D) of one slice after the other to a payload."""
+    def _payload(
+        self, header: CodesHeader, latents: Iterable[Numbers]
+    ) -> tuple[bytes, list[NDArray[np.uint16]]]:
+        """Latents (h, w, D) of one slice after the other to a payload, and the indices of each."""
         if header.coder is Coder.PACKED:
-            grids = [self._quantizer.quantize(each, header.levels) for each in latents]
-            return pack(np.array(grids, np.int64), header.codebook_size)
+            packed = [self._quantizer.quantize(each, header.levels) for each in latents]
+            content = pack(np.array(packed, np.int64), header.codebook_size)
+            return content, [grid.astype(np.uint16) for grid in packed]
         assert self.prior is not None
         if not header.coded_slices:
-            return b""
+            return b"", []
         encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
-        for each in latents:
-            encoder.put(self.prior.kind_of(each), self._chooser(each, header.levels))
-        return encoder.finish()
+        grids = [
+            encoder.put(self.prior.kind_of(each), self._chooser(each, header.levels)) for each in latents
+        ]
+        return encoder.finish(), grids
 
     def _recall(self, header: CodesHeader) -> Recall | None:
         return Recall(self.file.codebooks) if header.volume else None
-
-    def latents(self, array: NDArray[np.generic]) -> Numbers:
-        """Latents (h, w, D) of an (H, W) array, in 256ths, over the centred window of the model.
-
-        Raises:
-            ImageError: the array is not one that can be encoded.
-        """
-        scan = as_scan(array)
-        plane = scan.plane
-        window = centred_window((plane.shape[0], plane.shape[1]), self.config.window, self.config.stride)
-        return self._encoded(to_pixels(plane, scan.intensity, window, self.config.stride))
 
     def _chooser(
         self, latents: Numbers, levels: int
@@ -303,27 +302,34 @@ class Codec:
         grids = codes.indices if header.volume else codes.indices[None]
         grids = grids[header.coded_slices]
         if header.coder is Coder.PACKED or not grids.size:
-            return container.write(header, pack(grids, header.codebook_size))
+            return container.write(header, pack(grids, header.codebook_size), codes.beside)
         assert self.prior is not None
         encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
         for grid in grids:
             encoder.put(self.prior.kind_of(self._quantizer.dequantize(grid)), partial(_given, grid))
-        return container.write(header, encoder.finish())
+        return container.write(header, encoder.finish(), codes.beside)
 
     # --- decode -------------------------------------------------------------------------------
 
-    def decode(self, content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]:
+    def decode(
+        self, content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, levels: int | None = None
+    ) -> NDArray[np.generic]:
         """The bytes of a `.codes` file to an array of the original's shape and type.
 
         (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had.
 
+        Args:
+            content: of the file.
+            max_pixels: see `refuse_large_codes`.
+            levels: to decode without residue; all that the file has where None.
+
         Raises:
-            CodesFileError: the bytes are damaged, or were made with another model.
+            CodesFileError: the bytes are damaged, were made with another model, or lack such levels.
             ImageError: they hold more pixels than the limit, see `refuse_large_codes`.
         """
         file = container.read(content, "codes")
         refuse_large_codes(file.header, "codes", max_pixels)
-        return self.decode_codes(self.codes_of(file), "codes").voxels
+        return self.decode_codes(self.codes_of(file), "codes", levels=levels).voxels
 
     def codes_of(self, file: CodesFile) -> Codes:
         """Header and indices of a `.codes` file that this model made.
@@ -334,47 +340,61 @@ class Codec:
         self.refuse_other_model(file.header, file.name)
         return file.codes(self.prior, self.file.codebooks)
 
-    def decode_codes(self, codes: Codes, name: str, advance: Advance = lambda done, total: None) -> Scan:
+    def decode_codes(
+        self,
+        codes: Codes,
+        name: str,
+        advance: Advance = lambda done, total: None,
+        levels: int | None = None,
+    ) -> Scan:
         """Codes to a scan.
 
         Args:
             codes: header and indices, or labels.
             name: what messages call the file.
             advance: told (slices done, slices in all).
+            levels: to decode without residue; all that the file has where None.
 
         Raises:
-            CodesFileError: they do not fit this model.
+            CodesFileError: they do not fit this model, or have no such levels.
         """
         header = codes.header
         self.refuse_other_model(header, name)
         placement = placement_of(header)
+        particular.refuse_other_levels(header, levels, name)
         if codes.label_map is not None:
             return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
         refuse_indices(codes, name)
-        dtype = np.dtype(np.uint16) if header.labels else header.sample_type.dtype
         grids = codes.indices if header.volume else codes.indices[None]
-        planes = np.empty((header.slices, *header.shape), dtype)
-        is_coded = set(header.coded_slices)
-        for place in range(header.slices):
-            window = header.window if place in is_coded else NOTHING
-            pixels = self._pixels(grids[place] if place in is_coded else grids[place][:, :0, :0])
-            planes[place] = from_pixels(
-                pixels, header.slice_range(place), window, header.stride, header.shape, dtype
-            )
+        coded = (grids[place][:levels] for place in header.coded_slices)
+        decoded = self._decoded(header, coded)
+        planes = np.empty((header.slices, *header.shape), header.decoded_dtype)
+        for place, plane in enumerate(
+            particular.lay_beside(decoded, codes, self.file.residue, levels, name)
+        ):
+            planes[place] = plane
             advance(place + 1, header.slices)
         if header.labels:
             planes = header.label_values[planes]
         return Scan(planes, placement)
 
-    def refuse_other_model(self, header: CodesHeader, name: str) -> None:
-        """Raise unless this model made the file.
+    def _decoded(
+        self, header: CodesHeader, grids: Iterable[NDArray[np.uint16]]
+    ) -> Iterator[NDArray[np.generic]]:
+        """The indices (levels, h, w) of the coded slices to planes (H, W) of all slices."""
+        left, is_coded, dtype = iter(grids), set(header.coded_slices), header.decoded_dtype
+        for place in range(header.slices):
+            pixels, window = np.zeros((0, 0)), NOTHING
+            if place in is_coded:
+                pixels, window = self._pixels(next(left)), header.window
+            darkest_and_brightest = header.slice_range(place)
+            yield from_pixels(pixels, darkest_and_brightest, window, header.stride, header.shape, dtype)
 
-        Raises:
-            CodesFileError: names both fingerprints.
-        """
+    def refuse_other_model(self, header: CodesHeader, name: str) -> None:
+        """See `refuse_other_model` in `modelfile.py`."""
         refuse_other_model(self.file, header, name)
 
     def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float64]:
@@ -386,17 +406,21 @@ class Codec:
         pixels: NDArray[np.float64] = steps / np.float64(DECODED_STEPS)
         return pixels
 
+    def levels_for(self, wish: Wish, is_volume: bool) -> int:
+        """The number of levels that a wish comes to, of an image or a volume.
+
+        Raises:
+            ModelError: out of the model's range.
+        """
+        return levels_for(self.config, wish, is_volume)
+
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.
 
         Raises:
             ModelError: out of the model's range.
         """
-        if levels is None:
-            return self.config.default_levels
-        if not 1 <= levels <= self.config.levels:
-            raise ModelError(f"quality {levels}, but this model has 1 to {self.config.levels}")
-        return levels
+        return checked_levels(self.config, levels)
 
     def check_coder(self, coder: Coder | None) -> Coder:
         """The coder to use.
@@ -404,14 +428,7 @@ class Codec:
         Raises:
             ModelError: it needs a prior, and the model has none.
         """
-        if coder is None:
-            return Coder.PACKED if self.prior is None else Coder.PRIOR
-        if coder is Coder.PRIOR and self.prior is None:
-            raise ModelError(
-                f"model {self.fingerprint.hex()[:8]} has no prior; encode with --coder packed, or give "
-                "it one with `oasisvq train data/ --prior-only --model ...`"
-            )
-        return coder
+        return checked_coder(self.prior is not None, self.fingerprint, coder)
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:

@@ -18,6 +18,21 @@ from oasisvq.errors import CodesFileError
 NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at most 65,535
 
 
+class Beside(NamedTuple):
+    """Payloads of a `.codes` file beside its indices; empty where it has none.
+
+    Attributes:
+        support: which voxels are not ground, see `ground.py`.
+        residue: bins of the others, see `residue.py`.
+    """
+
+    support: bytes = b""
+    residue: bytes = b""
+
+
+NOTHING_BESIDE = Beside()
+
+
 class Codes(NamedTuple):
     """A `.codes` file: its header and its indices.
 
@@ -27,12 +42,14 @@ class Codes(NamedTuple):
             `NO_INDEX` in slices that have none; of labels coded without loss none at all.
         file_bytes: size of the whole file.
         label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
+        beside: what follows the payload of the indices, not decoded.
     """
 
     header: CodesHeader
     indices: NDArray[np.uint16]
     file_bytes: int
     label_map: NDArray[np.generic] | None = None
+    beside: Beside = NOTHING_BESIDE
 
 
 def refuse_indices(codes: Codes, name: str) -> None:
@@ -66,12 +83,14 @@ class CodesFile(NamedTuple):
         payload: the coded indices.
         file_bytes: size of the whole file.
         name: what messages call it.
+        beside: what follows the payload.
     """
 
     header: CodesHeader
     payload: bytes
     file_bytes: int
     name: str
+    beside: Beside = NOTHING_BESIDE
 
     def codes(self, prior: Prior | None = None, codebooks: NDArray[np.float32] | None = None) -> Codes:
         """Decode the payload.
@@ -101,14 +120,15 @@ class CodesFile(NamedTuple):
             raise CodesFileError(f"{self.name}: damaged: {error}") from error
         if header.volume is None:
             indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
-            return Codes(header, indices, self.file_bytes)
+            return Codes(header, indices, self.file_bytes, beside=self.beside)
         shape = header.slices, *header.grid_shape
         if not grids:  # a few bytes may claim many slices: one element in memory, read-only
-            return Codes(header, np.broadcast_to(np.uint16(NO_INDEX), shape), self.file_bytes)
+            nothing = np.broadcast_to(np.uint16(NO_INDEX), shape)
+            return Codes(header, nothing, self.file_bytes, beside=self.beside)
         indices = np.full(shape, NO_INDEX, np.uint16)
         for place, grid in zip(header.coded_slices, grids, strict=True):
             indices[place] = grid
-        return Codes(header, indices, self.file_bytes)
+        return Codes(header, indices, self.file_bytes, beside=self.beside)
 
     def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
         header, known = self.header, prior.config

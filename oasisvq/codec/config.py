@@ -4,10 +4,11 @@ import dataclasses
 import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any, TypeGuard, TypeVar, get_type_hints
 
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_LEVELS, MAX_STRIDE
 from oasisvq.codec.prior import PriorConfig
+from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.errors import ModelError
 
 MAX_NUMBER = 2**31 - 1  # in a config; and at most MAX_LEVELS of them in a list
@@ -81,7 +82,11 @@ class ModelConfig:
                 raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
 
 
-def config_to_dict(config: ModelConfig | PriorConfig) -> dict[str, Any]:
+PartConfig = PriorConfig | ResidueConfig | SupportConfig  # of what a model may have beside its codec
+Part = TypeVar("Part", PriorConfig, ResidueConfig, SupportConfig)
+
+
+def config_to_dict(config: ModelConfig | PartConfig) -> dict[str, Any]:
     """A config as JSON holds it."""
     return {
         key: list(entry) if isinstance(entry, tuple) else entry
@@ -100,15 +105,15 @@ def config_from_dict(fields: object, where: str) -> ModelConfig:
         return ModelConfig(**known)
 
 
-def prior_config_from_dict(fields: object, where: str) -> PriorConfig:
-    """The inverse of `config_to_dict` for a prior.
+def part_config_from_dict(kind: type[Part], name: str, fields: object, where: str) -> Part:
+    """The inverse of `config_to_dict` for a part of a model, which messages call `name`.
 
     Raises:
         ModelError: a key is unknown or missing, or a value has another type or is out of range.
     """
-    known = _fields(fields, get_type_hints(PriorConfig), f"{where}: prior config")
+    known = _fields(fields, get_type_hints(kind), f"{where}: {name} config")
     with named(where):
-        return PriorConfig(**known)
+        return kind(**known)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional blocks, one bit each: 1 labels, 2 labels that are not whole; not both |
+| blocks | 1 | optional, one bit each: 1 labels, 2 labels that are not whole, 4 ground, 8 residue |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
 | *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
@@ -23,7 +23,11 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | *coder 0, 1:* fingerprint | 8 | of the model (`modelfile.py`) |
 | *kind 1:* volume | | see below |
 | *block 1, 2:* labels | | see below |
+| *block 4:* ground | | see below |
+| *block 8:* residue | | see below |
 | payload | | the indices, or the labels |
+| *block 4:* support | | which voxels are not ground, see `ground.py` |
+| *block 8:* residue | | bins of these voxels, see `residue.py` |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
 Limits: 2^26 pixels a slice, 2^30 voxels a volume, 2^28 indices, 2^30 bytes of payload. Sample types
@@ -50,10 +54,24 @@ restores the same values.
 
 *Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
 smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.
-With block 2, where not all are whole or some are beyond ±2^31, the number is followed by the values
-themselves, rising, in the original's type, little-endian. With coder 2 labels MUST be there, and are
-coded as such; with coder 0 and 1 pixels stand for the place of a label in their order, from low 0 to
-high count - 1.
+With block 2 in place of 1, where not all are whole or some are beyond ±2^31, the number is followed by
+the values themselves, rising, in the original's type, little-endian. With coder 2 labels MUST be there,
+and are coded as such; with coder 0 and 1 pixels stand for the place of a label in their order, from low
+0 to high count - 1.
+
+The *ground* is one value that many voxels have: a float64 where the sample type is one of floats, NaN
+too; else a signed number, which is a varint of 2v or, below 0, of -2v - 1, of at most 10 bytes. A varint
+gives the bytes of the support. Decoded voxels that are not in the support are the ground; those that are
+and yet decode to its value are the next one above it that the sample type has, or below it.
+
+A *residue* gives all other voxels to within a bound, by bins, see `bins.py`. It begins with one byte for
+the rule: 0 whole, of sample types of integers; 1 multiples, 2 within, of floats. Rule 0 goes on with
+varints of step, from 1 on, and bound, and a signed number of the origin, each of at most 10 bytes; rule
+1 with the step as float64 and a signed number of the origin; rule 2 with float64 of step, bound and
+origin. Then come the smallest and the largest bin as signed numbers below 2^56, and a varint of the
+bytes of its payload. Bins are coded given what all the indices decode to, before ground is laid on.
+Without them the file decodes to the image of its indices, of as many of their first levels as is wished
+for. Labels have neither ground nor residue.
 
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
 does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
@@ -66,22 +84,33 @@ For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 import math
 import struct
 import zlib
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from oasisvq.codec.codes import CodesFile
+from oasisvq.codec.blocks import (
+    are_whole,
+    ground_bytes,
+    labels_bytes,
+    read_ground,
+    read_labels,
+    read_residue,
+    read_values,
+    read_volume,
+    residue_bytes,
+    values_bytes,
+    volume_bytes,
+)
+from oasisvq.codec.codes import NOTHING_BESIDE, Beside, CodesFile
 from oasisvq.codec.entropy import most_indices, packed_bytes
+from oasisvq.codec.fields import Reader, varint
 from oasisvq.codec.headers import (
     FINGERPRINT_BYTES,
     MAX_CODEBOOK_SIZE,
     MAX_INDICES,
-    MAX_LABELS,
     MAX_LEVELS,
     MAX_SLICES,
     MAX_STRIDE,
-    RANGE_UNITS,
     Coder,
     CodesHeader,
     Kind,
@@ -89,124 +118,50 @@ from oasisvq.codec.headers import (
     VolumeHeader,
 )
 from oasisvq.codec.pixels import NOTHING, Window, cells
-from oasisvq.errors import CodesFileError, ImageError
+from oasisvq.errors import ImageError
 from oasisvq.files import read_bytes
-from oasisvq.scans.geometry import SLICINGS, Form, Slicing
 from oasisvq.scans.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, MAX_VOXELS
 
 MAGIC = b"OVQC"
 VERSION = 1
 SUFFIX = ".codes"
 _CRC_BYTES = 4
-_VARINT_BYTES = 5
-_LABELS_BLOCK, _VALUES_BLOCK = 1, 2
-_MAX_WHOLE = 2**31  # of labels in block 1
+_LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK = 1, 2, 4, 8
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
 
 
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-class _Reader:
-    """Takes fields off the front of a file."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        self.content, self.name, self.position = content, name, 0
-
-    def fail(self, message: str) -> CodesFileError:
-        return CodesFileError(f"{self.name}: {message}")
-
-    def take(self, count: int) -> bytes:
-        taken = self.content[self.position : self.position + count]
-        if len(taken) < count:
-            raise self.fail(
-                f"truncated: ends after {len(self.content)} bytes, within the header; "
-                "get a whole copy of the file"
-            )
-        self.position += count
-        return taken
-
-    def varint(self, field: str, low: int, high: int) -> int:
-        number = 0
-        for place in range(_VARINT_BYTES):
-            byte = self.take(1)[0]
-            number |= (byte & 0x7F) << (7 * place)
-            if byte < 0x80:
-                if byte == 0 and place:
-                    break
-                if not low <= number <= high:
-                    raise self.fail(
-                        f"damaged: {field} is {number}, expected {low} to {high}; "
-                        "get a whole copy of the file"
-                    )
-                return number
-        raise self.fail(f"damaged: {field} is no number in its shortest form; get a whole copy")
-
-
-def write(header: CodesHeader, payload: bytes) -> bytes:
-    """Header and payload to the bytes of a file."""
+def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) -> bytes:
+    """Header and payloads to the bytes of a file."""
     uses_model = header.coder is not Coder.LABELS
     assert len(header.fingerprint) == FINGERPRINT_BYTES * uses_model
     blocks = 0
     if header.labels:
-        blocks = _LABELS_BLOCK if _are_whole(header.labels) else _VALUES_BLOCK
+        blocks = _LABELS_BLOCK if are_whole(header.labels) else _VALUES_BLOCK
+    blocks |= _GROUND_BLOCK * bool(header.ground) | _RESIDUE_BLOCK * bool(header.residue)
     parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
     numbers = [header.volume.slices] if header.volume else []
     numbers += header.shape
     if uses_model:
         numbers += [header.stride, *header.window, header.levels, header.codebook_size]
-    parts += [_varint(number) for number in numbers]
+    parts += [varint(number) for number in numbers]
     if uses_model and header.volume:
         parts.append(struct.pack("<2d", *header.intensity))
     elif uses_model:
-        parts += [_varint(int(level)) for level in header.intensity]
-    parts += [_varint(len(payload)), header.fingerprint]
+        parts += [varint(int(level)) for level in header.intensity]
+    parts += [varint(len(payload)), header.fingerprint]
     if header.volume:
-        parts.append(_volume_bytes(header.volume))
+        parts.append(volume_bytes(header.volume))
     if header.labels:
-        parts.append(_labels_bytes(header))
-    content = b"".join(parts) + payload
+        whole = blocks & _LABELS_BLOCK
+        parts.append(labels_bytes(header.labels) if whole else values_bytes(header.label_values))
+    if header.ground:
+        assert header.ground.payload_bytes == len(beside.support)
+        parts.append(ground_bytes(header.ground, header.sample_type))
+    if header.residue:
+        assert header.residue.payload_bytes == len(beside.residue)
+        parts.append(residue_bytes(header.residue))
+    content = b"".join((*parts, payload, *beside))
     return content + struct.pack("<I", zlib.crc32(content))
-
-
-def _volume_bytes(volume: VolumeHeader) -> bytes:
-    content = np.frombuffer(volume.content, np.uint8)
-    assert len(content) == volume.form.header_bytes
-    present = content != 0
-    ranges = b"".join(_varint(side) for pair in volume.ranges for side in pair)
-    return b"".join(
-        (
-            bytes((volume.form, volume.slicing.number)),
-            np.packbits(present).tobytes(),
-            content[present].tobytes(),
-            ranges,
-        )
-    )
-
-
-def _are_whole(labels: tuple[float, ...]) -> bool:
-    return all(isinstance(each, int) and -_MAX_WHOLE < each < _MAX_WHOLE for each in labels)
-
-
-def _shortest(labels: tuple[float, ...]) -> tuple[float, ...]:
-    """Integers in place of floats that are whole."""
-    return tuple(int(each) if each == int(each) else each for each in labels)
-
-
-def _labels_bytes(header: CodesHeader) -> bytes:
-    if not _are_whole(header.labels):
-        values = header.label_values
-        return _varint(len(values)) + values.astype(values.dtype.newbyteorder("<")).tobytes()
-    labels = [int(label) for label in header.labels]
-    first = 2 * labels[0] if labels[0] >= 0 else -2 * labels[0] - 1
-    steps = (after - before for before, after in pairwise(labels))
-    return b"".join(_varint(number) for number in (len(labels), first, *steps))
 
 
 def read(content: bytes, name: str) -> CodesFile:
@@ -215,7 +170,7 @@ def read(content: bytes, name: str) -> CodesFile:
     Raises:
         CodesFileError: any deviation from the specification outside the payload.
     """
-    reader = _Reader(content, name)
+    reader = Reader(content, name)
     if content[: len(MAGIC)] != MAGIC:
         found = "an empty file" if not content else "not a .codes file"
         raise reader.fail(f"{found}; expected a file that `oasisvq encode` wrote")
@@ -227,7 +182,11 @@ def read(content: bytes, name: str) -> CodesFile:
             "update oasisvq, or get a whole copy if the file is damaged"
         )
     header, payload_bytes = _read_header(reader)
-    expected = reader.position + payload_bytes + _CRC_BYTES
+    lengths = (
+        payload_bytes,
+        *(block.payload_bytes if block else 0 for block in (header.ground, header.residue)),
+    )
+    expected = reader.position + sum(lengths) + _CRC_BYTES
     if len(content) < expected:
         raise reader.fail(
             f"truncated or damaged: {len(content)} bytes, expected {expected}; get a whole copy"
@@ -243,15 +202,17 @@ def read(content: bytes, name: str) -> CodesFile:
     _refuse_out_of_bounds(header, payload_bytes, reader)
     if header.volume:
         _refuse_geometry(header, header.volume, reader)
-    payload = content[reader.position : reader.position + payload_bytes]
-    return CodesFile(header, payload, len(content), name)
+    payload, support, residue = (reader.take(length) for length in lengths)
+    return CodesFile(header, payload, len(content), name, Beside(support, residue))
 
 
-def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
+def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
     """The fields before the payload, each within its own bounds, and the payload's length."""
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
-    if not is_known or blocks not in (0, _LABELS_BLOCK, _VALUES_BLOCK):
+    both = _LABELS_BLOCK | _VALUES_BLOCK
+    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK
+    if not is_known or blocks & ~known or blocks & both == both:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
             "to this version of oasisvq; update oasisvq, or get a whole copy if the file is damaged"
@@ -287,54 +248,21 @@ def _read_header(reader: _Reader) -> tuple[CodesHeader, int]:
         codebook_size,
         intensity,
         reader.take(FINGERPRINT_BYTES * uses_model),
-        _read_volume(reader, slices, uses_model) if is_volume else None,
-        _read_labels(reader, blocks, SampleType(sample_type).dtype),
+        read_volume(reader, slices, uses_model) if is_volume else None,
+        _read_labels(reader, blocks, SampleType(sample_type)),
+        read_ground(reader, SampleType(sample_type)) if blocks & _GROUND_BLOCK else None,
+        read_residue(reader, SampleType(sample_type)) if blocks & _RESIDUE_BLOCK else None,
     )
     return header, payload_bytes
 
 
-def _read_volume(reader: _Reader, slices: int, has_ranges: bool) -> VolumeHeader:
-    form, slicing = reader.take(2)
-    if form not in set(Form) or slicing >= SLICINGS:
-        raise reader.fail(
-            f"volume format {form}, slicing {slicing}: not known to this version of oasisvq; update "
-            "oasisvq, or get a whole copy if the file is damaged"
-        )
-    length = Form(form).header_bytes
-    bitmap = np.frombuffer(reader.take(-(-length // 8)), np.uint8)
-    present = np.unpackbits(bitmap)
-    if present[length:].any():
-        raise reader.fail("damaged: the bitmap of its header is not filled with 0; get a whole copy")
-    content = np.zeros(length, np.uint8)
-    content[present[:length] == 1] = np.frombuffer(reader.take(int(present.sum())), np.uint8)
-    if np.count_nonzero(content) != present.sum():
-        raise reader.fail("damaged: a byte of its header is marked but 0; get a whole copy")
-    ranges = []
-    for _ in range(slices if has_ranges else 0):
-        low = reader.varint("darkest value of a slice", 0, RANGE_UNITS)
-        ranges.append((low, reader.varint("brightest value of a slice", low, RANGE_UNITS)))
-    return VolumeHeader(slices, Slicing.of_number(slicing), Form(form), content.tobytes(), tuple(ranges))
+def _read_labels(reader: Reader, blocks: int, sample_type: SampleType) -> tuple[float, ...]:
+    if blocks & _VALUES_BLOCK:
+        return read_values(reader, sample_type.dtype)
+    return read_labels(reader) if blocks & _LABELS_BLOCK else ()
 
 
-def _read_labels(reader: _Reader, blocks: int, dtype: np.dtype[np.generic]) -> tuple[float, ...]:
-    if not blocks:
-        return ()
-    count = reader.varint("number of labels", 1, MAX_LABELS)
-    if blocks == _VALUES_BLOCK:
-        values = np.frombuffer(reader.take(count * dtype.itemsize), dtype.newbyteorder("<"))
-        is_rising = bool((values[1:] > values[:-1]).all())  # false of NaN
-        found: tuple[float, ...] = tuple(values.tolist())
-        if not (is_rising and np.isfinite(values).all()) or _are_whole(_shortest(found)):
-            raise reader.fail("damaged: labels that do not rise, or are whole and not written so")
-        return found
-    first = reader.varint("label", 0, 2**32 - 1)
-    labels = [first // 2 if first % 2 == 0 else -(first + 1) // 2]
-    for _ in range(count - 1):
-        labels.append(labels[-1] + reader.varint("step of labels", 1, 2**32 - 1))
-    return tuple(labels)
-
-
-def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Reader) -> None:
+def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reader) -> None:
     """Bounds that need several fields, before anything is allocated."""
     if header.kind is Kind.IMAGE and header.sample_type not in _OF_IMAGES:
         raise reader.fail(f"damaged: an image of {header.sample_type.name.lower()}")
@@ -347,6 +275,8 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         labels = np.array(header.labels)
         if (labels.astype(dtype) != labels).any():
             raise reader.fail(f"damaged: labels that no {dtype} holds exactly")
+    if header.labels and (header.ground or header.residue):
+        raise reader.fail("damaged: labels with a ground or a residue")
     if header.coder is Coder.LABELS:
         if not header.labels:
             raise reader.fail("damaged: a file of labels that names none")
@@ -362,7 +292,7 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: _Read
         raise reader.fail("damaged: a range of pixels that does not fit its labels")
 
 
-def _refuse_geometry(header: CodesHeader, volume: VolumeHeader, reader: _Reader) -> None:
+def _refuse_geometry(header: CodesHeader, volume: VolumeHeader, reader: Reader) -> None:
     """The original's header has to be one, of the same shape and type as ours says."""
     try:
         geometry = volume.geometry
@@ -388,7 +318,7 @@ def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     return int(bounds.min), int(bounds.max)
 
 
-def _refuse_grid(header: CodesHeader, payload_bytes: int, reader: _Reader) -> None:
+def _refuse_grid(header: CodesHeader, payload_bytes: int, reader: Reader) -> None:
     window, grid = header.window, tuple(cells(side, header.stride) for side in header.shape)
     if window.top + window.height > grid[0] or window.left + window.width > grid[1]:
         raise reader.fail(

@@ -71,7 +71,7 @@ def labels_in(
     """The labels that planes (S, H, W) hold; None of a scan.
 
     Args:
-        planes: finite values.
+        planes: finite values, or NaN, which no label is.
         content: what is known of them.
         is_told: whether the file's name or header says that it holds labels.
 
@@ -80,6 +80,10 @@ def labels_in(
     """
     if content is Content.SCAN:
         return None
+    if planes.dtype.kind == "f" and np.isnan(planes).any():
+        if content is Content.AUTO:
+            return None
+        raise ImageError("voxels that are no numbers (NaN), expected labels; pass --kind scan")
     if content is Content.LABELS:
         values = np.unique(planes)
         if len(values) > MAX_LABELS:

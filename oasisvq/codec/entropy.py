@@ -112,11 +112,17 @@ class RangeEncoder:
         stream = _constriction_stream()
         self._coder = stream.queue.RangeEncoder()
         self._model = stream.model.Categorical(perfect=False)
+        self._uniform = stream.model.Uniform
         self._is_empty = True
 
     def put(self, indices: NDArray[np.integer], frequencies: Frequencies) -> None:
         """Append (n,) indices with (n, K) frequencies, which float32 holds exactly."""
         self._coder.encode(indices.astype(np.int32), self._model, frequencies.astype(np.float32))
+        self._is_empty = False
+
+    def put_uniform(self, numbers: NDArray[np.integer], size: int) -> None:
+        """Append (n,) numbers from 0 to size - 1, each as likely as the other."""
+        self._coder.encode(numbers.astype(np.int32), self._uniform(size))
         self._is_empty = False
 
     @property
@@ -156,11 +162,17 @@ class RangeDecoder:
         words = np.concatenate([words, np.zeros(max(0, 2 - len(words)), np.uint32)])
         self._coder = stream.queue.RangeDecoder(words)
         self._model = stream.model.Categorical(perfect=False)
+        self._uniform = stream.model.Uniform
 
     def take(self, frequencies: Frequencies) -> Indices:
         """The next n indices, by (n, K) frequencies."""
         taken = self._coder.decode(self._model, frequencies.astype(np.float32))
         return np.asarray(taken).astype(np.uint16)
+
+    def take_uniform(self, count: int, size: int) -> NDArray[np.int64]:
+        """The next `count` numbers from 0 to size - 1."""
+        taken = self._coder.decode(self._uniform(size), count)
+        return np.asarray(taken).astype(np.int64)
 
 
 class GridEncoder:

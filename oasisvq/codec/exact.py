@@ -312,14 +312,41 @@ class Table:
 
 def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds, unlike `exp`."""
-    size = np.minimum(np.abs(numbers), 700.0)
-    part, power = -size / 2.0**_SIGMOID_HALVINGS, np.ones_like(size)
+    power = _exponential(-np.minimum(np.abs(numbers), 700.0))
+    result: NDArray[np.float64] = numbers * np.where(numbers < 0, power, 1.0) / (1.0 + power)
+    return result
+
+
+def sigmoid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The function 1 / (1 + e^-x), as `silu`."""
+    power = _exponential(-np.minimum(np.abs(numbers), 700.0))
+    result: NDArray[np.float64] = np.where(numbers < 0, power, 1.0) / (1.0 + power)
+    return result
+
+
+def _exponential(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """e^x of numbers from -700 to 0."""
+    part, power = numbers / 2.0**_SIGMOID_HALVINGS, np.ones_like(numbers)
     for term in range(_TAYLOR_TERMS, 0, -1):  # exp(part), by Horner's rule
         power = power * part / term + 1.0
     for _ in range(_SIGMOID_HALVINGS):
         power = power * power
-    result: NDArray[np.float64] = numbers * np.where(numbers < 0, power, 1.0) / (1.0 + power)
-    return result
+    return power
+
+
+def octaves(numbers: Numbers) -> NDArray[np.int32]:
+    """The logarithm to the base 2 of positive numbers, in 256ths: of the first 8 binary places after 1.
+
+    By integers alone: the logarithm of n in 256ths is one less than the binary places of n^256.
+    """
+    places = numbers.view(np.int32) >> 15  # 8 of the exponent, 8 of the mantissa
+    logarithms: NDArray[np.int32] = _MANTISSAS[places & 255] + (((places >> 8) - 127) << 8)
+    return logarithms
+
+
+_MANTISSAS = np.array(
+    [((513 + 2 * place) ** 256).bit_length() - 1 - 9 * 256 for place in range(256)], np.int32
+)
 
 
 class Scaling:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.bins import Binning
 from oasisvq.codec.pixels import NOTHING, Window
 from oasisvq.scans.geometry import Form, Geometry, Slicing
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
@@ -91,12 +92,38 @@ class VolumeHeader:
 
 
 @dataclass(frozen=True)
+class GroundHeader:
+    """What a `.codes` file says of the ground.
+
+    Attributes:
+        value: of each of its voxels; NaN only of floats.
+        payload_bytes: that the support takes.
+    """
+
+    value: float
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
+class ResidueHeader:
+    """What a `.codes` file says of its residue.
+
+    Attributes:
+        binning: what its bins stand for.
+        payload_bytes: that it takes.
+    """
+
+    binning: Binning
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
 class CodesHeader:
     """What a `.codes` file says of itself, see the table in `container.py`.
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
     `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole.
+    of them are whole; `ground` and `residue` are None where the file has none.
     """
 
     coder: Coder
@@ -111,11 +138,18 @@ class CodesHeader:
     fingerprint: bytes
     volume: VolumeHeader | None = None
     labels: tuple[float, ...] = ()
+    ground: GroundHeader | None = None
+    residue: ResidueHeader | None = None
 
     @property
     def label_values(self) -> NDArray[np.generic]:
         """The labels in the original's type."""
         return np.array(self.labels, self.sample_type.dtype)
+
+    @property
+    def decoded_dtype(self) -> np.dtype[np.generic]:
+        """Of what indices decode to: places of labels in their order, or values of the original."""
+        return np.dtype(np.uint16) if self.labels else self.sample_type.dtype
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:

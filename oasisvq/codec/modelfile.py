@@ -1,15 +1,16 @@
 """The file of a model: configs, integer arrays, fingerprint. Never imports torch.
 
 A model file is one safetensors file: the arrays of encoder, decoder (`networks.py`) and codebooks
-(`quantizer.py`), those of the prior where there is one (`prior.…`, `prior.py`), and one metadata entry
-(`oasisvq`): sorted JSON with the format version, the config of the codec, that of the prior, the model
-card, and the fingerprint, with which all is compared when the file is read. Nothing is unpickled. All
+(`quantizer.py`), those of the parts that it has beside them (`prior.…`, see `prior.py`; `residue.…` and
+`support.…`, see `residue_config.py`), and one metadata entry (`oasisvq`): sorted JSON with the format
+version, the config of the codec, that of each part or null, the model card, and the fingerprint, with
+which all is compared when the file is read. Nothing is unpickled. All
 arrays are integers, and are checked before anything is computed with them: names, shapes, types, ranges,
 and that no sum can pass what is exact.
 
 The fingerprint of a model covers its configs and every array, not the card and not the order of bytes
 in the file: the first 8 bytes of the SHA-256 over the configs as JSON, and name, shape, type and
-little-endian bytes of each array, by name. Whoever adds a prior makes another model.
+little-endian bytes of each array, by name. Whoever adds a part makes another model.
 """
 
 import hashlib
@@ -28,16 +29,19 @@ from safetensors.numpy import save as save_safetensors
 
 from oasisvq.codec.config import (
     ModelConfig,
+    Part,
     config_from_dict,
     config_to_dict,
     named,
-    prior_config_from_dict,
+    part_config_from_dict,
 )
 from oasisvq.codec.exact import refuse_other_arrays
 from oasisvq.codec.headers import FINGERPRINT_BYTES, Coder, CodesHeader
 from oasisvq.codec.networks import Decoder, Encoder, network_shapes
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS, Quantizer
+from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
+from oasisvq.codec.residue_networks import ResidueNetwork, SupportNetwork
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import read_bytes, write_atomically
 from oasisvq.scans.limits import MAX_TRAINING_SIDE
@@ -47,7 +51,7 @@ METADATA_KEY = "oasisvq"
 MAX_MODEL_BYTES = 2**31
 MAX_HEADER_BYTES = 2**24  # of any safetensors file
 MAX_MODEL_HEADER_BYTES = 2**20
-PRIOR_PREFIX = "prior."
+PARTS = ("prior", "residue", "support")  # what a model may have beside its codec
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -71,10 +75,18 @@ class ModelFile:
         arrays: of encoder, decoder and codebooks by name.
         prior: where it has one.
         card: what it says of its training.
+        residue: the network of residues, where it has one.
+        support: the network of supports, where it has one.
     """
 
     def __init__(
-        self, config: ModelConfig, arrays: Arrays, prior: Prior | None, card: dict[str, Any]
+        self,
+        config: ModelConfig,
+        arrays: Arrays,
+        prior: Prior | None,
+        card: dict[str, Any],
+        residue: ResidueNetwork | None = None,
+        support: SupportNetwork | None = None,
     ) -> None:
         """Take the arrays that `config` asks for.
 
@@ -82,6 +94,7 @@ class ModelFile:
             ModelError: they are others, out of range, or so large that a sum could be inexact.
         """
         self.config, self.arrays, self.prior, self.card = config, arrays, prior, card
+        self.residue, self.support = residue, support
         blocks = sum(config.encoder_blocks + config.decoder_blocks)
         if blocks > len(arrays):  # said before so many are named
             raise ModelError(f"{len(arrays)} arrays, but {blocks} blocks")
@@ -96,20 +109,36 @@ class ModelFile:
         return fingerprint(self.configs, self.all_arrays)
 
     @property
+    def _parts(self) -> dict[str, Prior | ResidueNetwork | SupportNetwork]:
+        """Those that it has, by name."""
+        parts = zip(PARTS, (self.prior, self.residue, self.support), strict=True)
+        return {name: part for name, part in parts if part}
+
+    @property
     def configs(self) -> dict[str, dict[str, Any]]:
         """What is rebuilt -> its config, as JSON holds it."""
-        configs = {"config": config_to_dict(self.config)}
-        return configs | ({"prior": config_to_dict(self.prior.config)} if self.prior else {})
+        parts = {name: config_to_dict(part.config) for name, part in self._parts.items()}
+        return {"config": config_to_dict(self.config)} | parts
 
     @property
     def all_arrays(self) -> Arrays:
-        """The arrays of the codec and of its prior, as the file names them."""
-        prior = self.prior.arrays if self.prior else {}
-        return self.arrays | {f"{PRIOR_PREFIX}{name}": array for name, array in prior.items()}
+        """The arrays of the codec and of its parts, as the file names them."""
+        parts = {
+            f"{name}.{inner}": array
+            for name, part in self._parts.items()
+            for inner, array in part.arrays.items()
+        }
+        return self.arrays | parts
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
-        """The same codec with another prior, or none, and another card."""
-        return ModelFile(self.config, self.arrays, prior, card)
+        """The same model with another prior, or none, and another card."""
+        return ModelFile(self.config, self.arrays, prior, card, self.residue, self.support)
+
+    def with_residue(
+        self, residue: ResidueNetwork | None, support: SupportNetwork | None, card: dict[str, Any]
+    ) -> "ModelFile":
+        """The same model with other networks of residues, or none, and another card."""
+        return ModelFile(self.config, self.arrays, self.prior, card, residue, support)
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
@@ -123,12 +152,16 @@ class ModelHeader(NamedTuple):
     Attributes:
         config: of the codec.
         prior: its config, where it has one.
+        residue: the config of its network of residues, where it has one.
+        support: the config of its network of supports, where it has one.
         card: of its training.
         fingerprint: in hexadecimal.
     """
 
     config: ModelConfig
     prior: PriorConfig | None
+    residue: ResidueConfig | None
+    support: SupportConfig | None
     card: dict[str, Any]
     fingerprint: object
 
@@ -188,15 +221,21 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
         raise ModelError(f"{path}: damaged model file: its card is no JSON object")
     _refuse_card(card, path)
     config = config_from_dict(header.get("config"), str(path))
-    prior: PriorConfig | None = None
-    if header.get("prior") is not None:
-        prior = prior_config_from_dict(header["prior"], str(path))
-        if (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
-            raise ModelError(
-                f"{path}: its prior knows {prior.levels} levels of {prior.codebook_size} codes, its "
-                f"codec has {config.levels} of {config.codebook_size}"
-            )
-    return ModelHeader(config, prior, card, header.get("fingerprint"))
+    prior = _part(PriorConfig, "prior", header, path)
+    if prior and (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
+        raise ModelError(
+            f"{path}: its prior knows {prior.levels} levels of {prior.codebook_size} codes, its "
+            f"codec has {config.levels} of {config.codebook_size}"
+        )
+    residue = _part(ResidueConfig, "residue", header, path)
+    support = _part(SupportConfig, "support", header, path)
+    return ModelHeader(config, prior, residue, support, card, header.get("fingerprint"))
+
+
+def _part(kind: type[Part], name: str, header: dict[str, Any], path: Path) -> Part | None:
+    """The config of a part of a model, where its header has one."""
+    fields = header.get(name)
+    return None if fields is None else part_config_from_dict(kind, name, fields, str(path))
 
 
 def _refuse_card(card: dict[str, Any], path: Path) -> None:
@@ -222,15 +261,25 @@ def read_model(path: Path) -> ModelFile:
         arrays: Arrays = load_safetensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: damaged model file: {error}") from error
-    ours = {n.removeprefix(PRIOR_PREFIX): a for n, a in arrays.items() if n.startswith(PRIOR_PREFIX)}
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(PRIOR_PREFIX)}
     with named(f"{path}: damaged model file"):
-        if header.prior is None and ours:
-            raise ModelError("arrays of a prior, but no config of one")
-        prior = None if header.prior is None else Prior(header.prior, ours)
-        file = ModelFile(header.config, arrays, prior, header.card)
+        file = _file_of(header, arrays)
     _refuse_wrong_fingerprint(file, header, path)
     return file
+
+
+def _file_of(header: ModelHeader, arrays: Arrays) -> ModelFile:
+    """A model of the arrays of its file."""
+    ours: dict[str, Arrays] = {part: {} for part in PARTS}
+    for name in [name for name in arrays if name.partition(".")[0] in PARTS]:
+        part, _, inner = name.partition(".")
+        ours[part][inner] = arrays.pop(name)
+    for part in PARTS:
+        if ours[part] and getattr(header, part) is None:
+            raise ModelError(f"arrays of a {part}, but no config of one")
+    prior = Prior(header.prior, ours["prior"]) if header.prior else None
+    residue = ResidueNetwork(header.residue, ours["residue"]) if header.residue else None
+    support = SupportNetwork(header.support, ours["support"]) if header.support else None
+    return ModelFile(header.config, arrays, prior, header.card, residue, support)
 
 
 def _refuse_wrong_fingerprint(file: ModelFile, header: ModelHeader, path: Path) -> None:
@@ -246,8 +295,8 @@ def write_model(file: ModelFile, path: Path) -> None:
     header = {
         "format": MODEL_FORMAT,
         "card": file.card,
-        "prior": None,
         "fingerprint": file.fingerprint.hex(),
+        **dict.fromkeys(PARTS),
     } | file.configs
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
     arrays = {name: np.ascontiguousarray(array) for name, array in file.all_arrays.items()}

@@ -22,6 +22,7 @@ from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, placement_of, refuse_large_codes
+from oasisvq.codec.particular import without_nan
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
@@ -54,6 +55,7 @@ class View(NamedTuple):
         original: what was encoded, cut into the same planes; None where it is not there.
         data_range: that SSIM and PSNR refer to, see `scan_score.range_of`; 0 without an original.
         aspect: height of a pixel over its width.
+        restored: all slices of a volume with more than indices, which are decoded together.
     """
 
     name: str
@@ -61,6 +63,7 @@ class View(NamedTuple):
     original: NDArray[np.generic] | None
     data_range: float
     aspect: float
+    restored: NDArray[np.generic] | None = None
 
 
 class SliceView(NamedTuple):
@@ -112,8 +115,11 @@ def open_view(
     if placement is not None:
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
         aspect = down / across if down > 0 and across > 0 else 1.0
+    restored = None
+    if codes.header.volume and (codes.header.ground or codes.header.residue):
+        restored = codec.decode_codes(codes, str(path)).planes
     if original is None:
-        return View(path.name, codes, None, 0, aspect)
+        return View(path.name, codes, None, 0, aspect, restored)
     scan = read_scan(original, max_pixels=max_pixels)
     planes = scan.planes
     if placement is not None and scan.placement is not None:
@@ -125,7 +131,8 @@ def open_view(
             f"{expected}; "
             "name its original with --original"
         )
-    return View(path.name, codes, planes, range_of(planes), aspect)
+    planes = without_nan(planes, scan.intensity[0])
+    return View(path.name, codes, planes, range_of(planes), aspect, restored)
 
 
 def choose_places(header: CodesHeader, place: int | None, count: int | None) -> list[int]:
@@ -152,6 +159,8 @@ def slice_codes(codes: Codes, place: int) -> Codes:
         header,
         kind=Kind.IMAGE,
         volume=None,
+        ground=None,
+        residue=None,
         intensity=header.slice_range(place),
         window=header.window if place in header.coded_slices else NOTHING,
     )
@@ -164,6 +173,8 @@ def view_slice(codec: Codec, view: View, place: int) -> SliceView:
     codes = view.codes
     if codes.label_map is not None:
         restored: Plane = codes.label_map.reshape(codes.header.slices, *codes.header.shape)[place]
+    elif view.restored is not None:
+        restored = without_nan(view.restored[place], codes.header.intensity[0])
     else:
         restored = codec.decode_codes(slice_codes(codes, place), view.name).plane
     if view.original is None:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.headers import CodesHeader
+from oasisvq.codec.particular import without_nan
+from oasisvq.codec.wish import Wish
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, read_scan
@@ -53,8 +55,9 @@ def dice_of(original: Scan, restored: Scan, header: CodesHeader) -> dict[float, 
 
 def range_of(planes: NDArray[np.generic]) -> float:
     """From the darkest value to the `RANGE_QUANTILE` of all, or to the brightest of a small range."""
-    low, high = float(planes.min()), float(np.quantile(planes.astype(np.float64), RANGE_QUANTILE))
-    return high - low if high > low else float(planes.max()) - low
+    low, most = float(np.nanmin(planes)), float(np.nanmax(planes))
+    high = float(np.nanquantile(planes.astype(np.float64), RANGE_QUANTILE))
+    return high - low if high > low else most - low
 
 
 def score_scan(
@@ -82,10 +85,12 @@ def score_scan(
 
 
 def _compare(scan: Scan, restored: Scan, header: CodesHeader, file_bytes: int) -> ScanScore:
-    low, data_range = float(scan.planes.min()), range_of(scan.planes)
+    (low, _), data_range = scan.intensity, range_of(scan.planes)
     slices: list[tuple[float, float]] = []
     error = 0.0
-    for first, second in zip(scan.planes, restored.planes, strict=True):
+    for first, second in zip(
+        without_nan(scan.planes, low), without_nan(restored.planes, low), strict=True
+    ):
         before, after = first.astype(np.float64) - low, second.astype(np.float64) - low
         error += float(np.square(before - after).sum())
         if min(before.shape) >= SMALLEST_SIDE:

@@ -73,8 +73,8 @@ class Scan:
 
     @property
     def intensity(self) -> tuple[float, float]:
-        """The darkest and the brightest value."""
-        low, high = self.planes.min(), self.planes.max()
+        """The darkest and the brightest value, NaN left out."""
+        low, high = np.fmin.reduce(self.planes, axis=None), np.fmax.reduce(self.planes, axis=None)
         return (float(low), float(high)) if self.placement else (int(low), int(high))
 
     @property
@@ -192,11 +192,11 @@ def scan_of_volume(
     planes = slicing.planes(voxels)
     refuse_large_image(planes.shape[:0:-1], "a slice", max_pixels)
     refuse_large_volume(voxels.shape, "", max_pixels)
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-        wrong = int((~np.isfinite(voxels)).sum())
-        raise ImageError(f"{wrong:,} voxels are no numbers (NaN or infinite); replace them first")
-    low, high = voxels.min(), voxels.max()
-    if low == high:
+    if voxels.dtype.kind == "f" and np.isinf(voxels).any():
+        wrong = int(np.isinf(voxels).sum())
+        raise ImageError(f"{wrong:,} voxels are infinite; replace them first")
+    low, high = np.fmin.reduce(voxels, axis=None), np.fmax.reduce(voxels, axis=None)
+    if low == high or np.isnan(low):
         raise ImageError(f"every voxel is {low}; expected a scan")
     if not _NARROWEST <= float(high) - float(low) < math.inf:
         raise ImageError(f"values from {low} to {high}, too close or too far apart; scale them first")

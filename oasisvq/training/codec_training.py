@@ -61,6 +61,7 @@ class TrainingConfig:
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
         prior_epochs: of the training of the prior that follows.
         prior_batch_size: slices a step of it; None for what fits the data.
+        residue_epochs: of that of the networks of residues, which follows it.
         imitating_from: share of the steps after which the integers of the model file are imitated.
     """
 
@@ -76,6 +77,7 @@ class TrainingConfig:
     started_from: str | None = None
     prior_epochs: int = 0
     prior_batch_size: int | None = None
+    residue_epochs: int = 0
     imitating_from: float = 0.75
 
 

@@ -3,18 +3,19 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oasisvq.codec.config import config_from_dict, prior_config_from_dict
+from oasisvq.codec.config import config_from_dict, part_config_from_dict
 from oasisvq.codec.modelfile import ModelFile, read_model
+from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
-from oasisvq.errors import DatasetError, FileError, ModelError, TrainingError
-from oasisvq.files import METRICS_FILE, MODEL_FILE, claimed, make_folder, remove_temporaries
+from oasisvq.errors import DatasetError, FileError, TrainingError
+from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
 from oasisvq.model_store import keep_file, keep_finished
 from oasisvq.models import choose_model
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -47,9 +48,14 @@ from oasisvq.training.prior_training import (
     starting_from,
 )
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.residue_stage import residue_settings, residue_training_config, run_residue
+from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
+from oasisvq.training.residue_training import ResidueTrainingConfig
+from oasisvq.training.run_folder import alone_in, saying_how_to_start_anew
 from oasisvq.training.weights import build_model
 
 PICTURES = (CURVES_FILE, PANEL_FILE)
+CHECKPOINTS = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,9 @@ class Request:
     start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
     with_prior: bool = True
     prior_only: bool = False
-    model: Path | None = None  # the codec to give a prior
+    with_residue: bool = True
+    residue_only: bool = False
+    model: Path | None = None  # the codec to give a prior, or networks of residues
     max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
 
 
@@ -112,7 +120,7 @@ def train(
         reporter = console_reporter(world.first)
         pictures = Pictures(request.run, reporter.note)
         session = _Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
-        with _alone_in(request.run) if world.first else nullcontext():
+        with alone_in(request.run) if world.first else nullcontext():
             try:
                 if world.first:
                     keep_finished(request.run / MODEL_FILE)  # before another one replaces it
@@ -130,29 +138,6 @@ def _keep_trained(model: Path, tell: Callable[[str], None]) -> None:
         tell(f"model finished, kept as {keep_file(model)}")
     except FileError as error:
         tell(f"model finished, in {model} only: {error}")
-
-
-@contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder, by its metrics; what is made for it and not used goes.
-
-    Raises:
-        FileError: another process trains into it, or it cannot be written to.
-    """
-    metrics, is_new = run / METRICS_FILE, not run.exists()
-    make_folder(run)
-    with claimed(metrics, create=True) as free:
-        if free is False:
-            raise FileError(
-                f"{run}: another process trains into it; wait for its end or name another with -o"
-            )
-        try:
-            yield
-        finally:
-            if metrics.is_file() and not metrics.stat().st_size:
-                metrics.unlink()
-                if is_new and not any(run.iterdir()):
-                    run.rmdir()
 
 
 class _Session(NamedTuple):
@@ -180,7 +165,28 @@ class _Session(NamedTuple):
 
 
 def _train(session: _Session) -> Trained:
-    """The codec, then the prior; or what is left of them."""
+    """The codec and the prior, then the residue; or what is left of them."""
+    request = session.request
+    checkpoint = request.run / RESIDUE_CHECKPOINT_FILE
+    if request.resume and request.with_residue and checkpoint.exists():
+        return _resume_residue(session, load_checkpoint(checkpoint))
+    if request.residue_only and not request.resume:
+        return _start_residue(session)
+    trained, config = _train_codec_and_prior(session)
+    epochs = config.residue_epochs if trained.finished and request.with_residue else 0
+    if not epochs:
+        return trained
+    file, dataset = read_model(trained.model), trained.dataset
+    residue = residue_training_config(
+        file, dataset, session.world, epochs, config.seed, config.precision
+    )
+    return _train_residue(session, dataset, file, residue, None, trained.metrics_bytes)
+
+
+def _train_codec_and_prior(
+    session: _Session,
+) -> tuple[Trained, TrainingConfig | PriorTrainingConfig]:
+    """The codec, then the prior; or what is left of them; and how the last of both was set up."""
     request = session.request
     prior_checkpoint = request.run / PRIOR_CHECKPOINT_FILE
     if request.resume and request.with_prior and prior_checkpoint.exists():
@@ -189,7 +195,7 @@ def _train(session: _Session) -> Trained:
         return _start_prior(session)
     trained, config = _train_codec(session)
     if not (trained.finished and config.prior_epochs and request.with_prior):
-        return trained
+        return trained, config
     codec = read_model(trained.model)
     prior = prior_training_config(
         codec.config,
@@ -200,7 +206,8 @@ def _train(session: _Session) -> Trained:
         config.precision,
         config.prior_batch_size,
     )
-    return _train_prior(session, trained.dataset, codec, prior, None, trained.metrics_bytes)
+    prior = dataclasses.replace(prior, residue_epochs=config.residue_epochs)
+    return _train_prior(session, trained.dataset, codec, prior, None, trained.metrics_bytes), prior
 
 
 def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
@@ -232,6 +239,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
             started_from=source.fingerprint.hex() if source else None,
             prior_epochs=preset.prior_epochs if request.with_prior else 0,
             prior_batch_size=preset.prior_batch_size,
+            residue_epochs=preset.residue_epochs if _has_residue(request, dataset) else 0,
         )
     compiled = choose_compiling(request.compiled, world.device)
     with naming_the_batch(config.batch_size, "--batch-size", world.device):
@@ -245,7 +253,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
         training.start_from(build_model(source))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
-        _forget(session, PRIOR_CHECKPOINT_FILE, *PICTURES)
+        _forget(session, PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE, *PICTURES)
     training.is_last = not (config.prior_epochs and request.with_prior)
     with naming_the_batch(config.batch_size, "--batch-size", world.device):
         finished = session.run(training, checkpoint)
@@ -254,14 +262,10 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
     return Trained(model, dataset, training.what, training.step, finished, metrics_bytes), config
 
 
-def _start_prior(session: _Session) -> Trained:
+def _start_prior(session: _Session) -> tuple[Trained, PriorTrainingConfig]:
     """A prior for a codec that is there."""
     request, world = session.request, session.world
-    assert request.model is not None
-    codec = read_model(choose_model(request.model, Path.cwd()).path)
-    trained_on, side = codec.card.get("images"), codec.card.get("size")
-    images = Images(trained_on) if trained_on in set(Images) else Images.SCANS
-    dataset = _open(session, request.images or images, side if type(side) is int else 256)
+    codec, dataset = _given_codec(session)
     preset = dataclasses.replace(_preset(session), **request.overrides)
     precision = choose_precision(request.precision or "auto", world.device)
     config = prior_training_config(
@@ -279,8 +283,56 @@ def _start_prior(session: _Session) -> Trained:
             raise TrainingError(f"{request.start_from}: a file; expected a run folder with a prior")
         source = load_checkpoint(request.start_from / PRIOR_CHECKPOINT_FILE)
         config = starting_from(config, source, str(request.start_from))
+    _forget(session, RESIDUE_CHECKPOINT_FILE, *PICTURES)
+    return _train_prior(session, dataset, codec, config, None, source=source), config
+
+
+def _has_residue(request: Request, dataset: Dataset) -> bool:
+    """Whether networks of residues follow: labels are kept exactly by other means."""
+    return request.with_residue and dataset.images is not Images.SEGMENTATIONS
+
+
+def _given_codec(session: _Session) -> tuple[ModelFile, Dataset]:
+    """The codec that --model names, and the data as it was trained on them."""
+    request = session.request
+    assert request.model is not None
+    codec = read_model(choose_model(request.model, Path.cwd()).path)
+    trained_on, side = codec.card.get("images"), codec.card.get("size")
+    images = Images(trained_on) if trained_on in set(Images) else Images.SCANS
+    return codec, _open(session, request.images or images, side if type(side) is int else 256)
+
+
+def _start_residue(session: _Session) -> Trained:
+    """Networks of residues for a codec that is there."""
+    request, world = session.request, session.world
+    codec, dataset = _given_codec(session)
+    epochs = dataclasses.replace(_preset(session), **request.overrides).residue_epochs
+    precision = choose_precision(request.precision or "auto", world.device)
+    config = residue_training_config(codec, dataset, world, epochs, request.seed or 0, precision)
     _forget(session, *PICTURES)
-    return _train_prior(session, dataset, codec, config, None, source=source)
+    return _train_residue(session, dataset, codec, config, None)
+
+
+def _resume_residue(session: _Session, checkpoint: Checkpoint) -> Trained:
+    run = session.request.run
+    with saying_how_to_start_anew(run / RESIDUE_CHECKPOINT_FILE):
+        config, images, size = residue_settings(checkpoint, run)
+    file = read_model(run / MODEL_FILE)
+    return _train_residue(session, _open(session, images, size), file, config, checkpoint)
+
+
+def _train_residue(
+    session: _Session,
+    dataset: Dataset,
+    file: ModelFile,
+    config: ResidueTrainingConfig,
+    checkpoint: Checkpoint | None,
+    metrics_bytes: int = 0,
+) -> Trained:
+    run = session.request.run
+    training, finished = run_residue(session, run, dataset, file, config, checkpoint, metrics_bytes)
+    length = training.metrics.length
+    return Trained(run / MODEL_FILE, dataset, training.what, training.step, finished, length)
 
 
 def _forget(session: _Session, *names: str) -> None:
@@ -289,19 +341,18 @@ def _forget(session: _Session, *names: str) -> None:
         (session.request.run / name).unlink(missing_ok=True)
 
 
-def _resume_prior(session: _Session, checkpoint: Checkpoint) -> Trained:
+def _resume_prior(session: _Session, checkpoint: Checkpoint) -> tuple[Trained, PriorTrainingConfig]:
     run = session.request.run
     fields = {f.name for f in dataclasses.fields(PriorTrainingConfig)} - {"prior"}
-    with _saying_how_to_start_anew(run / PRIOR_CHECKPOINT_FILE):
+    with saying_how_to_start_anew(run / PRIOR_CHECKPOINT_FILE):
         settings = checkpoint.progress["settings"]
         config = PriorTrainingConfig(
-            prior=prior_config_from_dict(settings["prior"], str(run)),
+            prior=part_config_from_dict(PriorConfig, "prior", settings["prior"], str(run)),
             **{name: settings[name] for name in fields},
         )
         images, size = Images(settings["images"]), int(settings["size"])
-    return _train_prior(
-        session, _open(session, images, size), read_model(run / MODEL_FILE), config, checkpoint
-    )
+    dataset, file = _open(session, images, size), read_model(run / MODEL_FILE)
+    return _train_prior(session, dataset, file, config, checkpoint), config
 
 
 def _train_prior(
@@ -373,12 +424,12 @@ def _check_run_folder(request: Request) -> None:
                 f"--resume goes on as the training in {run} was set up; leave out "
                 + ", ".join("--" + name.replace("_", "-") for name in given)
             )
-        if not any((run / name).is_file() for name in (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE)):
+        if not any((run / name).is_file() for name in CHECKPOINTS):
             raise FileError(f"{run}: no {CHECKPOINT_FILE} to resume from; train without --resume")
         return
     if run.exists() and not run.is_dir():
         raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
-    ours = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, MODEL_FILE, METRICS_FILE, *PICTURES)
+    ours = (*CHECKPOINTS, MODEL_FILE, METRICS_FILE, *PICTURES)
     # an empty file is what a training leaves that was killed before its first step
     taken = [name for name in ours if (run / name).exists() and (run / name).stat().st_size]
     if taken and not request.force:
@@ -427,20 +478,10 @@ def _open(session: _Session, images: Images, size: int) -> Dataset:
 def _settings_of(checkpoint: Checkpoint, run: Path) -> tuple[TrainingConfig, Images, int]:
     """How the training of a checkpoint was set up: its config, and what its dataset holds."""
     fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model"}
-    with _saying_how_to_start_anew(run / CHECKPOINT_FILE):
+    with saying_how_to_start_anew(run / CHECKPOINT_FILE):
         settings = checkpoint.progress["settings"]
         config = TrainingConfig(
             model=config_from_dict(settings["model"], str(run)),
             **{name: settings[name] for name in fields},
         )
         return config, Images(settings["images"]), int(settings["size"])
-
-
-@contextmanager
-def _saying_how_to_start_anew(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{path}: does not say how its training was set up; train anew with -f"
-        ) from error

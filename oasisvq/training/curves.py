@@ -21,6 +21,7 @@ PARTS = {
     "mse": "MSE",
     "commitment": "commitment",
 }
+RESIDUE_PARTS = "lossless", "bound 3", "ground, a pixel"
 INCHES = 4.8, 3.4  # of a chart
 DOTS_PER_INCH = 100
 MARGIN = 0.5  # inches, beside each chart
@@ -160,7 +161,17 @@ def _bits(axes: "Axes", _: list[Row], epochs: list[Row]) -> None:
     _levels(axes, epochs, "bits_of_levels")
 
 
+def _residue(axes: "Axes", _: list[Row], epochs: list[Row]) -> None:
+    axes.set_title("residue: validation bits a value; dotted: training")
+    for place, name in enumerate(RESIDUE_PARTS):
+        having = [row for row in epochs if len(row["validation_bits"]) > place]
+        if having:
+            _curve(axes, having, [row["validation_bits"][place] for row in having], name)
+    _curve(axes, epochs, [row["loss"] for row in epochs], dotted=True)
+
+
 CHARTS: dict[str, tuple[Chart, ...]] = {
     "codec": (_losses, _similarity, _codebooks),
     "prior": (_bits,),
+    "residue": (_residue,),
 }

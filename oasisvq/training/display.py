@@ -142,7 +142,15 @@ def prior_table(epochs: list[Row], space: Space) -> Table:
     return _table("validation bits", bits, columns, space)
 
 
-TABLES = {"codec": codec_table, "prior": prior_table}
+def residue_table(epochs: list[Row], space: Space) -> Table:
+    """Bits a value lossless and at a bound, and of the support a pixel."""
+    bits = _by_level(epochs, "validation_bits")
+    value, ground = (f"{each:.4f}" for each in epochs[-1]["bits_of_parts"])
+    columns = _latest(bits, "bits", ".4f") | {"training": [value, "", ground]}
+    return _table("validation bits", bits, columns, space)
+
+
+TABLES = {"codec": codec_table, "prior": prior_table, "residue": residue_table}
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:

@@ -28,6 +28,7 @@ class Preset:
     batch_size: int
     learning_rate: float
     prior_epochs: int
+    residue_epochs: int
     prior_batch_size: int | None = None  # what fits the data
 
 
@@ -48,6 +49,7 @@ PRESETS = {
         batch_size=32,
         learning_rate=1e-3,
         prior_epochs=10,
+        residue_epochs=2,
     ),
     "small": Preset(
         purpose="for a CPU; 5,760 slices take two cores an hour with bfloat16, two without",
@@ -65,6 +67,7 @@ PRESETS = {
         batch_size=16,
         learning_rate=1e-3,
         prior_epochs=10,
+        residue_epochs=12,
     ),
     "base": Preset(
         purpose="for a GPU",
@@ -82,6 +85,7 @@ PRESETS = {
         batch_size=64,
         learning_rate=1e-3,
         prior_epochs=100,
+        residue_epochs=100,
     ),
 }
 

@@ -58,6 +58,7 @@ class PriorTrainingConfig:
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
         started_from: fingerprint, in hexadecimal, of the codec whose prior's weights it starts from.
+        residue_epochs: of the training of the networks of residues that follows.
     """
 
     prior: PriorConfig
@@ -67,6 +68,7 @@ class PriorTrainingConfig:
     seed: int
     precision: str
     started_from: str | None = None
+    residue_epochs: int = 0
 
 
 def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str) -> PriorTrainingConfig:

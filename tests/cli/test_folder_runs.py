@@ -1,5 +1,6 @@
 """Runs over a folder: trees kept, bad files survived, what is there skipped."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,25 @@ def test_a_folder_of_prior_coded_files_decodes_as_one_by_one(
     assert run("decode", "codes", "-o", "back", *given).code == 0
     assert run("decode", "alone.codes", "-o", "alone.png", *given).code == 0
     assert (tmp_path / "back" / "first.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_second_run_over_finished_files_reads_no_model(
+    run: Run, tmp_path: Path, raw_folder: Path, model_file: Path, jobs: str
+) -> None:
+    """Only its header: arrays that are no more there are not missed."""
+    model = tmp_path / "m.safetensors"
+    shutil.copy(model_file, model)
+    encode = ("encode", raw_folder, "-o", "codes", "--model", model, "--jobs", jobs)
+    decode = ("decode", "codes", "-o", "out", "--model", model, "--jobs", jobs)
+    assert run(*encode).code == 0
+    assert run(*decode).code == 0
+    spoilt = bytearray(model.read_bytes())
+    spoilt[-64:] = bytes(64)
+    model.write_bytes(spoilt)
+    for command in (encode, decode):
+        again = run(*command)
+        assert again.code == 0, again.err
+        assert "20 already there" in again.out
+    next((tmp_path / "codes").rglob("*.codes")).unlink()
+    assert "damaged model file" in run(*encode).err

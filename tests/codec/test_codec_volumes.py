@@ -10,9 +10,10 @@ from conftest import AFFINE, draw_volume
 
 import oasisvq
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import NO_INDEX
 from oasisvq.codec.content import Content
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import ImageError
 from oasisvq.scans.scan import read_scan
 from oasisvq.scans.source import source_at

@@ -196,7 +196,7 @@ def test_another_version_is_refused_whatever_follows(version: int) -> None:
         ({"sample_type": 2}, "an image of int8"),
         ({"sample_type": 10}, "sample type 10"),
         ({"blocks": 3}, "blocks 3"),
-        ({"blocks": 4}, "blocks 4"),
+        ({"blocks": 16}, "blocks 16"),
         ({"blocks": 128}, "blocks 128"),
         ({"payload_bytes": 7}, "follow the end"),
         ({"payload_bytes": 9}, "truncated or damaged"),

@@ -1,8 +1,9 @@
 """The golden files: `.codes` files of every kind, and what they hold. Never imports torch.
 
-Each format version has a folder: a tiny model, the files that it made of drawn scans (`*.codes`), and
-what they say and decode to, down to the last pixel (`files.json`). A file and what is recorded of it
-never change. `remake.py` starts the folder of a new version, or adds files to one.
+Each format version has two folders, one of them for files with residues: a tiny model, the files that
+it made of drawn scans (`*.codes`), and what they say and decode to, down to the last pixel
+(`files.json`). A file and what is recorded of it never change. `remake.py` starts the folders of a new
+version, or adds files to one.
 
     python tests/golden/recorded.py    # what this machine decodes, as JSON
 """
@@ -76,13 +77,13 @@ def code_again(codes: Codes, kinds: list[int], file: ModelFile) -> bytes:
         return container.write(header, encode_labels(ranks, len(header.labels)))
     grids = (codes.indices if header.volume else codes.indices[None])[header.coded_slices]
     if header.coder is Coder.PACKED:
-        return container.write(header, pack(grids, header.codebook_size))
+        return container.write(header, pack(grids, header.codebook_size), codes.beside)
     assert file.prior is not None
     recall = Recall(file.codebooks) if header.volume else None
     encoder = GridEncoder(file.prior, header.grid_shape, recall)
     for kind, grid in zip(kinds, grids, strict=True):
         encoder.put(kind, partial(_recorded, grid))
-    return container.write(header, encoder.finish())
+    return container.write(header, encoder.finish(), codes.beside)
 
 
 def _recorded(grid: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:
@@ -105,7 +106,9 @@ def _plain(field: object) -> object:
     if isinstance(field, tuple):
         return [_plain(part) for part in field]
     if dataclasses.is_dataclass(field):
-        return {part.name: _plain(getattr(field, part.name)) for part in dataclasses.fields(field)}
+        parts = {part.name: getattr(field, part.name) for part in dataclasses.fields(field)}
+        left_out = [name for name in ("ground", "residue") if name in parts and parts[name] is None]
+        return {name: _plain(part) for name, part in parts.items() if name not in left_out}
     return field
 
 

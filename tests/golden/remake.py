@@ -1,6 +1,7 @@
 """Start the golden files of a format version, or add files to them.
 
     PYTHONPATH=tests python tests/golden/remake.py tests/golden/version1
+    PYTHONPATH=tests python tests/golden/remake.py tests/golden/version1-residues
 
 Where the folder has no model, one is made. Scans that have no file yet are drawn, encoded and recorded;
 files that are there, and what is recorded of them, stay as they are: other bytes for the same input are
@@ -21,12 +22,16 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from numpy.typing import NDArray
 from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
+from residue_models import tiny_residue
 
 from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
+from oasisvq.codec.modelfile import read_model, write_model
+from oasisvq.codec.particular import without_nan
+from oasisvq.codec.wish import Wish
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
 from oasisvq.scans.voxel_streams import Volume
@@ -87,6 +92,37 @@ def drawn_scans() -> Iterator[Drawn]:
             for coder in coders:
                 wish = Wish(3, coder, Content.LABELS, lossy=True)
                 yield Drawn(f"labels-{name}-lossy-{coder.name.lower()}", scan, wish)
+
+
+def scans_with_residues() -> Iterator[Drawn]:
+    """Scans of every rule of bins, with ground and without, and of NaN."""
+    rng = np.random.default_rng(4)
+    phantom = draw_phantom(rng, 40, 33, margin=4)
+    noise = rng.integers(0, 65_536, (23, 17), np.uint16)
+    for name, plane in (("phantom", phantom), ("noise", noise), ("constant", phantom * 0 + 7)):
+        for bound in (0, 3):
+            wish = Wish(2, content=Content.SCAN, bound=bound)
+            yield Drawn(f"image-{name}-{bound}", as_scan(plane), wish)
+    packed = Wish(1, Coder.PACKED, Content.SCAN, bound=0)
+    yield Drawn("image-phantom-packed", as_scan(phantom), packed)
+    for number, low, high, dtype, bound in (
+        (0, -20, 3000, "int16", 0),
+        (1, -70_000_000, 70_000_000, "int32", 0),
+        (2, 0, 4_000_000_000, "uint32", 100),
+        (3, 0, 900, "float32", 0),
+        (4, -1.5, 1000, "float32", 0.7),
+        (5, -1e-9, 1e-9, "float64", 1e-11),
+    ):
+        shares = _head((14, 11, 5), seed=20 + number)
+        voxels = low + shares * (high - low)
+        is_whole = dtype[0] != "f" or not bound
+        voxels = (np.rint(voxels) if is_whole else voxels).astype(dtype)
+        scan = scan_of_volume(Volume(voxels, Geometry.of_array(voxels, AFFINE)))
+        yield Drawn(f"volume-{dtype}-{bound:g}", scan, Wish(1, content=Content.SCAN, bound=bound))
+    outside = np.where(shares > 0, voxels, np.nan)
+    scan = scan_of_volume(Volume(outside, Geometry.of_array(outside, AFFINE)))
+    for name, bound_or_none in (("lossy", None), ("bound", 1e-10)):
+        yield Drawn(f"volume-nan-{name}", scan, Wish(1, content=Content.SCAN, bound=bound_or_none))
 
 
 def _images() -> Iterator[tuple[str, NDArray[Any], int]]:
@@ -172,7 +208,7 @@ def kinds_of(codes: Codes, scan: Scan, codec: Codec) -> list[int]:
     if header.coder is not Coder.PRIOR:
         return []
     assert codec.prior is not None
-    planes = scan.planes
+    planes = without_nan(scan.planes, scan.intensity[0])
     if header.labels:
         planes = np.searchsorted(np.array(header.labels), planes).astype(np.uint16)
     return [codec.prior.kind_of(each) for each in codec._latents_of(planes, header, lambda *_: None)]
@@ -185,14 +221,18 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help=f"of version {container.VERSION}")
     folder: Path = parser.parse_args().folder
-    if folder.name != f"version{container.VERSION}":
+    version, _, of_residues = folder.name.partition("-")
+    if version != f"version{container.VERSION}" or of_residues not in ("", "residues"):
         raise SystemExit(f"{folder}: this oasisvq writes version {container.VERSION}")
     folder.mkdir(exist_ok=True)
     if not (folder / MODEL).exists():
         make_model(folder / MODEL)
+        if of_residues:
+            file = read_model(folder / MODEL)
+            write_model(file.with_residue(tiny_residue(), None, file.card), folder / MODEL)
     codec = Codec.load(folder / MODEL)
     facts = recorded_facts(folder) if (folder / FACTS).exists() else {}
-    for name, scan, wish in drawn_scans():
+    for name, scan, wish in scans_with_residues() if of_residues else drawn_scans():
         path = folder / f"{name}.codes"
         if path.exists():
             continue

@@ -9,20 +9,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from recorded import FOLDERS, MODEL, golden_files, recorded_facts
-from remake import drawn_scans
+from remake import Drawn, drawn_scans, scans_with_residues
 
 import oasisvq
+from oasisvq.codec.bins import Rule
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import VERSION
 from oasisvq.codec.headers import Coder, Kind, SampleType
 from oasisvq.scans.geometry import Form
 
+PLAIN = [folder for folder in FOLDERS if "-" not in folder.name]
+WITH_RESIDUES = [folder for folder in FOLDERS if folder.name.endswith("-residues")]
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 
@@ -51,17 +55,27 @@ def test_what_they_hold_is_coded_to_the_same_bytes(folder: Path, found: dict[str
     assert found[folder.name]["coded again"] == expected
 
 
-def test_drawn_scans_are_encoded_to_the_same_bytes() -> None:
+@pytest.mark.parametrize(
+    ("folder", "scans"), [(PLAIN[-1], drawn_scans), (WITH_RESIDUES[-1], scans_with_residues)]
+)
+def test_drawn_scans_are_encoded_to_the_same_bytes(
+    folder: Path, scans: Callable[[], Iterator[Drawn]]
+) -> None:
     """What encoding chooses is golden too, by the newest format."""
-    folder = FOLDERS[-1]
     codec = Codec.load(folder / MODEL)
-    encoded = {f"{name}.codes": codec.encode_scan(scan, wish) for name, scan, wish in drawn_scans()}
+    encoded = {f"{name}.codes": codec.encode_scan(scan, wish) for name, scan, wish in scans()}
     assert encoded == {path.name: path.read_bytes() for path in golden_files(folder)}
 
 
 def test_every_version_has_files_of_every_kind() -> None:
-    assert [folder.name for folder in FOLDERS] == [f"version{number + 1}" for number in range(VERSION)]
-    headers = [facts["header"] for facts in recorded_facts(FOLDERS[-1]).values()]
+    versions = [f"version{number + 1}" for number in range(VERSION)]
+    assert [folder.name for folder in PLAIN] == versions
+    assert [folder.name for folder in WITH_RESIDUES] == [f"{version}-residues" for version in versions]
+    headers = [facts["header"] for facts in recorded_facts(WITH_RESIDUES[-1]).values()]
+    binnings = [header["residue"]["binning"] for header in headers if "residue" in header]
+    assert {binning["rule"] for binning in binnings} == {rule.name for rule in Rule}
+    assert {"ground" in header for header in headers} == {False, True}
+    headers = [facts["header"] for facts in recorded_facts(PLAIN[-1]).values()]
     kinds = {(header["coder"], header["kind"]) for header in headers}
     assert kinds == {(coder.name, kind.name) for coder in Coder for kind in Kind}
     volumes = [header["volume"] for header in headers if header["volume"]]
@@ -70,7 +84,7 @@ def test_every_version_has_files_of_every_kind() -> None:
     assert of_scans == {sample_type.name for sample_type in SampleType}
 
 
-@each_folder
+@pytest.mark.parametrize("folder", PLAIN, ids=lambda folder: folder.name)
 def test_the_pixels_are_of_pictures(folder: Path) -> None:
     """The decoder's values are spread over the range, so that a wrong one is seen."""
     codec = oasisvq.load(folder / MODEL)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from oasisvq.data import devices
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
-from oasisvq.training import command, hardware, loop
+from oasisvq.training import command, hardware, loop, residue_training
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.imitation import FrozenEncoder
 from oasisvq.training.networks import Shuffle
@@ -35,7 +35,10 @@ THIN = {
     "decoder_blocks": (1, 1, 0),
     "code_dim": 4,
 }
-TINY = {**THIN, "codebook_size": 20, "levels": 3, "batch_size": 6, "epochs": 2, "prior_epochs": 2}
+TINY = {**THIN, "codebook_size": 20, "levels": 3, "batch_size": 6, "epochs": 2}
+TINY |= {"prior_epochs": 2, "residue_epochs": 1}
+
+CODEC_ONLY = {"with_prior": False, "with_residue": False}
 
 
 def request(data: Path, run: Path, **changes: Any) -> command.Request:
@@ -69,13 +72,14 @@ def train(device: torch.device, asked: command.Request, stop_after: int = 0) -> 
 
 
 def chain(device: torch.device, data: Path, folder: Path) -> None:
-    """Codec and prior, each stopped and resumed; then a codec that starts from that one."""
+    """Codec, prior and residue, each stopped and resumed; then a codec that starts from that one."""
     run = folder / "run"
     train(device, request(data, run), stop_after=2)
     train(device, request(data, run, resume=True), stop_after=4)
+    train(device, request(data, run, resume=True), stop_after=4)
     train(device, request(data, run, resume=True))
     grown = {**TINY, "levels": 4, "encoder_blocks": (1, 2), "epochs": 1}
-    again = request(data, folder / "grown", start_from=run, overrides=grown, with_prior=False)
+    again = request(data, folder / "grown", start_from=run, overrides=grown, **CODEC_ONLY)
     train(device, again)
 
 
@@ -190,6 +194,7 @@ def main() -> None:
             return exact(self, pixels)
 
     FrozenEncoder.forward = in_float64
+    residue_training.noise_generator = lambda device, seed: torch.Generator().manual_seed(seed)
     raw = write_raw_folder(Path("raw"), {"train": [1, 2, 3], "validate": [4]})
     data = preprocess(raw, Path("data"), size=64).folder
 
@@ -197,7 +202,7 @@ def main() -> None:
     operations = watch.operations
     chain(CPU, data, Path("cpu"))
     one_epoch = {**TINY, "epochs": 1}
-    asked = request(data, Path("faults"), overrides=one_epoch, with_prior=False)
+    asked = request(data, Path("faults"), overrides=one_epoch, **CODEC_ONLY)
     cases |= faults(lambda: train(DEVICE, asked))
     cases["large"] = objections(large)
     differences = apart(Path("cpu"), Path("device"))
@@ -211,7 +216,7 @@ def large() -> None:
     raw = write_raw_folder(Path("large-raw"), {"train": numbers}, slices=16, size=base.size)
     data = preprocess(raw, Path("large-data"), size=base.size).folder
     overrides = {**THIN, "epochs": 1}
-    train(DEVICE, request(data, Path("large"), preset="base", overrides=overrides, with_prior=False))
+    train(DEVICE, request(data, Path("large"), preset="base", overrides=overrides, **CODEC_ONLY))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,6 @@ def checked_step(self: Training, order: Tensor) -> None:
 Training.train_step = checked_step
 OPTIONS = (
     "--preset seed --epochs 2 --batch-size 4 --codebook-size 16 --device cpu --precision float32 "
-    "--prior-epochs 2"
+    "--prior-epochs 2 --no-residue"
 )
 main(["train", "data", "-o", str(Path(sys.argv[1])), *OPTIONS.split()])

@@ -40,7 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_device_has_nothing_to_object_to(found: dict[str, Any]) -> None:
-    """Codec and prior, stopped and resumed, and a codec that starts from another."""
+    """Codec, prior and residue, stopped and resumed, and a codec that starts from another."""
     assert found["cases"]["chain"] == []
     assert found["operations"] > 5000
 
@@ -54,6 +54,7 @@ def test_it_trains_what_the_cpu_trains(found: dict[str, Any]) -> None:
     assert names == {
         "run/checkpoint.safetensors",
         "run/prior-checkpoint.safetensors",
+        "run/residue-checkpoint.safetensors",
         "grown/checkpoint.safetensors",
     }
     assert {name: apart for name, apart in found["differences"].items() if apart > 1e-4} == {}

@@ -220,6 +220,7 @@ def train(data: Path, run: Path, stop_after: int = 0, **changes: Any) -> command
         resume=False,
         force=False,
         with_prior=False,
+        with_residue=False,
     )
     if changes.get("resume"):
         nothing = {"preset": None, "images": None, "overrides": {}, "seed": None, "precision": None}

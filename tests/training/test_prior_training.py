@@ -75,6 +75,7 @@ def train(
         max_minutes=None,
         resume=False,
         force=False,
+        with_residue=False,
     )
     if changes.get("resume"):  # all settings come from the checkpoint
         plain = dataclasses.replace(

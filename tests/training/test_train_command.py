@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 
 CPU = ("--device", "cpu")
 SEED = ("--preset", "seed", "--epochs", "2", "--batch-size", "4", "--precision", "float32", *CPU)
-SEED += ("--no-prior",)  # see test_prior_training.py
+SEED += ("--no-prior", "--no-residue")  # see test_prior_training.py, test_residue_training.py
 STEPS_PER_EPOCH, STEPS = 3, 6  # of the 12 training slices of `raw_folder`
 
 
@@ -324,6 +324,7 @@ class Bench:
                 resume=resume,
                 force=False,
                 with_prior=False,
+                with_residue=False,
             ),
             lambda message: None,
             should_stop,

@@ -29,11 +29,12 @@ from typing import NamedTuple
 import numpy as np
 
 import oasisvq
-from oasisvq.codec import container
-from oasisvq.codec.codec import Codec, Wish
+from oasisvq.codec import container, fields
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import NO_INDEX, Codes
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, refuse_large_codes
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.scan import Scan, as_scan
 
@@ -89,6 +90,14 @@ def files_of_every_kind(codec: Codec, side: int = 64) -> dict[str, bytes]:
         files |= {
             "prior-coded image": codec.encode(plane.astype(np.uint16) * 3),
             "prior-coded volume": codec.encode(volume, spacing=spacing),
+        }
+    if codec.file.residue is not None:
+        with_nan = np.where(volume > 0, volume, np.float32(np.nan))
+        files |= {
+            "image with a residue": codec.encode(plane, max_error=4),
+            "volume with a residue": codec.encode(volume, spacing=spacing, max_error=2.5),
+            "volume without loss": codec.encode(np.rint(volume), spacing=spacing, max_error=0),
+            "volume with a ground": codec.encode(with_nan, spacing=spacing),
         }
     return files
 
@@ -163,7 +172,7 @@ class Field(NamedTuple):
     is_number: bool
 
 
-class FieldFinder(container._Reader):
+class FieldFinder(fields.Reader):
     """A reader that remembers where each field lies."""
 
     def __init__(self, content: bytes) -> None:
@@ -178,9 +187,9 @@ class FieldFinder(container._Reader):
             self.fields.append(Field(start, self.position, False))
         return taken
 
-    def varint(self, field: str, low: int, high: int) -> int:
+    def varint(self, field: str, low: int, high: int, longest: int = fields.VARINT_BYTES) -> int:
         start, self._within = self.position, True
-        number = super().varint(field, low, high)
+        number = super().varint(field, low, high, longest)
         self._within = False
         self.fields.append(Field(start, self.position, True))
         return number
@@ -198,7 +207,7 @@ def extremes_of(field: Field, content: bytes) -> Iterator[bytes]:
     """Other bytes for one field."""
     old = content[field.start : field.stop]
     if field.is_number:
-        yield from map(container._varint, NUMBERS)
+        yield from map(fields.varint, NUMBERS)
         yield from (b"\x80" * 4 + b"\x00", b"\xff" * 5, b"\xff" * 9)
         return
     for place, byte in product(range(min(len(old), 64)), (0, 1, 127, 128, 255)):
@@ -209,13 +218,13 @@ def extremes_of(field: Field, content: bytes) -> Iterator[bytes]:
 
 def lies(content: bytes) -> Iterator[bytes]:
     """Every field at its extremes, one by one; then numbers in pairs."""
-    fields = fields_of(content)
-    for field in fields:
+    found = fields_of(content)
+    for field in found:
         for other in extremes_of(field, content):
             yield with_right_crc(content[: field.start] + other + content[field.stop :])
-    numbers = [field for field in fields if field.is_number][:14]
+    numbers = [field for field in found if field.is_number][:14]
     for (one, two), (low, high) in product(combinations(numbers, 2), product(PAIRED, PAIRED)):
-        first, second = container._varint(low), container._varint(high)
+        first, second = fields.varint(low), fields.varint(high)
         parts = content[: one.start], first, content[one.stop : two.start], second, content[two.stop :]
         yield with_right_crc(b"".join(parts))
 
@@ -237,7 +246,7 @@ def geometry_lies(content: bytes) -> Iterator[bytes]:
             with np.errstate(over="ignore"):  # 1.7e308 in a float32
                 other[name].reshape(-1)[place] = number
             changed = replace(file.header, volume=replace(volume, content=other.tobytes()))
-            yield container.write(changed, file.payload)
+            yield container.write(changed, file.payload, file.beside)
 
 
 def flips_with_a_right_crc(content: bytes, most: int = LARGE) -> Iterator[bytes]:
@@ -262,7 +271,9 @@ def fault_of(codes: Codes, scan: Scan) -> str | None:
     header, indices = codes.header, codes.indices
     if scan.planes.shape != (header.slices, *header.shape):
         return f"a scan of {scan.planes.shape}"
-    if scan.planes.dtype != header.sample_type.dtype or not np.isfinite(scan.planes).all():
+    is_nan = header.ground is not None and np.isnan(header.ground.value)
+    is_number = ~np.isinf(scan.planes) if is_nan else np.isfinite(scan.planes)
+    if scan.planes.dtype != header.sample_type.dtype or not is_number.all():
         return f"a scan of {scan.planes.dtype}, or of what is no number"
     if codes.label_map is not None:
         found = np.unique(codes.label_map)

@@ -28,12 +28,16 @@ def token_arrays(*names: str) -> dict[str, Any]:
     count = len(names)
     return {
         "indices": np.full((count, 1, 1, 1), 65_535, np.uint16),
+        "files": np.arange(count, dtype=np.int32),
+        "positions": np.zeros(count, np.int32),
         "windows": np.zeros((count, 4), np.int32),
+        "origins": np.zeros((count, 2), np.int32),
         "shapes": np.full((count, 2), 9, np.int32),
-        "intensities": np.full((count, 2), 7, np.int32),
+        "intensities": np.full((count, 2), 7, np.float64),
         "sample_types": np.zeros(count, np.uint8),
         "levels": np.ones(count, np.uint8),
-        "origin": np.zeros(2, np.int32),
+        "headers": np.zeros(0, np.uint8),
+        "header_ends": np.zeros(count, np.int64),
         "codebook": np.array([20, 8], np.int32),
         "fingerprint": np.zeros(8, np.uint8),
         "names": np.array(names),

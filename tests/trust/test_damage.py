@@ -29,13 +29,14 @@ from oasisvq.scans.geometry import Geometry, Slicing
 KINDS = (
     *("packed image", "packed volume", "prior-coded image", "prior-coded volume"),
     *("labels, image", "labels, volume", "lossy labels"),
+    *("image with a residue", "volume with a residue", "volume without loss", "volume with a ground"),
 )
 A_FEW = 25  # places of each way
 
 
 @pytest.fixture(scope="module")
-def codec(prior_model_file: Path) -> Codec:
-    return Codec.load(prior_model_file)
+def codec(residue_model_file: Path) -> Codec:
+    return Codec.load(residue_model_file)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ def test_fields_cover_the_header(files: dict[str, bytes]) -> None:
         fields = fields_of(content)
         assert fields[0].start == 5
         assert all(one.stop == two.start for one, two in pairwise(fields))
-        payload = container.read(content, "x").payload
-        assert fields[-1].stop == len(content) - len(payload) - 4
+        file = container.read(content, "x")
+        coded = (file.payload, *file.beside)
+        assert fields[-1].stop == len(content) - sum(map(len, coded)) - 4
         assert with_right_crc(content) == content

@@ -51,10 +51,10 @@ def test_a_name_is_refused_before_it_is_exported(
     assert "cannot be a path below the output folder: 'aux'; rename it" in result.err
 
 
-def test_two_slices_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     """The second would take the place of the first."""
     np.savez(tmp_path / "t.npz", **token_arrays("a", "a"))
-    with pytest.raises(CodesFileError, match="two slices named a"):
+    with pytest.raises(CodesFileError, match="two files named a"):
         read_tokens(tmp_path / "t.npz")
 
 

@@ -17,6 +17,7 @@ from oasisvq.codec import container
 from oasisvq.codec.headers import Kind, SampleType
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError
+from oasisvq.scans.geometry import SLICINGS, Form, Slicing
 
 ChangeBytes = Callable[[bytes], bytes]
 
@@ -70,21 +71,23 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
         ranges = list(header.volume.ranges)
         if ranges:
             ranges[rng.randrange(len(ranges))] = rng.choice(((0, 0), (0, 65_535), (number, number)))
-        form = rng.choice(list(container.Form))
+        form = rng.choice(list(Form))
         header_bytes = header.volume.content.ljust(540, b"\0")[: form.header_bytes]
         volumes: list[dict[str, Any]] = [
             {"slices": number},
             {"ranges": tuple(ranges)},
             {"form": form, "content": header_bytes},
             {"content": numbers_in(header.volume.content, rng)},
-            {"slicing": container.Slicing.of_number(rng.randrange(container.SLICINGS))},
+            {"slicing": Slicing.of_number(rng.randrange(SLICINGS))},
         ]
         volume = dataclasses.replace(header.volume, **rng.choice(volumes))
         changes += [{"volume": volume}] * 4
         changes.append({"intensity": (rng.choice(FLOATS), rng.choice((*FLOATS, float(number))))})
     else:
         changes.append({"intensity": (rng.choice(NUMBERS), number)})
-    changed = dataclasses.replace(header, **rng.choice(changes))
+    # blocks of bytes that depend on the sample type are left to changes of bytes
+    changed = dataclasses.replace(header, ground=None, residue=None)
+    changed = dataclasses.replace(changed, **rng.choice(changes))
     return container.write(changed, file.payload)
 
 

@@ -46,6 +46,9 @@ from oasisvq.codec.pixels import Box, Window
 from oasisvq.codec.prior import Pass, Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS
 from oasisvq.codec.recall import Recall
+from oasisvq.codec.residue import BinLimits, SliceWriter
+from oasisvq.codec.residue_config import ResidueConfig
+from oasisvq.codec.residue_networks import ResidueNetwork
 from oasisvq.data.dataset import Dataset, SliceRecord, Split, VolumeRecord, manifest_bytes
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
@@ -216,13 +219,62 @@ def payloads() -> list[bytes]:
     return [bytes((number,)) + each for number, case in enumerate(cases()) for each in case.payloads]
 
 
+@cache
+def residue() -> ResidueNetwork:
+    """A tiny network of residues."""
+    config = ResidueConfig((1, 1, 1), 0, 1, 3, 1, 1)
+    rng = np.random.default_rng(6)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (shape, dtype) in config.array_shapes().items():
+        arrays[name] = rng.integers(-60, 61, shape).astype(dtype)
+        if name.endswith(".scale"):
+            arrays[name] = np.full(shape, 2**18, dtype)
+    return ResidueNetwork(config, arrays)
+
+
+class ResidueCase(NamedTuple):
+    """Slices whose bins are coded: where they have some, and between what limits."""
+
+    supports: list[NDArray[np.bool_]]
+    limits: BinLimits
+
+    def payload(self, slices: list[NDArray[np.int64]]) -> bytes:
+        """Their bins, coded."""
+        writer = SliceWriter(residue(), self.supports[0].shape, self.limits)
+        for bins, support in zip(slices, self.supports, strict=True):
+            writer.put(bins, support, None)
+        return writer.finish()
+
+
+@cache
+def residue_cases() -> list[ResidueCase]:
+    """Narrow bins, wide ones, and bins on both sides of the ground."""
+    supports = list(np.random.default_rng(8).random((2, 6, 5)) < 0.8)
+    limits = BinLimits(1, 9), BinLimits(-(2**30), 2**40), BinLimits(-300, 70_000)
+    return [ResidueCase(supports, each) for each in limits]
+
+
+def bins() -> list[bytes]:
+    """The number of a case, and a payload for it."""
+    rng, files = np.random.default_rng(9), []
+    for number, case in enumerate(residue_cases()):
+        drawn = rng.integers(1, case.limits.high + 1, (len(case.supports), 6, 5))
+        slices = [each * support for each, support in zip(drawn, case.supports, strict=True)]
+        files.append(bytes((number,)) + case.payload(slices))
+    return files
+
+
 def model_files() -> list[bytes]:
-    """With and without a prior and a card."""
+    """With and without a prior, a network of residues and a card."""
     files = []
-    for prior_of_it, card in ((None, {}), (prior(), {"images": "scans"})):
+    for prior_of_it, residue_of_it, card in (
+        (None, None, {}),
+        (prior(), None, {"images": "scans"}),
+        (None, residue(), {}),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "seed.safetensors"
-            write_model(ModelFile(CONFIG, codec_arrays(), prior_of_it, card), path)
+            write_model(ModelFile(CONFIG, codec_arrays(), prior_of_it, card, residue_of_it), path)
             content = path.read_bytes()
         files.append(content)
     return files

@@ -20,6 +20,7 @@ from mutators import (
     safetensors_file,
     volume_file,
 )
+from numpy.typing import NDArray
 
 from oasisvq.codec import container, modelfile
 from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
@@ -29,6 +30,7 @@ from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.networks import LATENT_UNITS, PIXEL_STEPS
 from oasisvq.codec.recall import Recall
+from oasisvq.codec.residue import SliceReader
 from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
 from oasisvq.errors import CodesFileError, DatasetError, FileError, ImageError, ModelError, OasisVQError
 from oasisvq.scans.geometry import Geometry
@@ -55,7 +57,7 @@ def read_codes(content: bytes, folder: Path) -> CodesFile:
 def hold_codes(file: CodesFile, content: bytes, folder: Path) -> None:
     """It is written to the same bytes, and everything in its header is in range."""
     header = file.header
-    assert container.write(header, file.payload) == content
+    assert container.write(header, file.payload, file.beside) == content
     assert file.file_bytes == len(content)
     assert 0 <= header.index_count <= MAX_INDICES
     assert header.coded_slices == sorted(set(header.coded_slices) & set(range(header.slices)))
@@ -126,6 +128,28 @@ def hold_payload(codes: Codes, content: bytes, folder: Path) -> None:
             lambda step, _: grid[step.level, step.rows, step.columns],
         )
         assert again == payload
+
+
+# -- residues
+
+
+def read_bins(content: bytes, folder: Path) -> list[NDArray[np.int64]]:
+    """The slices in the payload of a residue; the first byte says of what case."""
+    case = seeds.residue_cases()[(content[0] if content else 0) % len(seeds.residue_cases())]
+    reader = SliceReader(content[1:], seeds.residue(), case.supports[0].shape, case.limits)
+    slices = [reader.take(support, None) for support in case.supports]
+    reader.finish()
+    return slices
+
+
+def hold_bins(slices: list[NDArray[np.int64]], content: bytes, folder: Path) -> None:
+    """They lie in their limits, where the support is, and are coded to the same payload."""
+    case = seeds.residue_cases()[content[0] % len(seeds.residue_cases())]
+    assert case.payload(slices) == content[1:]
+    for bins, support in zip(slices, case.supports, strict=True):
+        np.testing.assert_array_equal(bins != 0, support)
+        assert case.limits.low <= bins.min() or not support.all()
+        assert bins.max() <= max(case.limits.high, 0)
 
 
 # -- model files
@@ -253,7 +277,7 @@ def hold_volume(scan: Scan, content: bytes, folder: Path) -> None:
     geometry, slicing = scan.placement
     assert scan.voxels.shape == (*geometry.shape, 1)[:3]
     assert slicing.planes(scan.voxels).shape == scan.planes.shape
-    assert np.isfinite(scan.planes).all() and scan.intensity[0] < scan.intensity[1]
+    assert not np.isinf(scan.planes).any() and scan.intensity[0] < scan.intensity[1]
     if is_looked_at_closely(content):
         hold_geometry(geometry)
         hold_written(scan, folder / "again.nii")
@@ -269,6 +293,7 @@ def read_dicom_file(content: bytes, folder: Path) -> Scan:
 TARGETS = {
     "codes": Target(read_codes, (CodesFileError,), hold_codes, seeds.codes_files, codes_file, 600),
     "payload": Target(read_payload, (CodesFileError,), hold_payload, seeds.payloads, as_bytes, 64),
+    "residue": Target(read_bins, (CodesFileError,), hold_bins, seeds.bins, as_bytes, 128),
     "model": Target(
         read_model_file, (ModelError,), hold_model, seeds.model_files, safetensors_file, 10_000
     ),

@@ -1,0 +1,420 @@
+"""What a codec does with many scans at once, and with indices that no file holds. Never imports torch.
+
+Shapes: N slices, L levels, H×W image, h×w grid, K codes, D code dimension.
+
+Indices are integers from 0 to K-1, or `NO_INDEX` where a slice has none. Latents and code vectors are
+whole numbers, in 256ths.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.codes import NO_INDEX, Codes
+from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.content import Content
+from oasisvq.codec.exact import Numbers
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
+from oasisvq.errors import CodesFileError, ImageError, OasisVQError
+from oasisvq.files import read_bytes
+from oasisvq.jobs import calls
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
+from oasisvq.scans.scan import Scan, as_scan, read_scan
+from oasisvq.scans.source import source_at
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Batches(ABC):
+    """The part of `Codec` that takes many scans, or indices.
+
+    Attributes:
+        file: the model.
+        config: its config.
+        fingerprint: its name.
+    """
+
+    file: ModelFile
+    config: ModelConfig
+    fingerprint: bytes
+
+    @abstractmethod
+    def encode(
+        self,
+        array: NDArray[np.generic],
+        levels: int | None = None,
+        coder: Coder | None = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+        content: Content = Content.AUTO,
+        lossy: bool = False,
+    ) -> bytes: ...
+
+    @abstractmethod
+    def encode_read(
+        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
+    ) -> bytes:
+        """A scan that was read to the bytes of a `.codes` file."""
+
+    @abstractmethod
+    def decode(self, content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]: ...
+
+    @abstractmethod
+    def decode_codes(self, codes: Codes, name: str) -> Scan: ...
+
+    @abstractmethod
+    def check_levels(self, levels: int | None) -> int: ...
+
+    @abstractmethod
+    def check_coder(self, coder: Coder | None) -> Coder: ...
+
+    @abstractmethod
+    def _encoded(self, pixels: NDArray[np.float64]) -> Numbers: ...
+
+    # --- many ---------------------------------------------------------------------------------
+
+    def encode_many(
+        self,
+        scans: Iterable[NDArray[np.generic] | Path | str],
+        levels: int | None = None,
+        coder: Coder | None = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+        content: Content = Content.AUTO,
+        lossy: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        jobs: int = 1,
+    ) -> list[bytes]:
+        """Encode arrays and files; the same bytes as one by one, in their order.
+
+        Args:
+            scans: arrays as `encode` takes them, so also one array (N, H, W) of N images; and paths of
+                images, volumes or folders of DICOM, as the command takes them.
+            levels: of all of them, as are the next five; see `encode`.
+            coder: of their indices.
+            spacing: of the arrays; files have their own.
+            affine: of the arrays, in place of `spacing`.
+            axis: of volumes, that slices follow.
+            content: whether they are scans or labels.
+            lossy: code labels by the model too.
+            max_pixels: how large a file's scan may be, as of the commands.
+            jobs: processes. With several, a script needs `if __name__ == "__main__":`, as for all of
+                `multiprocessing`; a notebook needs nothing. They pay from some dozens of slices on.
+
+        Raises:
+            OasisVQError: of the first that cannot be encoded, which it names; nothing is returned.
+            ModelError: `levels` or `coder` is not of this model.
+        """
+        levels, coder = self.check_levels(levels), self.check_coder(coder)
+        encode_one = _EncodeOne(self, levels, coder, spacing, affine, axis, content, lossy, max_pixels)
+        return _each(encode_one, scans, jobs)
+
+    def decode_many(
+        self,
+        codes: Iterable[bytes | Path | str],
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        jobs: int = 1,
+    ) -> list[NDArray[np.generic]]:
+        """Decode the bytes or paths of `.codes` files of this model, in their order; see `decode`.
+
+        Args:
+            codes: bytes, paths, or both.
+            max_pixels: how large each may be.
+            jobs: processes, see `encode_many`.
+
+        Raises:
+            OasisVQError: of the first that cannot be decoded, which it names; nothing is returned.
+        """
+        return _each(_DecodeOne(self, max_pixels), codes, jobs)
+
+    # --- latents and indices ------------------------------------------------------------------
+
+    @property
+    def codebooks(self) -> NDArray[np.float32]:
+        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to."""
+        codebooks = self.file.codebooks.view()
+        codebooks.flags.writeable = False
+        return codebooks
+
+    @overload
+    def latents(
+        self,
+        array: NDArray[np.generic],
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+    ) -> Numbers: ...
+
+    @overload
+    def latents(
+        self,
+        array: Sequence[NDArray[np.generic]],
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+    ) -> list[Numbers]: ...
+
+    def latents(
+        self,
+        array: NDArray[np.generic] | Sequence[NDArray[np.generic]],
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+        axis: str | None = None,
+    ) -> Numbers | list[Numbers]:
+        """What the encoder makes of a scan, before it is quantized, over the model's centred window.
+
+        Args:
+            array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of those.
+            spacing: of volumes, see `encode`.
+            affine: of volumes, in place of `spacing`.
+            axis: of volumes, that slices follow.
+
+        Returns:
+            (h, w, D) float32 of an image, in 256ths; (slices, h, w, D) of a volume, each slice
+            normalised as `encode` does it; of a list one for each.
+
+        Raises:
+            ImageError: an array is not one that can be encoded.
+        """
+        if isinstance(array, (list, tuple)):
+            return [
+                self.latents(each, spacing=spacing, affine=affine, axis=axis)
+                for each in _of_images(array)
+            ]
+        scan = as_scan(array, spacing, affine, axis)  # type: ignore[arg-type]  # it says what else it is
+        height, width = scan.planes.shape[1:]
+        window = centred_window((height, width), self.config.window, self.config.stride)
+        header = header_of(
+            scan,
+            Coder.PACKED,
+            intensity=scan.intensity,
+            ranges=slice_ranges(scan.planes, scan.intensity) if scan.placement else (),
+        )
+        latents = []
+        for place, plane in enumerate(scan.planes):
+            low, high = header.slice_range(place)
+            if low == high:  # a slice of ground
+                low = high = float(plane.flat[0])
+            latents.append(self._encoded(to_pixels(plane, (low, high), window, self.config.stride)))
+        return np.stack(latents) if scan.placement else latents[0]
+
+    def embed(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Indices to vectors: the sum over levels of the codes that they name.
+
+        Args:
+            indices: (..., L, h, w) integers from 0 to K-1, of the first L levels; a cell that is
+                `NO_INDEX` (65,535) in a level gets nothing from it.
+
+        Returns:
+            (..., h, w, D), whole numbers in 256ths: what `latents` are quantized to.
+
+        Raises:
+            CodesFileError: no such array, or out of range.
+        """
+        _refuse_odd_indices(indices, self.config, least=3)
+        vectors = np.zeros((*indices.shape[:-3], *indices.shape[-2:], self.config.code_dim), np.float32)
+        for level in range(indices.shape[-3]):
+            chosen = indices[..., level, :, :]
+            has_index = chosen != NO_INDEX
+            codes = self.file.codebooks[level][np.where(has_index, chosen, 0)]
+            vectors += codes * has_index[..., None]
+        return vectors
+
+    def decode_indices(
+        self, indices: NDArray[np.integer[Any]], like: CodesHeader | tuple[int, int]
+    ) -> NDArray[np.generic]:
+        """Indices that were changed or generated to pixels.
+
+        Args:
+            indices: (L, h, w) of an image, (slices, L, h, w) of a volume, each from 0 to K-1; L may be
+                less than the header's, or more, up to the model's. With a shape also (N, L, h, w).
+            like: the header of the `.codes` file that they are like, for its shape, type, range and
+                geometry; or the height and width of a uint8 image, whose grid is the model's centred
+                window, or all of the image.
+
+        Returns:
+            With a header what `decode` gives; with a shape (H, W) uint8, or (N, H, W).
+
+        Raises:
+            CodesFileError: not such an array, out of range, or of another grid than `like` has.
+            OtherModelError: the header is of another model.
+        """
+        _refuse_odd_indices(indices, self.config, least=3)
+        if isinstance(like, CodesHeader):
+            if like.coder is Coder.LABELS:
+                raise CodesFileError("indices: the header is of labels kept exactly, which have none")
+            if like.volume is None and indices.ndim != 3:
+                raise CodesFileError(f"indices of shape {indices.shape}, expected (levels, h, w)")
+            header = replace(like, levels=indices.shape[-3])
+            codes = Codes(header, indices.astype(np.uint16, copy=False), 0)
+            return self.decode_codes(codes, "indices").voxels
+        header = self._header_for(indices.shape[-3:], like)
+        grids = indices.astype(np.uint16, copy=False).reshape(-1, *header.grid_shape)
+        planes = [self.decode_codes(Codes(header, grid, 0), "indices").plane for grid in grids]
+        return np.array(planes, np.uint8).reshape(*indices.shape[:-3], *header.shape)
+
+    def _header_for(self, grid: tuple[int, ...], shape: tuple[int, int]) -> CodesHeader:
+        """That of a uint8 image of a shape with a grid (levels, h, w)."""
+        sides = [side for side in shape if type(side) is int and side > 0]
+        if len(shape) != 2 or len(sides) != 2:
+            raise CodesFileError(f"shape {shape!r}, expected the height and width of an image in pixels")
+        height, width = sides
+        stride = self.config.stride
+        centred = centred_window((height, width), self.config.window, stride)
+        whole = Window(0, 0, cells(height, stride), cells(width, stride))
+        fitting = [each for each in (centred, whole) if (each.height, each.width) == grid[1:]]
+        if not fitting:
+            raise CodesFileError(
+                f"indices on a grid of {grid[1]}×{grid[2]}, but an image of {height}×{width} has "
+                f"{centred.height}×{centred.width} cells in the model's window, and "
+                f"{whole.height}×{whole.width} in all; pass the header of the file they are of"
+            )
+        return CodesHeader(
+            coder=Coder.PACKED,
+            kind=Kind.IMAGE,
+            sample_type=SampleType.UINT8,
+            shape=(height, width),
+            stride=stride,
+            window=fitting[0],
+            levels=grid[0],
+            codebook_size=self.config.codebook_size,
+            intensity=(0, 255),
+            fingerprint=self.fingerprint,
+        )
+
+
+@dataclass(frozen=True)
+class _EncodeOne:
+    """Encodes one array or file after the other, in whatever process."""
+
+    codec: Batches
+    levels: int
+    coder: Coder
+    spacing: tuple[float, float, float] | None
+    affine: NDArray[np.float64] | None
+    axis: str | None
+    content: Content
+    lossy: bool
+    max_pixels: int
+
+    def __call__(self, given: NDArray[np.generic] | Path | str) -> bytes:
+        if isinstance(given, (str, Path)):
+            scan = read_scan(source_at(Path(given)), self.axis, self.max_pixels)
+            try:
+                return self.codec.encode_read(scan, self.levels, self.coder, self.content, self.lossy)
+            except ImageError as error:
+                raise ImageError(f"{given}: {error}") from error
+        return self.codec.encode(
+            given,
+            self.levels,
+            self.coder,
+            spacing=self.spacing,
+            affine=self.affine,
+            axis=self.axis,
+            content=self.content,
+            lossy=self.lossy,
+        )
+
+
+@dataclass(frozen=True)
+class _DecodeOne:
+    """Decodes the bytes or the file of one after the other, in whatever process."""
+
+    codec: Batches
+    max_pixels: int
+
+    def __call__(self, given: bytes | Path | str) -> NDArray[np.generic]:
+        if isinstance(given, (str, Path)):
+            content = read_bytes(Path(given), MAX_FILE_BYTES)
+        elif isinstance(given, bytes):
+            content = given
+        else:
+            raise CodesFileError(f"{_kind_of(given)}, expected the bytes of a .codes file, or its path")
+        try:
+            return self.codec.decode(content, self.max_pixels)
+        except OasisVQError as error:
+            if isinstance(given, bytes):
+                raise
+            raise type(error)(f"{given}: {error}") from error
+
+
+def _each(call: Callable[[Given], Made], given: Iterable[Given], jobs: int) -> list[Made]:
+    """What a call gives for each; of an error, which of them it is about."""
+    if isinstance(given, (str, Path, bytes)):
+        raise ImageError(f"{_kind_of(given)}, expected a list of several; pass a list of one")
+    if type(jobs) is not int or jobs < 1:
+        raise OasisVQError(f"jobs {jobs!r}, expected a number of processes from 1")
+    try:
+        numbered = enumerate(given)
+    except TypeError:
+        raise ImageError(f"{_kind_of(given)}, expected a list of arrays or paths") from None
+    return [made for _, made in calls(_Numbered(call), numbered, jobs)]
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A call of which an error names the place in the list."""
+
+    call: Callable[[Any], Any]
+
+    def __call__(self, numbered: tuple[int, Any]) -> Any:  # noqa: ANN401 - what the call gives
+        place, given = numbered
+        try:
+            return self.call(given)
+        except OasisVQError as error:
+            raise type(error)(f"[{place}]: {error}") from error
+
+
+def _of_images(arrays: Sequence[object]) -> Sequence[Any]:
+    """A list of arrays; one of numbers, or of lists of them, is an array that was not made."""
+    for place, each in enumerate(arrays):
+        if not isinstance(each, np.ndarray):
+            raise ImageError(f"[{place}]: {_kind_of(each)}, expected a NumPy array")
+    return arrays
+
+
+def _kind_of(given: object) -> str:
+    return f"a {type(given).__module__}.{type(given).__name__}"
+
+
+def _refuse_odd_indices(indices: object, config: ModelConfig, least: int) -> None:
+    """Raise unless these are indices of so many axes, or one more, within the model's codebooks.
+
+    `NO_INDEX` passes: whether a grid may have it is the caller's to know.
+
+    Raises:
+        CodesFileError: says what they are.
+    """
+    if not isinstance(indices, np.ndarray):
+        raise CodesFileError(
+            f"indices: {_kind_of(indices)}, expected a NumPy array of integers; pass .cpu().numpy() of "
+            "a tensor"
+        )
+    if indices.dtype.kind not in "iu" or indices.ndim < least:
+        raise CodesFileError(
+            f"indices: {indices.dtype} of shape {indices.shape}, expected integers (levels, h, w) or "
+            "(slices, levels, h, w)"
+        )
+    if not 1 <= indices.shape[-3] <= config.levels:
+        raise CodesFileError(f"indices of {indices.shape[-3]} levels, but the model has {config.levels}")
+    known = indices[indices != NO_INDEX]
+    if known.size and (known.min() < 0 or known.max() >= config.codebook_size):
+        raise CodesFileError(
+            f"indices from {known.min()} to {known.max()}, expected 0 to {config.codebook_size - 1}"
+        )

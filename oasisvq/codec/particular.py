@@ -1,0 +1,186 @@
+"""What this scan alone has: its ground, and its residue. Never imports torch.
+
+Shapes: S slices, H×W slice.
+
+The indices of a file say what its scan has in common with others. Beside them a file may say exactly
+where ground is (`ground.py`), and hold all other voxels to within a bound (`bins.py`, `residue.py`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.bins import binning_of
+from oasisvq.codec.codes import NOTHING_BESIDE, Beside, Codes
+from oasisvq.codec.ground import Ground, decode_support, encode_support, ground_of, laid_on
+from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
+from oasisvq.codec.residue import SliceReader, SliceWriter
+from oasisvq.codec.residue_networks import ResidueNetwork
+from oasisvq.errors import CodesFileError, ImageError, ModelError
+
+Plane = NDArray[np.generic]
+Planes = NDArray[np.generic]
+
+_LARGEST_SHARE = 0.06  # of a file without a residue, that the support takes
+_OUTLINE_TO_A_BYTE = 8  # changes from ground to not along rows
+
+
+def without_nan(planes: Planes, low: float) -> Planes:
+    """Planes with the darkest value in place of NaN."""
+    if planes.dtype.kind != "f" or not np.isnan(planes).any():
+        return planes
+    return np.where(np.isnan(planes), planes.dtype.type(low), planes)
+
+
+def encode_beside(
+    planes: Planes,
+    header: CodesHeader,
+    decoded: Iterable[Plane],
+    network: ResidueNetwork | None,
+    bound: float | None,
+    payload_bytes: int,
+) -> tuple[CodesHeader, Beside]:
+    """What follows the indices of planes (S, H, W), and the header that says so.
+
+    Args:
+        planes: as they are stored, with NaN.
+        header: of the file without it.
+        decoded: (H, W) what the indices of each slice decode to.
+        network: of the model.
+        bound: the largest error of a voxel; None without a residue.
+        payload_bytes: that the indices take.
+
+    Raises:
+        ImageError: the bound cannot be held.
+        ModelError: it is asked for, and the model has no network for residues.
+    """
+    if bound is not None and network is None:
+        raise ModelError(
+            f"model {header.fingerprint.hex()[:8]} has no network for residues, so it cannot hold a "
+            "largest error; encode without --max-error and --lossless, or name another --model"
+        )
+    ground = ground_of(planes)
+    if bound is None and not (ground and _may_be_worth(ground, header, payload_bytes)):
+        return header, NOTHING_BESIDE
+    support = b""
+    if ground is not None:
+        support = encode_support(ground.support)
+        if bound is None and not _is_worth(ground, header, len(support), payload_bytes):
+            return header, NOTHING_BESIDE
+        header = dataclasses.replace(header, ground=GroundHeader(ground.value, len(support)))
+    if bound is None or network is None:
+        return header, Beside(support)
+    supports = ground.support if ground else np.ones(planes.shape, np.bool_)
+    binning = binning_of(planes, supports, ground.value if ground else math.nan, bound)
+    writer = SliceWriter(network, header.shape, binning.limits)
+    coded = set(header.coded_slices)
+    for place, (plane, chosen, guide) in enumerate(zip(planes, supports, decoded, strict=True)):
+        writer.put(binning.bins(plane, chosen), chosen, binning.guide(guide) if place in coded else None)
+    residue = writer.finish()
+    header = dataclasses.replace(header, residue=ResidueHeader(binning, len(residue)))
+    return header, Beside(support, residue)
+
+
+def _is_worth(ground: Ground, header: CodesHeader, support_bytes: int, payload_bytes: int) -> bool:
+    """Whether a file without a residue says exactly where ground is.
+
+    It does where the ground is NaN, or not the darkest value, as in scans that were z-scored: nothing
+    else keeps it there. Else it does where that takes a small share of the file.
+    """
+    if math.isnan(ground.value) or ground.value != header.intensity[0]:
+        return True
+    return support_bytes <= _LARGEST_SHARE * (payload_bytes + support_bytes)
+
+
+def _may_be_worth(ground: Ground, header: CodesHeader, payload_bytes: int) -> bool:
+    """The same, before it is known what that takes: at least so much for the length of its outline."""
+    if not ground.support.any():  # nothing but ground has no indices, and comes back exactly
+        return False
+    outline = int(np.count_nonzero(ground.support[:, :, 1:] != ground.support[:, :, :-1]))
+    return _is_worth(ground, header, outline // _OUTLINE_TO_A_BYTE, payload_bytes)
+
+
+def lay_beside(
+    decoded: Iterable[Plane],
+    codes: Codes,
+    network: ResidueNetwork | None,
+    levels: int | None,
+    name: str,
+) -> Iterator[Plane]:
+    """What indices decode to, (H, W) of each slice -> the slices with all that is beside the indices.
+
+    Args:
+        decoded: of one slice after the other.
+        codes: with what is beside the indices.
+        network: of the model.
+        levels: that were decoded; None of all, with the residue.
+        name: what messages call the file.
+
+    Raises:
+        CodesFileError: it is damaged.
+    """
+    header, beside = codes.header, codes.beside
+    has_residue = header.residue is not None and levels is None
+    if header.ground is None and not has_residue:
+        yield from decoded
+        return
+    if has_residue and network is None:
+        raise CodesFileError(f"{name}: damaged: a residue, but its model has no network for residues")
+    shape = header.slices, *header.shape
+    try:
+        supports = decode_support(beside.support, shape) if header.ground else np.ones(shape, np.bool_)
+        value = header.ground.value if header.ground else math.nan
+        if header.residue is None or levels is not None or network is None:
+            for plane, support in zip(decoded, supports, strict=True):
+                yield laid_on(plane, Ground(value, support))
+            return
+        binning = header.residue.binning
+        reader = SliceReader(beside.residue, network, header.shape, binning.limits)
+        coded = set(header.coded_slices)
+        for place, (plane, support) in enumerate(zip(decoded, supports, strict=True)):
+            bins = reader.take(support, binning.guide(plane) if place in coded else None)
+            if header.ground:
+                plane[~support] = value
+            plane[support] = binning.voxels(bins[support], plane.dtype)
+            yield plane
+        reader.finish()
+    except CodesFileError as error:
+        raise CodesFileError(f"{name}: damaged: {error}") from error
+
+
+def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:
+    """Raise where a voxel that was coded came back farther than the bound; NaN comes back as NaN.
+
+    Raises:
+        ImageError: says how many.
+    """
+    wrong = 0
+    is_float = planes.dtype.kind == "f"
+    for plane, again in zip(planes, restored, strict=True):
+        if is_float:
+            is_none = np.isnan(plane)
+            away = np.abs(again.astype(np.float64) - plane.astype(np.float64))
+            near = (away <= bound) & ~is_none | (is_none & np.isnan(again))
+        else:
+            near = np.abs(again.astype(np.int64) - plane.astype(np.int64)) <= bound
+        wrong += int(np.count_nonzero(~near))
+    if wrong:
+        raise ImageError(
+            f"{wrong:,} voxels would come back farther than {bound:g} from their value; name a larger "
+            "error with --max-error"
+        )
+
+
+def refuse_other_levels(header: CodesHeader, levels: int | None, name: str) -> None:
+    """Raise where a file does not hold so many levels.
+
+    Raises:
+        CodesFileError: says how many it holds.
+    """
+    if levels is not None and header.labels and not header.levels:
+        raise CodesFileError(f"{name}: holds labels, kept exactly, and no levels; leave out --quality")
+    if levels is not None and not 1 <= levels <= header.levels:
+        raise CodesFileError(f"{name}: quality {levels}, but it holds 1 to {header.levels} levels")

@@ -1,0 +1,425 @@
+"""The training of the networks of residues: slices of the training split in, bits a value out.
+
+Shapes: N slices, B batch of this process, n places a slice, H×W window, L levels.
+
+A step looks at a few slices in many guises, see `residue_drawing.py`, and asks at some of their places
+for the bin of the residue, and whether there is ground. The decoded image beside a slice is what the
+trained codec makes of it, by its integers, with one number of levels or another.
+"""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oasisvq.codec.config import config_to_dict
+from oasisvq.codec.modelfile import ModelFile, write_model
+from oasisvq.codec.pixels import centred_window
+from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
+from oasisvq.codec.residue_networks import ResidueNetwork as IntegerResidue
+from oasisvq.codec.residue_networks import SupportNetwork as IntegerSupport
+from oasisvq.data.batches import SliceBatches, seeded_generator
+from oasisvq.data.dataset import Dataset, SliceRecord
+from oasisvq.data.devices import send
+from oasisvq.files import MODEL_FILE
+from oasisvq.training.distributed import World
+from oasisvq.training.imitation import FrozenEncoder, Integers
+from oasisvq.training.loop import Loop, steps_per_epoch
+from oasisvq.training.reports import Reporter
+from oasisvq.training.residue_drawing import Drawn, Looks, draw_looks, draw_passes, in_bins, plain_looks
+from oasisvq.training.residue_inputs import ResidueInputs, Slices, SupportInputs
+from oasisvq.training.residue_network import (
+    ResidueNetwork,
+    SupportNetwork,
+    mixture_bits,
+    support_bits,
+)
+from oasisvq.training.weights import quantizer_of
+
+CHECKPOINT_FILE = "residue-checkpoint.safetensors"
+PLACES = 512  # of a slice, that a step asks for
+NEAR, FAR = 192, 64  # places of the support: where ground begins or ends, and anywhere
+DECODED_SLICES = 2048  # so many of the training split have a decoded image beside them
+DECODED_AT_ONCE = 16
+LARGEST_GAP = 4  # in the numbers of two slices, for one to count as the slice before the other
+AVERAGED = 0.999  # of the average of weights over steps, after the first ones
+VALIDATION_SLICES = 48
+VALIDATION_BOUNDS = (0, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidueTrainingConfig:
+    """One training of the networks of residues.
+
+    Attributes:
+        residue: what is trained.
+        support: what is trained beside it.
+        epochs: passes over the training split.
+        batch_size: slices a step, over all processes.
+        learning_rate: the highest one, after the warm-up.
+        seed: of weights, order and every draw.
+        precision: `float32`, or `bfloat16` for autocast.
+    """
+
+    residue: ResidueConfig
+    support: SupportConfig
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    precision: str
+
+
+class ResidueEpoch(NamedTuple):
+    """What an epoch ends with."""
+
+    epoch: int
+    loss: float  # bits a value, and of the support a pixel
+    bits_of_parts: list[float]  # training: a value; of the support, a pixel
+    images_per_second: float
+    validation_bits: list[float]  # a value lossless and at a bound of 3; of the support, a pixel
+
+    def summary(self) -> str:
+        """One line for a person."""
+        value, ground = self.bits_of_parts
+        training = f"{value:.3f}, ground {ground:.4f}"
+        if not self.validation_bits:
+            return f"bits a value {training}"
+        lossless, bounded, support = self.validation_bits
+        return (
+            f"bits a value {training}  validation: lossless {lossless:.3f}, "
+            f"bound {VALIDATION_BOUNDS[1]} {bounded:.3f}, ground {support:.4f}"
+        )
+
+
+class Networks(nn.Module):
+    """Both networks."""
+
+    def __init__(self, residue: ResidueConfig, support: SupportConfig) -> None:
+        super().__init__()
+        self.residue, self.support = ResidueNetwork(residue), SupportNetwork(support)
+
+    def integers(self) -> tuple[IntegerResidue, IntegerSupport]:
+        """What a model file gets."""
+        residue = IntegerResidue(self.residue.config, self.residue.integers())
+        return residue, IntegerSupport(self.support.config, self.support.integers())
+
+
+def new_networks(residue: ResidueConfig, support: SupportConfig, seed: int) -> Networks:
+    """Networks with weights drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Networks(residue, support)
+
+
+class ResidueStep(nn.Module):
+    """Slices -> bits of what a step asks for."""
+
+    def __init__(self, networks: Networks, precision: str) -> None:
+        super().__init__()
+        self.networks, self.precision = networks, precision
+        self.of_residue = ResidueInputs(networks.residue.config)
+        self.of_support = SupportInputs(networks.support.config)
+
+    def forward(self, slices: Slices, looks: Looks, draws: Tensor) -> Tensor:
+        """(B, places) draws in [0, 1) -> (2,) bits a value, and of the support a pixel."""
+        enabled = self.precision == "bfloat16"
+        chosen, where = draws.split([draws.shape[1] - NEAR - FAR, NEAR + FAR], 1)
+        cells, is_given = cells_of(slices.bins != 0, chosen)
+        targets = self.of_residue(slices, looks.passes, cells)
+        near, weights = places_of_support(slices.bins, looks.scales, where)
+        inputs, wanted = self.of_support(slices, looks.passes, near)
+        with torch.autocast(slices.bins.device.type, dtype=torch.bfloat16, enabled=enabled):
+            mixture = self.networks.residue(targets.inputs)
+            logits = self.networks.support(inputs)
+        bits = mixture_bits(mixture, *targets[1:]) * is_given
+        value = bits.sum() / is_given.sum().clamp_min(1)
+        support = (support_bits(logits, wanted) * weights).sum() / slices.bins.numel()
+        return torch.stack([value, support])
+
+
+def cells_of(mask: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells of a mask (B, H, W), evenly by draws (B, n) in [0, 1).
+
+    Returns:
+        Cells (B, n), counted over the pixels of a slice; and (B·n,) 1, or 0 where the mask has none.
+    """
+    so_far = mask.flatten(1).to(torch.int32).cumsum(1, dtype=torch.int32)  # (B, H·W)
+    count = so_far[:, -1:]
+    number = (draws * count).to(torch.int32).clamp(max=count - 1) + 1
+    cells = torch.searchsorted(so_far, number).clamp(max=so_far.shape[1] - 1)
+    return cells, (count > 0).float().expand_as(draws).flatten()
+
+
+def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Places (B, n) at which the support is asked for, more of them where ground begins or ends.
+
+    Returns:
+        Cells (B, n); and weights (B·n,), so that a sum over them is one over all pixels, on average.
+    """
+    marks = (bins != 0).float()[:, None]
+    low = -F.max_pool2d(-marks, 3, 1, 1)
+    begins = F.max_pool2d(marks, 3, 1, 1) - low  # (B, 1, H, W)
+    wide = torch.cat([F.max_pool2d(begins, 2 * reach + 1, 1, reach) for reach in (1, 2, 4)], 1)
+    chosen = (scales.clamp(max=4) // 2).clamp(max=2)  # 1, 2, 4, 8 -> 0, 1, 2, 2
+    near = wide[torch.arange(len(bins), device=bins.device), chosen] > 0  # (B, H, W)
+    pixels = near[0].numel()
+    cells, is_given = cells_of(near, draws[:, :NEAR])
+    cells = torch.cat([cells, (draws[:, NEAR:] * pixels).long().clamp(max=pixels - 1)], 1)
+    count = near.flatten(1).sum(1, keepdim=True).clamp_min(1)
+    often = near.flatten(1).gather(1, cells).float() * (NEAR / count) + FAR / pixels
+    weights = 1 / often
+    weights[:, :NEAR] *= is_given.view(len(bins), -1)
+    return cells, weights.flatten()
+
+
+class FrozenDecoder(nn.Module):
+    """The decoder of a model file: what `codec/networks.py` computes, for many slices at once."""
+
+    def __init__(self, file: ModelFile, device: torch.device) -> None:
+        super().__init__()
+        specs, self.arrays = {}, {}
+        for name, array in file.arrays.items():
+            if name.endswith((".table", ".scaling")):
+                specs[name] = tuple(array.tolist())
+            elif name.startswith("decoder."):
+                self.arrays[name] = torch.from_numpy(array).float().to(device)
+        self.integers = Integers(file.config, specs, device, exact=True)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, D, h, w) -> pixels (B, H, W) in [0, 1]; in float32."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.integers.decoder(self.arrays, latents.float())[:, 0].clamp(0, 1)
+
+
+def noise_generator(device: torch.device, seed: int) -> torch.Generator:
+    """Of the noise that slices are given, which is drawn where they are."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
+    """Of each slice the one before and the one after in the same volume; -1 where there is none."""
+    found = np.full((len(records), 2), -1, np.int64)
+    for place in range(1, len(records)):
+        earlier, later = records[place - 1], records[place]
+        gap = later.slice_number - earlier.slice_number
+        if earlier.subject == later.subject and 1 <= gap <= LARGEST_GAP:
+            found[place, 0], found[place - 1, 1] = place - 1, place
+    return found
+
+
+class _Source:
+    """The slices of one split, what is beside each, and what the codec makes of some."""
+
+    def __init__(self, batches: SliceBatches, records: tuple[SliceRecord, ...], before: int) -> None:
+        self.batches, self.before = batches, before
+        self.neighbours = torch.from_numpy(neighbours(records))
+        self.place_of_decoded = torch.full((len(records),), -1)
+        self.decoded: Tensor | None = None
+
+    def grey(self, slices: Tensor) -> Tensor:
+        """Slices (B,) -> grey levels (B, H, W) from 0 to 255."""
+        return (self.batches.draw(slices)[:, 0] * 255).round_()
+
+    @torch.no_grad()
+    def decode(self, file: ModelFile, slices: Tensor, world: World) -> None:
+        """Let the codec decode some slices, each with its number of levels; processes share them."""
+        encoder, decoder = FrozenEncoder(file, world.device), FrozenDecoder(file, world.device)
+        quantizer = quantizer_of(file).to(world.device)
+        levels = [2**power for power in range(file.config.levels.bit_length())]
+        parts = torch.arange(len(slices)).split(DECODED_AT_ONCE)
+        decoded: Tensor | None = None
+        for number, places in enumerate(parts):
+            if number % world.size != world.rank and decoded is not None:
+                continue
+            grey = self.grey(slices[places])
+            if decoded is None:
+                decoded = torch.zeros(len(slices), *grey.shape[1:], device=world.device)
+            if number % world.size != world.rank:
+                continue
+            brightest = grey.flatten(1).amax(1).clamp_min(1)[:, None, None]
+            kept = levels[number % len(levels)]
+            latents = encoder((grey / brightest)[:, None])
+            indices = quantizer.quantize(latents, torch.full((len(places),), kept))
+            image = decoder(quantizer.dequantize(indices[:, :kept]))
+            decoded[places] = (image * brightest).round()
+        assert decoded is not None
+        world.sum_(decoded)
+        self.decoded = decoded.to(torch.uint8)
+        self.place_of_decoded[slices] = torch.arange(len(slices))
+
+    def draw(self, slices: Tensor, backwards: Tensor) -> Drawn:
+        """Slices (B,) and what is known beside them."""
+        side, wanted, given = backwards.long(), [slices], []
+        beside = slices
+        for _ in range(self.before):
+            following = self.neighbours[beside.clamp_min(0), side]
+            beside = torch.where(beside < 0, beside, following)
+            wanted.append(beside.clamp_min(0))
+            given.append((beside >= 0).float())
+        grey = self.grey(torch.cat(wanted)).unflatten(0, (-1, len(slices))).transpose(0, 1)
+        device = grey.device
+        has_before = send(torch.stack(given, 1), device) if given else grey.new_zeros(len(slices), 0)
+        place = self.place_of_decoded[slices]
+        has_decoded = send((place >= 0).float(), device)
+        decoded = torch.zeros_like(grey[:, 0])
+        if self.decoded is not None:
+            decoded = self.decoded[send(place.clamp_min(0), device)].float()
+        return Drawn(
+            grey[:, 0],
+            decoded * has_decoded[:, None, None],
+            grey[:, 1:] * has_before[:, :, None, None],
+            has_decoded,
+            has_before,
+        )
+
+
+class ResidueTraining(Loop):
+    """The training of the networks of residues for a trained codec, in one process."""
+
+    what = "residue"
+    checkpoint_file = CHECKPOINT_FILE
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: ResidueTrainingConfig,
+        run: Path,
+        world: World,
+        reporter: Reporter,
+        file: ModelFile,
+    ) -> None:
+        slices = len(dataset.splits["train"].records)
+        steps_per_epoch(dataset, config, world, slices)
+        self.config, self.file = config, file
+        self.networks = new_networks(config.residue, config.support, config.seed).to(world.device)
+        self.averaged = copy.deepcopy(self.networks).requires_grad_(False)
+        parameters = list(self.networks.named_parameters())
+        parts = ("values", "ground")
+        super().__init__(dataset, config, run, world, reporter, slices, parameters, parts)
+        every = torch.arange(slices)
+        self.training = self._source("train", _evenly(every, DECODED_SLICES))
+        self.validation: tuple[_Source, Tensor] | None = None
+        if "validation" in dataset.splits:
+            some = _evenly(torch.arange(len(dataset.splits["validation"].records)), VALIDATION_SLICES)
+            self.validation = self._source("validation", some), some
+        step = ResidueStep(self.networks, config.precision).to(world.device)
+        self.step_module = self.distributed(step)
+
+    def _source(self, split: str, decoded: Tensor) -> _Source:
+        dataset, config = self.dataset, self.file.config
+        window = centred_window((dataset.size, dataset.size), config.window, config.stride)
+        batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
+        before = max(self.config.residue.slices_before, self.config.support.slices_before)
+        source = _Source(batches, dataset.splits[split].records, before)
+        source.decode(self.file, decoded, self.world)
+        return source
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def step_generator(self) -> torch.Generator:
+        """The generator of this step's draws."""
+        return seeded_generator(self.config.seed, 6, self.step)
+
+    def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The sum of bits a value and of the support a pixel, then each."""
+        size, device = self.config.batch_size, self.world.device
+        looks = draw_looks(size, generator)
+        draws = torch.rand(size, PLACES + NEAR + FAR, generator=generator)
+        local = size // self.world.size
+        own = slice(self.world.rank * local, (self.world.rank + 1) * local)
+        drawn = self.training.draw(batch[own], looks.backwards[own])
+        noise = noise_generator(device, self._noise_seed(generator))
+        looks = looks.part(own).to(device)
+        slices = in_bins(drawn, looks, noise)
+        bits = self.step_module(slices, looks, send(draws[own], device))
+        return torch.cat([bits.sum()[None], bits])
+
+    def _noise_seed(self, generator: torch.Generator) -> int:
+        return int(torch.randint(2**31, (), generator=generator)) + self.world.rank
+
+    @torch.no_grad()
+    def learn(self, generator: torch.Generator) -> None:
+        """The average of the weights follows them."""
+        share = min(AVERAGED, (self.step + 1) / (self.step + 10))
+        for mean, learnt in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
+            mean.lerp_(learnt, 1 - share)
+
+    # --- the end of an epoch ------------------------------------------------------------------
+
+    def epoch_report(self, means: list[float], images_per_second: float) -> ResidueEpoch:
+        """Bits, of the validation slices by the integers that the model file gets."""
+        epoch = self.step // self.steps_per_epoch
+        return ResidueEpoch(epoch, means[0], means[1:], images_per_second, self.validate())
+
+    @torch.no_grad()
+    def validate(self) -> list[float]:
+        """Bits a value at each of `VALIDATION_BOUNDS`, and of the support a pixel; or nothing."""
+        if self.validation is None:
+            return []
+        source, slices = self.validation
+        own = slices[self.world.rank :: self.world.size]
+        sums = torch.zeros(len(VALIDATION_BOUNDS) + 2, dtype=torch.float32, device=self.world.device)
+        if len(own):
+            sums += self._validated(source, own)
+        self.world.sum_(sums)
+        return [float(each) / max(1.0, float(sums[-1])) for each in sums[:-1]]
+
+    def _validated(self, source: _Source, slices: Tensor) -> Tensor:
+        """Sums of the bits of slices (B,), and their number."""
+        residue, support = self.averaged.integers()
+        step = ResidueStep(self.averaged, "float32").to(self.world.device)
+        drawn = source.draw(slices, torch.zeros(len(slices), dtype=torch.bool))
+        generator = seeded_generator(self.config.seed, 7)
+        passes = draw_passes(len(slices), generator)
+        draws = torch.rand(len(slices), PLACES, generator=generator).to(self.world.device)
+        noise = noise_generator(self.world.device, 0)
+        bits = []
+        for bound in VALIDATION_BOUNDS:
+            looks = plain_looks(passes, bound, with_decoded=True).to(self.world.device)
+            in_view = in_bins(drawn, looks, noise)
+            cells, is_given = cells_of(in_view.bins != 0, draws)
+            targets = step.of_residue(in_view, looks.passes, cells)
+            everything = np.ones(targets.inputs.shape[1], np.bool_)
+            mixture = residue.seeing(everything)(targets.inputs.cpu().numpy())
+            found = mixture_bits(torch.from_numpy(mixture).to(draws.device), *targets[1:]) * is_given
+            bits.append(found.sum() / PLACES)
+        near, weights = places_of_support(in_view.bins, looks.scales, draws[:, : NEAR + FAR])
+        inputs, wanted = step.of_support(in_view, looks.passes, near)
+        logits = torch.from_numpy(support(inputs.cpu().numpy()).astype(np.float32)).to(draws.device)
+        pixels = in_view.bins[0].numel()
+        bits.append((support_bits(logits, wanted) * weights).sum() / pixels)
+        return torch.stack([*bits, draws.new_full((), len(slices))])
+
+    # --- state --------------------------------------------------------------------------------
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """The averaged weights."""
+        return {f"averaged.{name}": weight.data for name, weight in self.averaged.named_parameters()}
+
+    def prepare_model(self) -> None:
+        """The average is usable at any step."""
+
+    def write_model(self) -> None:
+        """The codec's file with both networks added."""
+        residue, support = self.averaged.integers()
+        card = self.file.card | {"residue": self.card()}
+        write_model(self.file.with_residue(residue, support, card), self.run / MODEL_FILE)
+
+    def own_settings(self) -> dict[str, Any]:
+        """The config, and the codec whose images it sees."""
+        fields = dataclasses.asdict(self.config)
+        parts = {name: config_to_dict(getattr(self.config, name)) for name in ("residue", "support")}
+        return fields | parts | {"codec": self.file.fingerprint.hex()}
+
+
+def _evenly(slices: Tensor, most: int) -> Tensor:
+    """At most so many of some slices, evenly spaced."""
+    places = torch.linspace(0, len(slices) - 1, min(most, len(slices))).long()
+    return slices[places]
