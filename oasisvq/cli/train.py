@@ -138,6 +138,7 @@ def train(
     """
     from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command
+    from oasisvq.training.request import Request
 
     if prior_only and not with_prior:
         usage_error("--prior-only and --no-prior exclude each other")
@@ -162,7 +163,7 @@ def train(
         "levels": levels,
         "codebook_size": codebook_size,
     }
-    request = command.Request(
+    request = Request(
         data=data,
         run=output,
         preset=preset.value if preset else None,

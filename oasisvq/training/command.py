@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oasisvq.codec.config import config_from_dict, part_config_from_dict
 from oasisvq.codec.modelfile import ModelFile, read_model
@@ -18,9 +18,9 @@ from oasisvq.errors import DatasetError, FileError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
 from oasisvq.model_store import keep_file, keep_finished
 from oasisvq.models import choose_model
-from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
-from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
+from oasisvq.training.codec_step import TrainingConfig
+from oasisvq.training.codec_training import CHECKPOINT_FILE, Training
 from oasisvq.training.devices import choose_device
 from oasisvq.training.display import LiveReporter, console_reporter
 from oasisvq.training.distributed import World, joined_world
@@ -33,10 +33,10 @@ from oasisvq.training.hardware import (
 from oasisvq.training.loop import Loop
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
 from oasisvq.training.plan import (
-    SCORED,
     prior_training_config,
-    scored_slices,
     seconds_after_codec,
+    seconds_of_residue,
+    seconds_of_scoring,
     what_follows,
 )
 from oasisvq.training.presets import PRESETS, Preset, model_config
@@ -48,6 +48,7 @@ from oasisvq.training.prior_training import (
     starting_from,
 )
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.request import Request, Trained
 from oasisvq.training.residue_stage import residue_settings, residue_training_config, run_residue
 from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
 from oasisvq.training.residue_training import ResidueTrainingConfig
@@ -56,47 +57,6 @@ from oasisvq.training.weights import build_model
 
 PICTURES = (CURVES_FILE, PANEL_FILE)
 CHECKPOINTS = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the command line asked for."""
-
-    data: Path
-    run: Path
-    preset: str | None
-    images: Images | None
-    overrides: dict[str, Any]  # preset fields by name
-    seed: int | None
-    precision: str | None  # auto, float32 or bfloat16
-    device: str
-    max_minutes: float | None
-    resume: bool
-    force: bool
-    compiled: bool | None = None  # None: where it pays
-    start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
-    with_prior: bool = True
-    prior_only: bool = False
-    with_residue: bool = True
-    residue_only: bool = False
-    model: Path | None = None  # the codec to give a prior, or networks of residues
-    max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
-
-
-class Trained(NamedTuple):
-    """What a training left."""
-
-    model: Path
-    dataset: Dataset
-    what: str  # the stage that it ended in
-    step: int
-    finished: bool
-    metrics_bytes: int
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether there is a validation split to score."""
-        return "validation" in self.dataset.splits
 
 
 def train(
@@ -178,7 +138,7 @@ def _train(session: _Session) -> Trained:
         return trained
     file, dataset = read_model(trained.model), trained.dataset
     residue = residue_training_config(
-        file, dataset, session.world, epochs, config.seed, config.precision
+        file.config, dataset, session.world, epochs, config.seed, config.precision
     )
     return _train_residue(session, dataset, file, residue, None, trained.metrics_bytes)
 
@@ -246,7 +206,7 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
         training = Training(dataset, config, request.run, world, session.reporter)
         tell(f"training slices: {training.batches.where}; networks in {config.precision}")
         if compiled:
-            _compile(session, training)
+            training.compile(tell, required=bool(request.compiled))
         training.seconds_after = seconds_after_codec(training)
         tell(what_follows(training))
     if source is not None:
@@ -308,7 +268,7 @@ def _start_residue(session: _Session) -> Trained:
     codec, dataset = _given_codec(session)
     epochs = dataclasses.replace(_preset(session), **request.overrides).residue_epochs
     precision = choose_precision(request.precision or "auto", world.device)
-    config = residue_training_config(codec, dataset, world, epochs, request.seed or 0, precision)
+    config = residue_training_config(codec.config, dataset, world, epochs, request.seed or 0, precision)
     _forget(session, *PICTURES)
     return _train_residue(session, dataset, codec, config, None)
 
@@ -330,7 +290,10 @@ def _train_residue(
     metrics_bytes: int = 0,
 ) -> Trained:
     run = session.request.run
-    training, finished = run_residue(session, run, dataset, file, config, checkpoint, metrics_bytes)
+    after = seconds_of_scoring(file, dataset)
+    training, finished = run_residue(
+        session, run, dataset, file, config, checkpoint, metrics_bytes, after
+    )
     length = training.metrics.length
     return Trained(run / MODEL_FILE, dataset, training.what, training.step, finished, length)
 
@@ -376,8 +339,12 @@ def _train_prior(
         training = PriorTraining(dataset, config, run, world, session.reporter, codec, session.tell)
         pace = rehearse(config, world.device)
     training.expect(pace)
-    share = file.config.default_levels / file.config.levels
-    training.seconds_after = pace.coding * share * SCORED * scored_slices(dataset)
+    training.seconds_after = seconds_of_scoring(file, dataset)
+    if config.residue_epochs and session.request.with_residue:
+        residue = residue_training_config(
+            file.config, dataset, world, config.residue_epochs, config.seed, config.precision
+        )
+        training.seconds_after += seconds_of_residue(residue, file.config.window, dataset, world)
     training.metrics.length = metrics_bytes
     if source is not None:
         training.start_from(source, str(session.request.start_from))
@@ -389,20 +356,6 @@ def _train_prior(
     return Trained(
         run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics.length
     )
-
-
-def _compile(session: _Session, training: Training) -> None:
-    """Compile the networks; where that was not asked for, a machine that cannot goes on without.
-
-    Raises:
-        TrainingError: it was asked for, and fails.
-    """
-    session.tell("compiling the networks")
-    wrong = training.compile()
-    if wrong and session.request.compiled:
-        raise TrainingError(f"the networks cannot be compiled here: {wrong}; leave out --compile")
-    if wrong:
-        session.tell(f"not compiled, the training is slower for it: {wrong}")
 
 
 def _preset(session: _Session) -> Preset:

@@ -33,14 +33,13 @@ from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
-from oasisvq.training.timetable import Progress, seconds_of
+from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
 HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
 VALIDATION_SLICES = 32  # each takes as long as a few steps
-VALIDATIONS = 10  # in a whole training: they are NumPy's, and a GPU waits for them
 ENCODED_AT_ONCE = 32
 FEWEST_STEPS = 12  # of an epoch
 SUMMED_AT_ONCE = 4096  # slices
@@ -181,13 +180,6 @@ class PriorStep(nn.Module):
 def fitting_batch_size(slices: int, most: int) -> int:
     """Slices a step: as many as keep a GPU busy, but fewer where an epoch would have but a few steps."""
     return max(1, min(most, slices, max(4, slices // FEWEST_STEPS)))
-
-
-class Pace(NamedTuple):
-    """Seconds that a slice takes."""
-
-    step: float  # of training
-    coding: float  # all levels, by the integers
 
 
 def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
@@ -370,8 +362,7 @@ class PriorTraining(Loop):
 
     def validates(self, epoch: int) -> bool:
         """Every tenth part of the training, and at its end."""
-        every = max(1, self.config.epochs // VALIDATIONS)
-        return self.validation is not None and (epoch % every == 0 or epoch == self.config.epochs)
+        return self.validation is not None and is_tenth(epoch, self.config.epochs)
 
     def expect(self, pace: Pace) -> None:
         """Let the time left be known from the start, by a trial."""

@@ -9,6 +9,7 @@ trained codec makes of it, by its integers, with one number of levels or another
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ from oasisvq.training.residue_network import (
     mixture_bits,
     support_bits,
 )
+from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
@@ -228,7 +230,9 @@ class _Source:
         return (self.batches.draw(slices)[:, 0] * 255).round_()
 
     @torch.no_grad()
-    def decode(self, file: ModelFile, slices: Tensor, world: World) -> None:
+    def decode(
+        self, file: ModelFile, slices: Tensor, world: World, advance: Callable[[int], None]
+    ) -> None:
         """Let the codec decode some slices, each with its number of levels; processes share them."""
         encoder, decoder = FrozenEncoder(file, world.device), FrozenDecoder(file, world.device)
         quantizer = quantizer_of(file).to(world.device)
@@ -236,6 +240,7 @@ class _Source:
         parts = torch.arange(len(slices)).split(DECODED_AT_ONCE)
         decoded: Tensor | None = None
         for number, places in enumerate(parts):
+            advance(len(places))
             if number % world.size != world.rank and decoded is not None:
                 continue
             grey = self.grey(slices[places])
@@ -294,6 +299,7 @@ class ResidueTraining(Loop):
         world: World,
         reporter: Reporter,
         file: ModelFile,
+        tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         slices = len(dataset.splits["train"].records)
         steps_per_epoch(dataset, config, world, slices)
@@ -304,21 +310,22 @@ class ResidueTraining(Loop):
         parts = ("values", "ground")
         super().__init__(dataset, config, run, world, reporter, slices, parameters, parts)
         every = torch.arange(slices)
-        self.training = self._source("train", _evenly(every, DECODED_SLICES))
+        self.training = self._source("train", _evenly(every, DECODED_SLICES), tell)
         self.validation: tuple[_Source, Tensor] | None = None
         if "validation" in dataset.splits:
             some = _evenly(torch.arange(len(dataset.splits["validation"].records)), VALIDATION_SLICES)
-            self.validation = self._source("validation", some), some
+            self.validation = self._source("validation", some, tell), some
         step = ResidueStep(self.networks, config.precision).to(world.device)
         self.step_module = self.distributed(step)
 
-    def _source(self, split: str, decoded: Tensor) -> _Source:
+    def _source(self, split: str, decoded: Tensor, tell: Callable[[str], None]) -> _Source:
         dataset, config = self.dataset, self.file.config
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
         batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
         before = max(self.config.residue.slices_before, self.config.support.slices_before)
         source = _Source(batches, dataset.splits[split].records, before)
-        source.decode(self.file, decoded, self.world)
+        progress = Progress(tell, f"decoding {split} slices", len(decoded), "slices")
+        source.decode(self.file, decoded, self.world, progress.advance)
         return source
 
     # --- one step -----------------------------------------------------------------------------
@@ -356,7 +363,17 @@ class ResidueTraining(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> ResidueEpoch:
         """Bits, of the validation slices by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
-        return ResidueEpoch(epoch, means[0], means[1:], images_per_second, self.validate())
+        validation = self.validate() if self.validates(epoch) else []
+        return ResidueEpoch(epoch, means[0], means[1:], images_per_second, validation)
+
+    def validates(self, epoch: int) -> bool:
+        """Every tenth part of the training, and at its end."""
+        return self.validation is not None and is_tenth(epoch, self.config.epochs)
+
+    def expect(self, pace: Pace) -> None:
+        """Let the time left be known from the start, by a trial."""
+        if self.validation is not None:
+            self.seconds_between = pace.coding * len(self.validation[1]) / self.world.size
 
     @torch.no_grad()
     def validate(self) -> list[float]:

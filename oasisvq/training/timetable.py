@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
 from oasisvq.training.reports import duration
 
 SECONDS_PER_NOTE = 10.0
+VALIDATIONS = 10
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -20,6 +22,26 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         seconds = time.monotonic() - began
     return seconds
+
+
+def is_tenth(epoch: int, epochs: int) -> bool:
+    """Whether a tenth of a training ends with an epoch, counted from 1: then NumPy may validate it.
+
+    At every epoch a GPU would wait for that most of the time.
+    """
+    return epoch % max(1, epochs // VALIDATIONS) == 0 or epoch == epochs
+
+
+class Pace(NamedTuple):
+    """Seconds that a slice takes.
+
+    Attributes:
+        step: to be learnt from once.
+        coding: to be coded by the integers, as in a validation.
+    """
+
+    step: float
+    coding: float
 
 
 class StepClock:

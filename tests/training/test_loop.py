@@ -17,12 +17,8 @@ from oasisvq.errors import TrainingError
 from oasisvq.evaluation.metrics import similarity
 from oasisvq.training import loop
 from oasisvq.training.codec_epoch import CodecEpoch
-from oasisvq.training.codec_training import (
-    Training,
-    TrainingConfig,
-    levels_to_keep,
-    validation_slices,
-)
+from oasisvq.training.codec_step import TrainingConfig, levels_to_keep
+from oasisvq.training.codec_training import Training, validation_slices
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.presets import PRESETS, model_config
@@ -244,7 +240,7 @@ def test_compiled_networks_have_one_shape_and_compute_the_same(dataset: Dataset)
     plain, compiled = training(dataset, Recorder(), epochs=3), training(dataset, Recorder(), epochs=3)
     graphs = CompileCounterWithBackend("aot_eager")
     before = [each.clone() for each in compiled.model.buffers()]
-    assert compiled.compile(backend=graphs) == ""
+    compiled.compile(lambda message: None, required=True, backend=graphs)
     for old, new in zip(before, compiled.model.buffers(), strict=True):
         assert torch.equal(old, new)
     assert graphs.frame_count == 2  # encoder and decoder, each whole
@@ -262,7 +258,12 @@ def test_networks_that_cannot_be_compiled_stay_as_they_are(dataset: Dataset) -> 
 
     torch._dynamo.reset()
     one = training(dataset, Recorder(), epochs=1)
-    assert "no compiler found" in one.compile(backend=broken)
+    with pytest.raises(TrainingError, match=r"cannot be compiled here: .*no compiler found; leave out"):
+        one.compile(lambda message: None, required=True, backend=broken)
+    said: list[str] = []
+    one.compile(said.append, required=False, backend=broken)
+    assert said[0] == "compiling the networks"
+    assert "not compiled, the training is slower for it: " in said[1]
     assert one.go(lambda: False)
 
 
