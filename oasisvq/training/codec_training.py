@@ -233,8 +233,8 @@ class Training(Loop):
         batches = self.validation or self.batches
         device = self.world.device
         if self.validation is not None:
-            of_slice = seconds_of(lambda: self.validate(1), device)
-            self.seconds_between = of_slice * self.validated
+            of_slice = seconds_of(lambda: self.validate(self.world.size), device)
+            self.seconds_between = of_slice * self.validated / self.world.size
         self._imitation_cost = self._rehearse_imitation()
         pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
         levels = [self.config.model.default_levels]
@@ -274,7 +274,7 @@ class Training(Loop):
         own = chosen[self.world.rank :: self.world.size]
         levels = self.config.model.levels
         sums = torch.zeros(levels, device=self.world.device)
-        for part in own.split(16):
+        for part in own.split(16) if len(own) else ():
             pixels = self.validation.draw(part)
             for level, decoded in enumerate(self._decoded(pixels, range(1, levels + 1))):
                 sums[level] += padded_ssim(pixels, decoded).sum()
