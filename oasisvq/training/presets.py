@@ -52,7 +52,7 @@ PRESETS = {
         residue_epochs=2,
     ),
     "small": Preset(
-        purpose="for a CPU; 5,760 slices take two cores an hour with bfloat16, two without",
+        purpose="for a CPU; 5,760 slices take two cores with bfloat16 an hour and a half",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
