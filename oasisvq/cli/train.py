@@ -26,7 +26,7 @@ def train(
         PresetName | None,
         typer.Option(
             "--preset",
-            help="seed: the classic 80×80 set-up; small: two CPU cores, about an hour; base: a GPU. "
+            help="seed: the classic 80×80 set-up; small: a CPU, OASIS in some hours; base: a GPU. "
             "[default: base on a GPU, else small]",
         ),
     ] = None,
@@ -40,6 +40,12 @@ def train(
     prior_epochs: Annotated[
         int | None,
         typer.Option("--prior-epochs", min=1, help="Of the prior. [default: the preset's]"),
+    ] = None,
+    prior_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--prior-batch-size", min=1, help="Slices a step of the prior. [default: what fits the data]"
+        ),
     ] = None,
     residue_epochs: Annotated[
         int | None,
@@ -111,8 +117,12 @@ def train(
         typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks first, with torch.compile.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the networks first, with torch.compile. [default: on a GPU from Ampere on]",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
     ] = False,
@@ -122,12 +132,13 @@ def train(
     """Train a model on a prepared dataset or a raw OASIS folder.
 
     The run folder gets model.safetensors, which the other commands then use by themselves,
-    a checkpoint every epoch, metrics.jsonl, and as it goes curves.png and panel.png: some fixed
+    a checkpoint every two minutes, metrics.jsonl, and as it goes curves.png and panel.png: some fixed
     validation slices and what is left of them. Ctrl-C stops after the current step and leaves a
     usable model; --resume goes on from there. It ends with the scores of the validation split.
     """
     from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command
+    from oasisvq.training.request import Request
 
     if prior_only and not with_prior:
         usage_error("--prior-only and --no-prior exclude each other")
@@ -145,13 +156,14 @@ def train(
     overrides = {
         "epochs": epochs,
         "prior_epochs": prior_epochs,
+        "prior_batch_size": prior_batch_size,
         "residue_epochs": residue_epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "levels": levels,
         "codebook_size": codebook_size,
     }
-    request = command.Request(
+    request = Request(
         data=data,
         run=output,
         preset=preset.value if preset else None,
@@ -191,6 +203,8 @@ def train(
         if codec.prior is not None and not has_range_coder():
             note("not scored: prior-coded files need constriction; `pip install constriction` does it")
             return
+        count = len(trained.dataset.splits["validation"].records)
+        note(f"scoring {count:,} slices of the validation split")
         score_split(codec, trained.dataset, "validation", [], as_json=False)
 
 

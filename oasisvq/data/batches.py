@@ -7,7 +7,6 @@ no loader. A split larger than `RESIDENT_SHARE` of the device's free memory stay
 in its memory-mapped file, and a thread reads one batch ahead into pinned memory.
 """
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oasisvq.codec.pixels import Window
+from oasisvq.data.devices import free_memory, main_memory, send
 
 RESIDENT_SHARE = 0.5
 
@@ -26,19 +26,9 @@ def seeded_generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes free on the device (or in main memory)."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return main_memory()
-
-
-def main_memory() -> int:
-    """Bytes of main memory that are free."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # macOS names only the whole of it
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+def room_beside(reserved: int, device: torch.device) -> int:
+    """Bytes of the device that slices may take where so many are needed for computing."""
+    return max(0, int(RESIDENT_SHARE * (free_memory(device) - reserved)))
 
 
 class SliceBatches:
@@ -47,11 +37,26 @@ class SliceBatches:
     Attributes:
         where: where the slices are kept, in words: on the device, in main memory, or in the
             memory-mapped file.
+        bytes_on_device: what they take there.
     """
 
     def __init__(
-        self, array: NDArray[np.uint8], window: Window, stride: int, device: torch.device
+        self,
+        array: NDArray[np.uint8],
+        window: Window,
+        stride: int,
+        device: torch.device,
+        room: int | None = None,
     ) -> None:
+        """Take what fits.
+
+        Args:
+            array: the slices.
+            window: what is cut out of them, in cells of `stride` pixels.
+            stride: pixels to a cell.
+            device: where batches are wanted.
+            room: bytes of it that they may take; a share of what is free where None.
+        """
         self.device = device
         self._array = array
         top, left = window.top * stride, window.left * stride
@@ -66,7 +71,9 @@ class SliceBatches:
         self._resident: Tensor | None = None
         self._pending: tuple[Tensor, Future[Tensor]] | None = None
         self._reader = ThreadPoolExecutor(1)
-        if needed <= RESIDENT_SHARE * free_memory(device):
+        self.bytes_on_device = 0
+        if needed <= (room_beside(0, device) if room is None else room):
+            self.bytes_on_device = needed
             self._resident = torch.from_numpy(self._cut(slice(None))).to(device)
             self.where = f"{megabytes} on {device.type}"
         elif device.type == "cuda" and needed <= RESIDENT_SHARE * main_memory():
@@ -86,7 +93,7 @@ class SliceBatches:
     def _read(self, slices: Tensor) -> Tensor:
         """Some slices (B, H, W) uint8, in main memory unless they are on the device."""
         if self._resident is not None and self._resident.device.type == self.device.type:
-            return self._resident[slices.to(self.device, non_blocking=True)]
+            return self._resident[send(slices, self.device)]
         if self._resident is not None:
             batch = self._resident[slices]
         else:
@@ -110,9 +117,9 @@ class SliceBatches:
             batch = pending[1].result()
         else:
             batch = self._read(slices)
-        pixels = batch.to(self.device, non_blocking=True).unsqueeze(1).float().div_(255)
+        pixels = send(batch, self.device).unsqueeze(1).float().div_(255)
         if mirrored is not None:
-            turned = mirrored.to(self.device, non_blocking=True)[:, None, None, None]
+            turned = send(mirrored, self.device)[:, None, None, None]
             pixels = torch.where(turned, pixels.flip(2), pixels)
         return pixels
 

@@ -14,8 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oasisvq.data.devices import send
 from oasisvq.training.distributed import World
-from oasisvq.training.quantizer import ResidualQuantizer, nearest, to_grid, to_vectors
+from oasisvq.training.quantizer import (
+    ResidualQuantizer,
+    levels_counted,
+    nearest,
+    to_grid,
+    to_vectors,
+)
 
 DECAY = 0.99
 SMOOTHING = 1e-5
@@ -69,9 +76,10 @@ class CodebookLearner:
         """
         batch, _, height, width = latents.shape
         vectors = to_vectors(latents)
-        kept_of_vector = kept.repeat_interleave(height * width)  # (N,)
-        found = self.quantizer.quantize_vectors(vectors.detach(), kept_of_vector)
-        kept_of_vector = kept_of_vector[:, None].to(vectors.device, non_blocking=True)
+        counts = levels_counted(kept, len(self.quantizer.codebooks))
+        kept = send(kept, vectors.device)
+        found = self.quantizer.quantize_vectors(vectors.detach(), counts, kept.argsort())
+        kept_of_vector = kept[:, None].expand(-1, height * width).reshape(-1, 1)  # (N, 1)
         residual = vectors.detach()
         chosen = torch.zeros_like(residual)
         commitment = vectors.new_zeros(())
@@ -100,9 +108,8 @@ class CodebookLearner:
         levels, size, dim = self.sums.shape
         device = self.sums.device
         local = len(quantized.indices[0])
-        picks = torch.randint(local * self.world.size, (levels, size), generator=generator).to(
-            device, non_blocking=True
-        )
+        picks = torch.randint(local * self.world.size, (levels, size), generator=generator)
+        picks = send(picks, device)
         statistics = torch.zeros(levels, size, 1 + 2 * dim, device=device)
         counts, sums, drawn = statistics.split([1, dim, dim], dim=2)
         for level, (residual, index) in enumerate(
@@ -139,11 +146,11 @@ class CodebookLearner:
         available = len(residual) * self.world.size
         wanted = min(available, KMEANS_VECTORS_PER_CODE * size)
         sample = self._own_rows(
-            residual, torch.randperm(available, generator=generator)[:wanted].to(device)
+            residual, send(torch.randperm(available, generator=generator)[:wanted], device)
         )
         self.world.sum_(sample)
         for level in range(levels):
-            starts = torch.randint(wanted, (size,), generator=generator).to(device)
+            starts = send(torch.randint(wanted, (size,), generator=generator), device)
             learned = level < learned_levels
             codebook = self.quantizer.codebooks[level].clone() if learned else sample[starts] + 0.0
             for _ in range(0 if learned else KMEANS_ITERATIONS):

@@ -4,149 +4,56 @@ Shapes: B batch of this process, H×W window, L levels.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from oasisvq.codec.config import ModelConfig, config_to_dict
 from oasisvq.codec.pixels import centred_window
-from oasisvq.data.batches import SliceBatches, seeded_generator
+from oasisvq.data.batches import SliceBatches, room_beside, seeded_generator
 from oasisvq.data.dataset import Dataset
+from oasisvq.errors import TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codebooks import CodebookLearner, Quantized
+from oasisvq.training.codec_epoch import CodecEpoch, CollapseWarning
+from oasisvq.training.codec_step import (
+    Compiler,
+    StepLosses,
+    TrainingConfig,
+    TrainingStep,
+    levels_to_keep,
+)
 from oasisvq.training.distributed import World
+from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.imitation import Imitation, update_ranges
-from oasisvq.training.loop import Loop, steps_per_epoch, warm_up_steps
-from oasisvq.training.losses import RADIUS, reconstruction_losses, ssim
-from oasisvq.training.networks import channels_last, clamp_straight_through
+from oasisvq.training.loop import Loop, steps_per_epoch
+from oasisvq.training.losses import RADIUS, ssim
+from oasisvq.training.networks import channels_last
 from oasisvq.training.panel import Column, draw_panel, error_column, fixed_slices
 from oasisvq.training.pictures import PANEL_FILE, Drawings
+from oasisvq.training.rate import warm_up_steps
 from oasisvq.training.reports import Reporter
 from oasisvq.training.start import copy_weights
+from oasisvq.training.timetable import seconds_of
 from oasisvq.training.weights import Model, save_model
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
-COLLAPSED_SHARE = 0.25  # fewer active codes than this share of a codebook are worth a warning
+FEWEST_VALIDATION_SLICES = 8
+VALIDATION_SHARE = 0.2  # of an epoch's time, about
+FORWARD_SHARE = 1 / 3  # of a step: the rest is the backward pass
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """One training.
+def validation_slices(available: int, training: int, levels: int) -> int:
+    """How many slices an epoch's validation takes: a small share of its time, but enough to tell.
 
-    Attributes:
-        model: what is trained.
-        epochs: passes over the training split.
-        batch_size: images a step, over all processes.
-        learning_rate: the highest one, after the warm-up.
-        mse: weight of the mean squared error, which large errors feel more than small ones.
-        level_weight: a slice that keeps k levels weighs as k to this power, for about so does what is
-            lost fall: then a percent less of it counts alike at every number of levels.
-        commitment: weight of the commitment loss.
-        seed: of weights, order and every draw.
-        precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
-            losses stay in float32).
-        started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
-        prior_epochs: of the training of the prior that follows.
-        residue_epochs: of that of the networks of residues, which follows it.
-        imitating_from: share of the steps after which the integers of the model file are imitated.
+    Each is decoded once for every number of levels.
     """
-
-    model: ModelConfig
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    precision: str
-    mse: float = 30.0
-    level_weight: float = 0.75
-    commitment: float = 0.25
-    started_from: str | None = None
-    prior_epochs: int = 0
-    residue_epochs: int = 0
-    imitating_from: float = 0.75
-
-
-class CodecEpoch(NamedTuple):
-    """What an epoch ends with."""
-
-    epoch: int
-    loss: float
-    ssim_loss: float
-    l1: float
-    mse: float
-    commitment: float
-    images_per_second: float
-    validation_ssim: list[float]  # by number of levels kept
-    perplexity: list[float]  # of each level
-    active: list[int]  # codes used, of each level
-    codebook_size: int
-
-    def summary(self) -> str:
-        """One line for a person."""
-        ssim_of_levels = "/".join(f"{each:.4f}" for each in self.validation_ssim)
-        perplexity = "/".join(f"{each:.0f}" for each in self.perplexity)
-        active = "/".join(str(each) for each in self.active)
-        return (
-            f"loss {self.loss:.4f}  validation window SSIM {ssim_of_levels or 'no validation split'}  "
-            f"perplexity {perplexity}  active codes {active}"
-        )
-
-
-class StepLosses(NamedTuple):
-    """The parts of one step's loss, scalars: means over slices, weighted by the levels these keep."""
-
-    total: Tensor
-    ssim_loss: Tensor
-    l1: Tensor
-    mse: Tensor
-    commitment: Tensor
-
-
-class TrainingStep(nn.Module):
-    """Pixels -> losses: one pass through the whole model."""
-
-    def __init__(self, model: Model, learner: CodebookLearner, config: TrainingConfig) -> None:
-        super().__init__()
-        self.model = model
-        self.learner = learner
-        self.config = config
-        self.imitation: list[Imitation] = []  # none yet; in a list, for its parameters are the model's
-        weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
-        self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
-
-    def forward(
-        self, pixels: Tensor, kept: Tensor, quantizing: bool
-    ) -> tuple[StepLosses, Quantized | None]:
-        """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
-        with self.autocast():
-            latents = self.networks.encoder(pixels)
-        latents = latents.float()
-        quantized = self.learner.quantize(latents, kept) if quantizing else None
-        commitment = quantized.commitment if quantized else latents.new_zeros(())
-        with self.autocast():
-            decoded = self.networks.decoder(quantized.latents if quantized else latents)
-        reconstruction = clamp_straight_through(decoded.float())
-        weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
-        weights = weights.to(pixels.device, non_blocking=True)
-        ssim_loss, l1, mse = (
-            (weights * part).mean() for part in reconstruction_losses(pixels, reconstruction)
-        )
-        total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
-        return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
-
-    @property
-    def networks(self) -> Model | Imitation:
-        """What is trained now: networks in floating point, or the integers that they will become."""
-        return self.imitation[0] if self.imitation else self.model
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the networks."""
-        device = self.learner.world.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+    affordable = int(VALIDATION_SHARE * training / (FORWARD_SHARE * levels))
+    return min(VALIDATION_SLICES, available, max(FEWEST_VALIDATION_SLICES, affordable))
 
 
 def padded_ssim(pixels: Tensor, decoded: Tensor) -> Tensor:
@@ -175,18 +82,20 @@ class Training(Loop):
         run: Path,
         world: World,
         reporter: Reporter,
-        compiled: bool = False,
     ) -> None:
         steps_per_epoch(dataset, config, world, len(dataset.splits["train"].records))
         self.config = config
         window = centred_window((dataset.size, dataset.size), config.model.window, config.model.stride)
-        self.batches = SliceBatches(dataset.array("train"), window, config.model.stride, world.device)
+        stride = config.model.stride
+        needed = activation_bytes(config.model, config.batch_size // world.size)
+        room = room_beside(needed, world.device)
+        self.batches = SliceBatches(dataset.array("train"), window, stride, world.device, room)
         self.validation: SliceBatches | None = None
         self.validation_ssim: list[float] = []  # at the end of the last epoch, by levels kept
         if "validation" in dataset.splits:
-            self.validation = SliceBatches(
-                dataset.array("validation"), window, config.model.stride, world.device
-            )
+            room -= self.batches.bytes_on_device
+            slices = dataset.array("validation")
+            self.validation = SliceBatches(slices, window, stride, world.device, room)
         self.model = new_model(config.model, config.seed).to(world.device)
         channels_last(self.model)
         parameters = list(self.model.named_parameters())
@@ -209,11 +118,30 @@ class Training(Loop):
         self.imitating_from = min(int(self.steps * config.imitating_from), self.steps - 1)
         step_module = self._plain_step = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
-        if compiled:  # the networks, in place; the rest is a few large operations already
-            self.model.encoder.compile()
-            self.model.decoder.compile()
         self.step_module = self.distributed(step_module)
         self._quantized: Quantized | None = None
+        self.validated = 0  # slices at the end of an epoch
+        if self.validation is not None:
+            available = len(self.validation)
+            self.validated = validation_slices(available, self.slices, config.model.levels)
+        self._collapse = CollapseWarning(reporter.note)
+        self._imitation_cost = 1.0
+
+    def compile(
+        self, tell: Callable[[str], None], required: bool, backend: Compiler = "inductor"
+    ) -> None:
+        """Compile the networks; where that is not required, a machine that cannot goes on without.
+
+        Raises:
+            TrainingError: it is required, and fails.
+        """
+        tell("compiling the networks")
+        first = self.batches.draw(self._first_slices())
+        wrong = self._plain_step.compile_networks(first, backend)
+        if wrong and required:
+            raise TrainingError(f"the networks cannot be compiled here: {wrong}; leave out --compile")
+        if wrong:
+            tell(f"not compiled, the training is slower for it: {wrong}")
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -221,28 +149,28 @@ class Training(Loop):
         """The generator of this step's draws."""
         return seeded_generator(self.config.seed, 2, self.step)
 
+    def train_step(self, order: Tensor) -> None:
+        """One step; before the first that imitates, ranges are read, which waits for the device."""
+        if self.step >= self.imitating_from and not self._plain_step.imitation:
+            self._plain_step.imitation.append(Imitation(self.model))
+        super().train_step(order)
+
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct a mirrored or plain batch from a random number of levels each."""
         config = self.config
-        kept = torch.randint(1, config.model.levels + 1, (config.batch_size,), generator=generator)
+        kept = levels_to_keep(config.batch_size, config.model.levels, generator)
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
         pixels = self.batches.draw(self.own(batch), self.own(mirrored))
         if following is not None:
             self.batches.prefetch(self.own(following))
         if self.step == self.quantizing_from:
             self._start_codebooks(pixels, generator)
-        self._imitate_when_due()
         losses, self._quantized = self.step_module(
             pixels,
             self.own(kept),
             self.step >= self.quantizing_from,
         )
         return torch.stack(list(losses))
-
-    def _imitate_when_due(self) -> None:
-        """Compute with the integers from the chosen step on."""
-        if self.step >= self.imitating_from and not self._plain_step.imitation:
-            self._plain_step.imitation.append(Imitation(self.model))
 
     def learn(self, generator: torch.Generator) -> None:
         """One step of the codebooks, and of the ranges that the integers will have."""
@@ -291,27 +219,62 @@ class Training(Loop):
             self.learner.active().tolist(),
             self.config.model.codebook_size,
         )
-        size = self.config.model.codebook_size
-        for level, active in enumerate(report.active, start=1):
-            if self.world.first and 0 < active < COLLAPSED_SHARE * size:
-                self.reporter.note(
-                    f"level {level} uses only {active} of {size} codes: the codebook is "
-                    "collapsing; lower the learning rate, or choose a smaller codebook"
-                )
+        if self.world.first:
+            self._collapse.look_at(report)
         self.learner.reset_usage()
         return report
 
+    def rehearse(self) -> float:
+        """Try a validation of one slice, so that the time left is known from the start.
+
+        Returns:
+            Seconds to encode and decode a slice at the default number of levels.
+        """
+        batches = self.validation or self.batches
+        device = self.world.device
+        if self.validation is not None:
+            of_slice = seconds_of(lambda: self.validate(self.world.size), device)
+            self.seconds_between = of_slice * self.validated / self.world.size
+        self._imitation_cost = self._rehearse_imitation()
+        pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
+        levels = [self.config.model.default_levels]
+        with torch.no_grad():
+            return seconds_of(lambda: list(self._decoded(pixels, levels)), device)
+
+    def _rehearse_imitation(self) -> float:
+        """How much longer a step takes that imitates the integers, by a model that is thrown away."""
+        model = new_model(self.config.model, self.config.seed).to(self.world.device)
+        channels_last(model)
+        step = TrainingStep(model, CodebookLearner(model.quantizer, self.world), self.config)
+        pixels = self.batches.draw(self._first_slices()[:4])
+        kept = torch.full((len(pixels),), self.config.model.levels)
+
+        def learn() -> None:
+            step(pixels, kept, True)[0].total.backward()
+
+        plain = seconds_of(learn, self.world.device)
+        step.imitation.append(Imitation(model))
+        return seconds_of(learn, self.world.device) / max(plain, 1e-9)
+
+    def cost_of(self, step: int) -> float:
+        """More where the integers are imitated."""
+        return self._imitation_cost if step >= self.imitating_from else 1.0
+
     @torch.no_grad()
-    def validate(self) -> list[float]:
-        """Mean SSIM over evenly spaced validation slices, by number of levels kept."""
+    def validate(self, slices: int = 0) -> list[float]:
+        """Mean SSIM over evenly spaced validation slices, by number of levels kept.
+
+        Args:
+            slices: how many; 0 for as many as an epoch's end takes.
+        """
         if self.validation is None:
             return []
-        count = min(VALIDATION_SLICES, len(self.validation))
+        count = slices or self.validated
         chosen = torch.linspace(0, len(self.validation) - 1, count).long()
         own = chosen[self.world.rank :: self.world.size]
         levels = self.config.model.levels
         sums = torch.zeros(levels, device=self.world.device)
-        for part in own.split(16):
+        for part in own.split(16) if len(own) else ():
             pixels = self.validation.draw(part)
             for level, decoded in enumerate(self._decoded(pixels, range(1, levels + 1))):
                 sums[level] += padded_ssim(pixels, decoded).sum()

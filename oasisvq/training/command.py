@@ -2,15 +2,11 @@
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from rich.console import Console
+from typing import NamedTuple
 
 from oasisvq.codec.config import config_from_dict, part_config_from_dict
 from oasisvq.codec.modelfile import ModelFile, read_model
@@ -22,92 +18,45 @@ from oasisvq.errors import DatasetError, FileError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
 from oasisvq.model_store import keep_file, keep_finished
 from oasisvq.models import choose_model
-from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
-from oasisvq.training.codec_training import CHECKPOINT_FILE, Training, TrainingConfig
+from oasisvq.training.codec_step import TrainingConfig
+from oasisvq.training.codec_training import CHECKPOINT_FILE, Training
 from oasisvq.training.devices import choose_device
-from oasisvq.training.display import LiveReporter
+from oasisvq.training.display import LiveReporter, console_reporter
 from oasisvq.training.distributed import World, joined_world
+from oasisvq.training.hardware import (
+    choose_compiling,
+    choose_precision,
+    naming_the_batch,
+    true_float32,
+)
 from oasisvq.training.loop import Loop
 from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
-from oasisvq.training.presets import PRESETS, Preset, model_config, prior_config
+from oasisvq.training.plan import (
+    prior_training_config,
+    seconds_after_codec,
+    seconds_of_residue,
+    seconds_of_scoring,
+    what_follows,
+)
+from oasisvq.training.presets import PRESETS, Preset, model_config
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
-from oasisvq.training.prior_training import PriorTraining, PriorTrainingConfig, starting_from
+from oasisvq.training.prior_training import (
+    PriorTraining,
+    PriorTrainingConfig,
+    rehearse,
+    starting_from,
+)
 from oasisvq.training.progress import LineReporter
+from oasisvq.training.request import Request, Trained
 from oasisvq.training.residue_stage import residue_settings, residue_training_config, run_residue
 from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
 from oasisvq.training.residue_training import ResidueTrainingConfig
 from oasisvq.training.run_folder import alone_in, saying_how_to_start_anew
 from oasisvq.training.weights import build_model
 
-PRIOR_BATCH_SIZE = 32
-PRIOR_LEARNING_RATE = 2e-3
 PICTURES = (CURVES_FILE, PANEL_FILE)
 CHECKPOINTS = (CHECKPOINT_FILE, PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the command line asked for."""
-
-    data: Path
-    run: Path
-    preset: str | None
-    images: Images | None
-    overrides: dict[str, Any]  # preset fields by name
-    seed: int | None
-    precision: str | None  # auto, float32 or bfloat16
-    device: str
-    max_minutes: float | None
-    resume: bool
-    force: bool
-    compiled: bool = False
-    start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
-    with_prior: bool = True
-    prior_only: bool = False
-    with_residue: bool = True
-    residue_only: bool = False
-    model: Path | None = None  # the codec to give a prior, or networks of residues
-    max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
-
-
-class Trained(NamedTuple):
-    """What a training left."""
-
-    model: Path
-    dataset: Dataset
-    what: str  # the stage that it ended in
-    step: int
-    finished: bool
-    metrics_bytes: int
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether there is a validation split to score."""
-        return "validation" in self.dataset.splits
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` to bfloat16 where the hardware multiplies in it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bfloat16" if device.type == "cpu" and native else "float32"
-
-
-def console_reporter(first: bool) -> LineReporter | LiveReporter:
-    """A live display where stderr is a terminal that can show it, else plain lines.
-
-    Args:
-        first: whether this process is the one that reports.
-    """
-    # not interactive for FORCE_COLOR alone, which makes a terminal of a file to rich
-    interactive = None if sys.stderr.isatty() else False
-    console = Console(stderr=True, quiet=not first, force_interactive=interactive)
-    return LiveReporter(console) if first and console.is_interactive else LineReporter(console)
 
 
 def train(
@@ -125,7 +74,7 @@ def train(
     minutes = math.inf if request.max_minutes is None else request.max_minutes
     deadline = time.monotonic() + 60 * minutes
     device = choose_device(request.device)
-    with joined_world(device) as world:
+    with joined_world(device) as world, true_float32():
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
         reporter = console_reporter(world.first)
@@ -189,7 +138,7 @@ def _train(session: _Session) -> Trained:
         return trained
     file, dataset = read_model(trained.model), trained.dataset
     residue = residue_training_config(
-        file, dataset, session.world, epochs, config.seed, config.precision
+        file.config, dataset, session.world, epochs, config.seed, config.precision
     )
     return _train_residue(session, dataset, file, residue, None, trained.metrics_bytes)
 
@@ -208,8 +157,14 @@ def _train_codec_and_prior(
     if not (trained.finished and config.prior_epochs and request.with_prior):
         return trained, config
     codec = read_model(trained.model)
-    prior = _prior_training(
-        codec, trained.dataset, session.world, config.prior_epochs, config.seed, config.precision
+    prior = prior_training_config(
+        codec.config,
+        trained.dataset,
+        session.world,
+        config.prior_epochs,
+        config.seed,
+        config.precision,
+        config.prior_batch_size,
     )
     prior = dataclasses.replace(prior, residue_epochs=config.residue_epochs)
     return _train_prior(session, trained.dataset, codec, prior, None, trained.metrics_bytes), prior
@@ -243,17 +198,25 @@ def _train_codec(session: _Session) -> tuple[Trained, TrainingConfig]:
             precision=choose_precision(request.precision or "auto", world.device),
             started_from=source.fingerprint.hex() if source else None,
             prior_epochs=preset.prior_epochs if request.with_prior else 0,
+            prior_batch_size=preset.prior_batch_size,
             residue_epochs=preset.residue_epochs if _has_residue(request, dataset) else 0,
         )
-    training = Training(dataset, config, request.run, world, session.reporter, request.compiled)
-    tell(f"training slices: {training.batches.where}; networks in {config.precision}")
+    compiled = choose_compiling(request.compiled, world.device)
+    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+        training = Training(dataset, config, request.run, world, session.reporter)
+        tell(f"training slices: {training.batches.where}; networks in {config.precision}")
+        if compiled:
+            training.compile(tell, required=bool(request.compiled))
+        training.seconds_after = seconds_after_codec(training)
+        tell(what_follows(training))
     if source is not None:
         training.start_from(build_model(source))
         tell(f"starting from model {source.fingerprint.hex()[:8]}, {request.start_from}")
     if not request.resume:
         _forget(session, PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE, *PICTURES)
     training.is_last = not (config.prior_epochs and request.with_prior)
-    finished = session.run(training, checkpoint)
+    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+        finished = session.run(training, checkpoint)
     model = request.run / MODEL_FILE
     metrics_bytes = training.metrics.length
     return Trained(model, dataset, training.what, training.step, finished, metrics_bytes), config
@@ -265,7 +228,15 @@ def _start_prior(session: _Session) -> tuple[Trained, PriorTrainingConfig]:
     codec, dataset = _given_codec(session)
     preset = dataclasses.replace(_preset(session), **request.overrides)
     precision = choose_precision(request.precision or "auto", world.device)
-    config = _prior_training(codec, dataset, world, preset.prior_epochs, request.seed or 0, precision)
+    config = prior_training_config(
+        codec.config,
+        dataset,
+        world,
+        preset.prior_epochs,
+        request.seed or 0,
+        precision,
+        preset.prior_batch_size,
+    )
     source: Checkpoint | None = None
     if request.start_from:
         if request.start_from.is_file():  # a model file has integers in place of its prior's weights
@@ -297,7 +268,7 @@ def _start_residue(session: _Session) -> Trained:
     codec, dataset = _given_codec(session)
     epochs = dataclasses.replace(_preset(session), **request.overrides).residue_epochs
     precision = choose_precision(request.precision or "auto", world.device)
-    config = residue_training_config(codec, dataset, world, epochs, request.seed or 0, precision)
+    config = residue_training_config(codec.config, dataset, world, epochs, request.seed or 0, precision)
     _forget(session, *PICTURES)
     return _train_residue(session, dataset, codec, config, None)
 
@@ -319,7 +290,10 @@ def _train_residue(
     metrics_bytes: int = 0,
 ) -> Trained:
     run = session.request.run
-    training, finished = run_residue(session, run, dataset, file, config, checkpoint, metrics_bytes)
+    after = seconds_of_scoring(file, dataset)
+    training, finished = run_residue(
+        session, run, dataset, file, config, checkpoint, metrics_bytes, after
+    )
     length = training.metrics.length
     return Trained(run / MODEL_FILE, dataset, training.what, training.step, finished, length)
 
@@ -361,24 +335,26 @@ def _train_prior(
     card = {key: entry for key, entry in file.card.items() if key != "prior"}
     codec = file.with_prior(None, card)
     session.tell("finding the indices of all training slices, plain and mirrored")
-    training = PriorTraining(dataset, config, run, world, session.reporter, codec)
+    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+        training = PriorTraining(dataset, config, run, world, session.reporter, codec, session.tell)
+        pace = rehearse(config, world.device)
+    training.expect(pace)
+    training.seconds_after = seconds_of_scoring(file, dataset)
+    if config.residue_epochs and session.request.with_residue:
+        residue = residue_training_config(
+            file.config, dataset, world, config.residue_epochs, config.seed, config.precision
+        )
+        training.seconds_after += seconds_of_residue(residue, file.config.window, dataset, world)
     training.metrics.length = metrics_bytes
     if source is not None:
         training.start_from(source, str(session.request.start_from))
         session.tell(f"starting from the prior of {session.request.start_from}")
-    finished = session.run(training, checkpoint)
+    epochs, steps = training.loop_config.epochs, training.steps_per_epoch
+    session.tell(f"training the prior: {epochs} epochs of {steps} steps")
+    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+        finished = session.run(training, checkpoint)
     return Trained(
         run / MODEL_FILE, dataset, training.what, training.step, finished, training.metrics.length
-    )
-
-
-def _prior_training(
-    codec: ModelFile, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
-) -> PriorTrainingConfig:
-    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
-    batch_size = max(1, min(PRIOR_BATCH_SIZE, slices) // world.size) * world.size
-    return PriorTrainingConfig(
-        prior_config(codec.config), epochs, batch_size, PRIOR_LEARNING_RATE, seed, precision
     )
 
 

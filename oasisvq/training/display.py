@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oasisvq.text import printable
+from oasisvq.training.progress import LineReporter
 from oasisvq.training.reports import EpochReport, Start, StepReport, duration
 
 WIDEST = 78  # so that a terminal of the usual width or more is resized without a trace
@@ -153,8 +154,8 @@ TABLES = {"codec": codec_table, "prior": prior_table, "residue": residue_table}
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:
-    """The values of each level over the epochs; none where there is no validation split."""
-    return [list(values) for values in zip(*(row[key] for row in epochs), strict=False)]
+    """The values of each level over the epochs that have them; none without a validation split."""
+    return [list(values) for values in zip(*(row[key] for row in epochs if row[key]), strict=False)]
 
 
 def _latest(series: list[list[float]], name: str, form: str) -> dict[str, list[str]]:
@@ -249,3 +250,15 @@ class LiveReporter:
             self.display.ended = time.monotonic()
             self.live.stop()
             self.live = None
+
+
+def console_reporter(first: bool) -> LineReporter | LiveReporter:
+    """A live display where stderr is a terminal that can show it, else plain lines.
+
+    Args:
+        first: whether this process is the one that reports.
+    """
+    # not interactive for FORCE_COLOR alone, which makes a terminal of a file to rich
+    interactive = None if sys.stderr.isatty() else False
+    console = Console(stderr=True, quiet=not first, force_interactive=interactive)
+    return LiveReporter(console) if first and console.is_interactive else LineReporter(console)

@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from oasisvq.errors import TrainingError
+
+PATIENCE = timedelta(hours=6)  # the others wait while the first process prepares a large raw folder
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def joined_world(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_cuda = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo", timeout=PATIENCE, device_id=device if on_cuda else None
+    )
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     except RuntimeError as error:  # how gloo and NCCL say that another process is gone

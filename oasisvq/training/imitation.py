@@ -28,8 +28,8 @@ from oasisvq.codec.networks import (
     patch_of,
 )
 from oasisvq.training.distributed import World
-from oasisvq.training.integers import Entry, entry_of, free_limit, layer_of, rounded
-from oasisvq.training.networks import Activation, Gauge
+from oasisvq.training.integers import Entry, entry_of, free_limit, layer_of, rounded, units_of
+from oasisvq.training.networks import Activation, Gauge, shuffled, unshuffled
 from oasisvq.training.weights import Model
 
 RANGE_DECAY = 0.99
@@ -39,16 +39,30 @@ Spec = tuple[int, ...]
 class Integers(nn.Module):
     """Encoder and decoder of one config, given integers; holds nothing but tables."""
 
-    def __init__(self, config: ModelConfig, specs: Mapping[str, Spec]) -> None:
-        """Of the arrays `table` and `scaling` of a model, by name."""
+    def __init__(
+        self, config: ModelConfig, specs: Mapping[str, Spec], device: torch.device, exact: bool
+    ) -> None:
+        """Of the arrays `table` and `scaling` of a model, by name.
+
+        Args:
+            config: of the model.
+            specs: the arrays.
+            device: where the tables are wanted: none is sent there in the middle of a step.
+            exact: whether latents are normalised in float64, as the integers are, also on an
+                accelerator; a step there does without, and some latents differ by 1/256.
+        """
         super().__init__()
-        self.config, self.specs = config, dict(specs)
-        self._tables: dict[tuple[Spec, torch.device], Tensor] = {}
+        self.config, self.specs, self.exact = config, dict(specs), exact
+        self._tables = {
+            spec: torch.from_numpy(Table.silu_values(spec, name)).to(device)
+            for name, spec in self.specs.items()
+            if name.endswith(".table")
+        }
 
     def encoder(self, arrays: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
         channels, blocks = self.config.encoder_channels, self.config.encoder_blocks
-        grid = F.pixel_unshuffle(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
+        grid = unshuffled(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
         stream = _layer(arrays, "encoder.input", grid)
         for stage, count in enumerate(blocks, start=1):
             name = f"encoder.stage{stage}"
@@ -57,7 +71,7 @@ class Integers(nn.Module):
                 stream = _layer(arrays, f"{name}.down", scaled, stride=2)
             stream = self._blocks(arrays, name, count, stream)
         latents = _layer(arrays, "encoder.output", self._activated("encoder.output", stream))
-        return _normalised(latents)
+        return _normalised(latents, self.exact)
 
     def decoder(self, arrays: Mapping[str, Tensor], latents: Tensor) -> Tensor:
         """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
@@ -70,7 +84,7 @@ class Integers(nn.Module):
                 grid = _layer(arrays, f"{name}.up", self._scaled(f"{name}.up", stream))
                 # (B, row · column · C, h, w) -> (B, C · row · column, h, w)
                 grid = grid.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
-                stream = F.pixel_shuffle(grid, 2)
+                stream = shuffled(grid, 2)
             stream = self._blocks(arrays, name, count, stream)
         grid = _layer(arrays, "decoder.output", self._activated("decoder.output", stream))
         return F.pixel_shuffle(grid, patch_of(self.config, channels)) / DECODED_STEPS
@@ -88,12 +102,7 @@ class Integers(nn.Module):
         numbers = numbers.float().clamp(low, high)
         smooth = F.silu(numbers / units) * (gain / GAIN_UNITS)
         places = (numbers.detach() - low).long()
-        return smooth + (self._table(spec, numbers.device)[places] - smooth).detach()
-
-    def _table(self, spec: Spec, device: torch.device) -> Tensor:
-        if (spec, device) not in self._tables:
-            self._tables[spec, device] = torch.from_numpy(Table.silu_values(spec, "")).to(device)
-        return self._tables[spec, device]
+        return smooth + (self._tables[spec][places] - smooth).detach()
 
     def _scaled(self, name: str, numbers: Tensor) -> Tensor:
         """What a scaling gives."""
@@ -113,10 +122,11 @@ def _layer(arrays: Mapping[str, Tensor], name: str, numbers: Tensor, stride: int
     return rounded(sums * scale[:, None, None] + arrays[f"{name}.bias"][:, None, None])
 
 
-def _normalised(latents: Tensor) -> Tensor:
+def _normalised(latents: Tensor, exact: bool) -> Tensor:
     """(B, D, h, w) in any unit -> with a mean square of 1, multiples of 1/256."""
-    with torch.autocast(latents.device.type, enabled=False):
-        wide = torch.float32 if latents.device.type == "mps" else torch.float64
+    device = latents.device.type
+    with torch.autocast(device, enabled=False):
+        wide = torch.float64 if device == "cpu" or (exact and device != "mps") else torch.float32
         numbers = latents.clamp(-LARGEST_LATENT, LARGEST_LATENT).to(wide)
         size = torch.sqrt(numbers.square().sum(1, keepdim=True) / numbers.shape[1] + 1.0)
         return (rounded(numbers * LATENT_UNITS / size) / LATENT_UNITS).float()
@@ -138,7 +148,9 @@ class Imitation(nn.Module):
             for part, entry in zip(self.parts, self.entries.values(), strict=True)
             if entry.spec is not None
         }
-        self.integers = Integers(model.config, specs)
+        device = self.parts[0].layer.weight.device
+        self.integers = Integers(model.config, specs, device, exact=False)
+        self.units = {part.name: units_of(part) for part in self.parts}
 
     def encoder(self, pixels: Tensor) -> Tensor:
         """As `Encoder.forward` of the floating networks."""
@@ -153,7 +165,8 @@ class Imitation(nn.Module):
         for part in self.parts:
             if part.name.startswith(network):
                 entry: Entry = self.entries[part.name]
-                arrays |= {f"{part.name}.{name}": each for name, each in layer_of(part, entry).items()}
+                layer = layer_of(part, entry, self.units[part.name])
+                arrays |= {f"{part.name}.{name}": each for name, each in layer.items()}
         return arrays
 
 
@@ -172,7 +185,7 @@ class FrozenEncoder(nn.Module):
                 specs[name] = tuple(array.tolist())
             elif name.startswith("encoder."):
                 self.arrays[name] = torch.from_numpy(array).float().to(device)
-        self.integers = Integers(file.config, specs)
+        self.integers = Integers(file.config, specs, device, exact=True)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""

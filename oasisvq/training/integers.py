@@ -127,7 +127,7 @@ def free_limit(part: Part) -> int:
     assert part.entry is not None
     low, high = _largest_output(part.entry)
     size = max(-low, high)
-    rows = part.layer.weight.detach().flatten(1).double()
+    rows = part.layer.weight.detach().flatten(1).cpu().double()  # not every device has float64
     rows = rows / rows.abs().amax(1, keepdim=True).clamp_min(1e-12) * WEIGHT_MAX
     above, below = rows.clamp_min(0).sum(1), (-rows).clamp_min(0).sum(1)
     sums = torch.maximum(above * high - below * low, below * high - above * low) / size
@@ -176,8 +176,14 @@ def entry_of(part: Part) -> Entry:
     return Entry(spec, before * gain / 2**SCALE_BITS, -limit, limit)
 
 
-def layer_of(part: Part, entry: Entry) -> dict[str, Tensor]:
-    """Weight, scale and bias of a part: float tensors of integers, in the layout of the model file."""
+def layer_of(part: Part, entry: Entry, units: float) -> dict[str, Tensor]:
+    """Weight, scale and bias of a part: float tensors of integers, in the layout of the model file.
+
+    Args:
+        part: the layer.
+        entry: what enters it.
+        units: its `units_of`, which reads a range: on a device that would be waited for.
+    """
     weight, bias = _laid_out(part)
     rows = weight.flatten(1)
     size = rows.detach().abs()
@@ -189,8 +195,9 @@ def layer_of(part: Part, entry: Entry) -> dict[str, Tensor]:
     room = (EXACT - 1) * (1 - 1e-5) - rows.shape[1] / 2 * max(high, low)
     step = torch.maximum(size.amax(1) / WEIGHT_MAX, sums / max(room, 1.0)).clamp_min(1e-12)
     shape = -1, *(1,) * (weight.dim() - 1)
-    whole = rounded((weight / step.view(shape)).clamp(-WEIGHT_MAX, WEIGHT_MAX))
-    units = units_of(part)
+    # the largest weight of a row is at the bound, and learns whichever side of it rounding puts it on
+    steps = weight / step.view(shape)
+    whole = steps + (steps.round().clamp(-WEIGHT_MAX, WEIGHT_MAX) - steps).detach()
     scale = (step * (units / entry.units * 2**SCALE_BITS)).round().clamp(0, _LAST)
     return {
         "weight": whole,

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,54 +22,18 @@ from oasisvq.files import make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, save_checkpoint
 from oasisvq.training.curves import draw_curves
 from oasisvq.training.distributed import World
+from oasisvq.training.hardware import FUSED_ON
 from oasisvq.training.metrics_file import MetricsFile
 from oasisvq.training.pictures import CURVES_FILE, Drawings, Pictures
+from oasisvq.training.rate import LoopConfig, learning_rate
 from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
+from oasisvq.training.timetable import StepClock
 
 STEPS_PER_REPORT = 20
-SECONDS_PER_CHECKPOINT = 600.0
+SECONDS_PER_TICK = 10.0  # a slow machine says this often how far it is
+SECONDS_PER_CHECKPOINT = 120.0
 GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
-FINAL_RATE = 0.01  # share of the learning rate where the cosine ends
-
-
-class LoopConfig(Protocol):
-    """What every training is set up by."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training split."""
-
-    @property
-    def batch_size(self) -> int:
-        """Slices a step, over all processes."""
-
-    @property
-    def learning_rate(self) -> float:
-        """The highest one, after the warm-up."""
-
-    @property
-    def seed(self) -> int:
-        """Of weights, order and every draw."""
-
-    @property
-    def precision(self) -> str:
-        """`float32`, or `bfloat16` for autocast."""
-
-
-def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
-    """Linear warm-up over the first 3 % (at most 500 steps), then half a cosine."""
-    warm_up = warm_up_steps(steps)
-    if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, steps - warm_up)
-    share = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * share
-
-
-def warm_up_steps(steps: int) -> int:
-    """Steps of rising learning rate."""
-    return max(1, min(500, steps * 3 // 100))
 
 
 class Loop(abc.ABC):
@@ -83,6 +47,8 @@ class Loop(abc.ABC):
         metrics: the rows of its reports.
         is_last: whether no other stage follows, so that the model is finished at its end.
         pictures: who draws the run folder's pictures; nobody where none is set.
+        seconds_between: what lies between two epochs, by a trial or the last time.
+        seconds_after: what comes after this training, by trials.
     """
 
     what: ClassVar[str]
@@ -110,7 +76,7 @@ class Loop(abc.ABC):
             [parameter for _, parameter in parameters],
             lr=config.learning_rate,
             weight_decay=WEIGHT_DECAY,
-            fused=world.device.type in ("cpu", "cuda"),
+            fused=world.device.type in FUSED_ON,
         )
         self.step = 0
         self.metrics = MetricsFile(run)
@@ -118,7 +84,8 @@ class Loop(abc.ABC):
         self.sums = torch.zeros(1 + len(loss_parts), device=world.device)  # of the epoch so far
         self.bad_step = torch.full((), float("inf"), device=world.device)
         self.seconds = 0.0  # of the epoch so far
-        self.seconds_between = 0.0  # the last two epochs: validation, pictures, checkpoint
+        self.seconds_between = self.seconds_after = 0.0
+        self._clock = StepClock()
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -239,7 +206,7 @@ class Loop(abc.ABC):
             FileError: a checkpoint cannot be written.
         """
         self._report_start()
-        saved = time.monotonic()
+        saved = ticked = time.monotonic()
         seed = self.loop_config.seed
         order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
         while self.step < self.steps:
@@ -249,18 +216,22 @@ class Loop(abc.ABC):
             self.train_step(order)
             epoch_ends = self.step % self.steps_per_epoch == 0
             report_due = epoch_ends or self.step % STEPS_PER_REPORT == 0
-            if report_due:
+            tick = self.world.size == 1 and time.monotonic() - ticked > SECONDS_PER_TICK
+            if report_due or tick:
                 self._refuse_non_finite()  # waits for the device, so that the time below is true
-            self.seconds += time.monotonic() - mark
-            if report_due:
-                self._report_step()
+            seconds = time.monotonic() - mark
+            self.seconds += seconds
+            self._clock.count(seconds, self.cost_of(self.step - 1))
+            if report_due or tick:
+                ticked = time.monotonic()
+                self._report_step(lasting=report_due)
             if epoch_ends:
                 mark = time.monotonic()
                 self._end_epoch()
-                self.save()
-                saved = time.monotonic()
-                self.seconds_between = saved - mark
+                if self.validates(self.step // self.steps_per_epoch):
+                    self.seconds_between = time.monotonic() - mark
             if self.step == self.steps:
+                self.save()
                 break
             may_stop = self.world.size == 1 or report_due
             if may_stop and self.world.any(should_stop() or time.monotonic() > deadline):
@@ -288,7 +259,23 @@ class Loop(abc.ABC):
         epochs = self.loop_config.epochs
         self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
 
-    def _report_step(self) -> None:
+    def seconds_left(self) -> float:
+        """Of all phases: the steps by their mean so far, so that the estimate is steady."""
+        steps = sum(map(self.cost_of, range(self.step, self.steps))) * self._clock.seconds
+        begun = -(-self.step // self.steps_per_epoch)  # epochs, also the one that is running
+        ends = sum(map(self.validates, range(max(1, begun), self.loop_config.epochs + 1)))
+        return steps + ends * self.seconds_between + self.seconds_after
+
+    def cost_of(self, step: int) -> float:
+        """How long a step takes, beside the first ones."""
+        return 1.0
+
+    def validates(self, epoch: int) -> bool:
+        """Whether a validation is at the end of an epoch, counted from 1."""
+        return True
+
+    def _report_step(self, lasting: bool) -> None:
+        """Say how far it is; `lasting` also in the metrics."""
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
         batch_size = self.loop_config.batch_size
         sums = self.sums.clone()
@@ -297,11 +284,10 @@ class Loop(abc.ABC):
         named = dict(zip(self.loss_parts, parts, strict=True))
         rate = done * batch_size / max(self.seconds, 1e-9)
         epoch = (self.step - 1) // self.steps_per_epoch + 1
-        ends = self.loop_config.epochs - epoch + 1
-        left = (self.steps - self.step) * batch_size / rate + ends * self.seconds_between
-        report = StepReport(epoch, self.step, loss, named, rate, left)
+        report = StepReport(epoch, self.step, loss, named, rate, self.seconds_left())
         if self.world.first:
             self.reporter.step(report)
+        if self.world.first and lasting:
             self.metrics.write({"what": self.what, "kind": "step", **report._asdict()})
 
     def _end_epoch(self) -> None:

@@ -3,6 +3,8 @@
 Shapes: B batch, H×W image. Commitment is added by `codebooks.py`, which sees the latents.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,8 +14,14 @@ RADIUS = 5  # int(truncate * SIGMA + 0.5) with scikit-image's truncate = 3.5: an
 K1, K2 = 0.01, 0.03
 
 
+@lru_cache(maxsize=32)
 def _gaussian_band(length: int, device: torch.device) -> Tensor:
     """The (length, length - 2·RADIUS) matrix whose columns hold the shifted Gaussian window."""
+    with torch.inference_mode(False):  # it is kept, and later asked for where gradients are wanted
+        return _new_gaussian_band(length, device)
+
+
+def _new_gaussian_band(length: int, device: torch.device) -> Tensor:
     offsets = torch.arange(-RADIUS, RADIUS + 1, device=device, dtype=torch.float32)
     window = torch.exp(-offsets.square() / (2 * SIGMA**2))
     distance = (

@@ -75,6 +75,33 @@ class ResidualBlock(nn.Module):
         return features + update
 
 
+def shuffled(features: Tensor, factor: int) -> Tensor:
+    """PixelShuffle, (B, C·r², H, W) -> (B, C, H·r, W·r), laid out as the weights of convolutions are.
+
+    Without that, all convolutions after it would be given another layout than their weights on CUDA.
+    """
+    return F.pixel_shuffle(features, factor).contiguous(memory_format=torch.channels_last)
+
+
+def unshuffled(pixels: Tensor, factor: int) -> Tensor:
+    """PixelUnshuffle, the inverse of `shuffled`, in the same layout."""
+    return F.pixel_unshuffle(pixels, factor).contiguous(memory_format=torch.channels_last)
+
+
+class Shuffle(nn.PixelShuffle):
+    """`shuffled` as a module."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return shuffled(features, self.upscale_factor)
+
+
+class Unshuffle(nn.PixelUnshuffle):
+    """`unshuffled` as a module."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return unshuffled(pixels, self.downscale_factor)
+
+
 def _blocks(channels: int, count: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(count)]
 
@@ -91,7 +118,7 @@ class Encoder(nn.Module):
         channels, blocks = config.encoder_channels, config.encoder_blocks
         patch = config.stride // 2 ** (len(channels) - 1)
         layers: list[nn.Module] = [
-            nn.PixelUnshuffle(patch),
+            Unshuffle(patch),
             nn.Conv2d(patch * patch, channels[0], 3, padding=1),
             *_blocks(channels[0], blocks[0]),
         ]
@@ -120,7 +147,7 @@ class Decoder(nn.Module):
             *_blocks(channels[0], blocks[0]),
         ]
         for coarser, finer, count in zip(channels[:-1], channels[1:], blocks[1:], strict=True):
-            layers += [Gauge(), nn.Conv2d(coarser, 4 * finer, 1), nn.PixelShuffle(2)]
+            layers += [Gauge(), nn.Conv2d(coarser, 4 * finer, 1), Shuffle(2)]
             layers += _blocks(finer, count)
         layers += [
             Activation(),

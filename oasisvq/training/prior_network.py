@@ -71,15 +71,16 @@ class RoundedLinear(nn.Module):
 
     def integers(self, units_in: int, units_out: int) -> dict[str, NDArray[np.generic]]:
         """Weight, scale and bias for inputs and outputs in the given units."""
-        units = self.units().double()
-        weight = (self.weight.detach().double() * units).round()
+        # on the CPU, for not every device has float64
+        units = self.units().cpu().double()
+        weight = (self.weight.detach().cpu().double() * units).round()
         scale = (units_out / units_in / units[:, 0] * 2**SHIFT).round()
-        bias = (self.bias.detach().double() * units_out).round()
+        bias = (self.bias.detach().cpu().double() * units_out).round()
         limit = 2**31 - 1
         return {
-            "weight": weight.cpu().numpy().astype(np.int8),
-            "scale": scale.clamp(0, limit).cpu().numpy().astype(np.int32),
-            "bias": bias.clamp(-limit, limit).cpu().numpy().astype(np.int32),
+            "weight": weight.numpy().astype(np.int8),
+            "scale": scale.clamp(0, limit).numpy().astype(np.int32),
+            "bias": bias.clamp(-limit, limit).numpy().astype(np.int32),
         }
 
 
@@ -205,10 +206,10 @@ class Kinds(NamedTuple):
 
     def nearest(self, pooled_latents: Tensor) -> Tensor:
         """(N, 9·D) -> (N,) int64 kind of each slice, as `Prior.kind_of` finds it."""
-        centres = rounded_features(self.centres).double().cpu()
+        centres = rounded_features(self.centres).cpu().double()
         squares = centres.square().sum(1)
         nearest = [
-            (squares - 2 * part.double().cpu() @ centres.t()).argmin(1)
+            (squares - 2 * part.cpu().double() @ centres.t()).argmin(1)
             for part in pooled_latents.split(1024)
         ]
         return torch.cat(nearest).to(pooled_latents.device)

@@ -5,6 +5,7 @@ Shapes: N slices, B batch of this process, n targets, L levels, h×w grid, K cod
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,22 +23,26 @@ from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.prior import PARTS, Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
+from oasisvq.data.devices import send
 from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import FrozenEncoder
 from oasisvq.training.loop import Loop, steps_per_epoch
-from oasisvq.training.prior_network import PriorNetwork, kinds_of
+from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
+from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
 HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
-VALIDATION_SLICES = 128
+VALIDATION_SLICES = 32  # each takes as long as a few steps
 ENCODED_AT_ONCE = 32
+FEWEST_STEPS = 12  # of an epoch
+SUMMED_AT_ONCE = 4096  # slices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +93,31 @@ class PriorEpoch(NamedTuple):
     loss: float  # bits an index, in the imitated arithmetic
     bits_of_levels: list[float]  # training
     images_per_second: float
-    validation_bits: list[float]  # bits an index of each level, by the integers
+    validation_bits: list[float]  # bits an index of each level, by the integers; or none this time
 
     def summary(self) -> str:
         """One line for a person."""
         training = "/".join(f"{each:.3f}" for each in self.bits_of_levels)
         validation = "/".join(f"{each:.3f}" for each in self.validation_bits)
-        return f"bits an index {training}  validation {validation or 'no validation split'}"
+        return f"bits an index {training}" + (f"  validation {validation}" if validation else "")
+
+
+def spread(draws: Tensor, count: int) -> Tensor:
+    """(B, 2) draws in [0, 1) -> (B, n): the first, and n - 1 evenly spaced from the second on.
+
+    Each is as even as a draw of its own. Two numbers are sent to the device in place of n, and fewer
+    targets fall on the same cell.
+    """
+    places = torch.arange(count - 1, device=draws.device) / max(1, count - 1)
+    return torch.cat([draws[:, :1], (draws[:, 1:] + places).frac()], 1)
 
 
 class _Cells(nn.Module):
-    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid."""
+    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid.
+
+    Attributes:
+        largest: cells of the largest pass; with more targets some would be the same.
+    """
 
     order: Tensor
     by_pass: Tensor
@@ -109,6 +128,7 @@ class _Cells(nn.Module):
         super().__init__()
         order = torch.from_numpy(order_of(*grid, passes))  # (h, w)
         sizes = torch.bincount(order.reshape(-1), minlength=passes)
+        self.largest = int(sizes.max())
         self.register_buffer("order", order)
         self.register_buffer("by_pass", torch.argsort(order.reshape(-1), stable=True))
         self.register_buffer("sizes", sizes)
@@ -131,18 +151,23 @@ class _Cells(nn.Module):
 class PriorStep(nn.Module):
     """Index grids -> bits an index of every level."""
 
-    def __init__(self, network: PriorNetwork, grid: tuple[int, int], precision: str) -> None:
+    def __init__(
+        self, network: PriorNetwork, grid: tuple[int, int], precision: str, targets: int
+    ) -> None:
+        """Take the network that learns; `targets` are those of the first level in a slice, at most."""
         super().__init__()
-        self.network = network
+        self.network, self.targets = network, targets
         self.precision = precision
         self.cells = nn.ModuleList(_Cells(grid, passes) for passes in network.config.passes)
 
     def forward(self, indices: Tensor, kinds: Tensor, draws: Tensor) -> Tensor:
-        """(B, L, h, w) indices, (B,) kinds and (B, L, n) draws in [0, 1) -> (L,) bits."""
+        """(B, L, h, w) indices, (B,) kinds and (B, L, 2) draws in [0, 1) -> (L,) bits."""
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
-            count = draws.shape[2] // (2 if level >= HALVED_FROM else 1)
-            known, targets = cells(draws[:, level, : max(1, count)])
+            assert isinstance(cells, _Cells)
+            count = self.targets // (2 if level >= HALVED_FROM else 1)
+            count = max(1, min(count, cells.largest))
+            known, targets = cells(spread(draws[:, level], count))
             enabled = self.precision == "bfloat16"
             with torch.autocast(indices.device.type, dtype=torch.bfloat16, enabled=enabled):
                 logits = network(indices, kinds, known, targets)
@@ -150,6 +175,31 @@ class PriorStep(nn.Module):
             wanted = indices[sample, level, row, column]
             bits.append(F.cross_entropy(logits.float() * math.log(2), wanted) / math.log(2))
         return torch.stack(bits)
+
+
+def fitting_batch_size(slices: int, most: int) -> int:
+    """Slices a step: as many as keep a GPU busy, but fewer where an epoch would have but a few steps."""
+    return max(1, min(most, slices, max(4, slices // FEWEST_STEPS)))
+
+
+def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
+    """Try a step and the coding of one slice on a network that is thrown away, for an estimate."""
+    prior, (height, width) = config.prior, config.prior.grid
+    network = new_network(prior, config.seed).to(device)
+    step = PriorStep(network, prior.grid, config.precision, targets_of(prior.grid)).to(device)
+    indices = torch.zeros(1, prior.levels, height, width, dtype=torch.int64, device=device)
+    kinds = torch.zeros(1, dtype=torch.int64, device=device)
+    draws = torch.zeros(1, prior.levels, 2, device=device)
+    learning = seconds_of(lambda: step(indices, kinds, draws).sum().backward(), device)
+    centres = torch.zeros(prior.kinds, PARTS * PARTS * prior.code_dim)
+    integers = network.prior(Kinds(centres, torch.ones(prior.kinds)))
+    grids, kind = np.zeros(indices.shape, np.uint16), np.zeros(1, np.int64)
+    return Pace(learning, seconds_of(lambda: bits_of_levels(integers, grids, kind), device))
+
+
+def targets_of(grid: tuple[int, int]) -> int:
+    """Targets of the first level in a slice."""
+    return max(1, grid[0] * grid[1] // CELLS_PER_TARGET)
 
 
 def new_network(config: PriorConfig, seed: int) -> PriorNetwork:
@@ -163,12 +213,19 @@ class Grids(NamedTuple):
     """What the prior learns from.
 
     Attributes:
-        indices: (n, L, h, w) int32.
+        indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
         pooled: (n, 9·D) pooled latents, by which kinds are found.
     """
 
     indices: Tensor
     pooled: Tensor
+
+
+def narrowest(codebook_size: int) -> torch.dtype:
+    """The smallest type of indices 0..K-1 that all devices can compute with."""
+    if codebook_size <= 2**8:
+        return torch.uint8
+    return torch.int16 if codebook_size <= 2**15 else torch.int32
 
 
 @torch.no_grad()
@@ -180,24 +237,32 @@ def index_grids(
     grid: tuple[int, int],
     world: World,
     mirrored: bool = False,
+    advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
     """Index grids of the named slices; every process finds a share of them.
 
     Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
     """
-    device, (levels, _, dimension) = world.device, quantizer.codebooks.shape
-    indices = torch.zeros(len(slices), levels, *grid, dtype=torch.int32, device=device)
+    device, (levels, size, dimension) = world.device, quantizer.codebooks.shape
+    narrow = narrowest(size)
+    indices = torch.zeros(len(slices), levels, *grid, dtype=narrow, device=device)
     means = torch.zeros(len(slices), PARTS * PARTS * dimension, device=device)
     for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
         if number % world.size == world.rank:
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
             latents = encoder(pixels)
             kept = (places + mirrored) % levels + 1
-            indices[places] = quantizer.quantize(latents, kept).to(torch.int32)
+            there = send(places, device)
+            indices[there] = quantizer.quantize(latents, kept).to(narrow)
             plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
             found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
-            means[places] = found.to(device)
-    world.sum_(indices)
+            means[there] = found.to(device)
+            advance(len(places))
+    if world.size > 1:
+        for part in indices.split(SUMMED_AT_ONCE):
+            wide = part.int()  # not every type can be summed over processes
+            world.sum_(wide)
+            part.copy_(wide)
     world.sum_(means)
     return Grids(indices, means)
 
@@ -216,6 +281,7 @@ class PriorTraining(Loop):
         world: World,
         reporter: Reporter,
         codec: ModelFile,
+        tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         slices = len(dataset.splits["train"].records)
         steps_per_epoch(dataset, config, world, slices)
@@ -226,7 +292,7 @@ class PriorTraining(Loop):
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
         encoder, quantizer = FrozenEncoder(codec, world.device), quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
-        training, self.validation = self._index_grids(encoder, quantizer)
+        training, self.validation = self._index_grids(encoder, quantizer, tell)
         self.indices = training.indices
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
@@ -234,21 +300,26 @@ class PriorTraining(Loop):
         self.pooled = training.pooled
         self.kind_of_slice = self.kinds.nearest(self.pooled)
         height, width = self.indices.shape[2:]
-        self.targets = max(1, height * width // CELLS_PER_TARGET)  # of the first level and a slice
-        step = PriorStep(self.network, (height, width), config.precision).to(world.device)
+        targets = targets_of((height, width))
+        step = PriorStep(self.network, (height, width), config.precision, targets)
+        step = step.to(world.device)
         self.step_module = self.distributed(step)
 
     def _index_grids(
-        self, encoder: FrozenEncoder, quantizer: ResidualQuantizer
+        self, encoder: FrozenEncoder, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
         dataset, config = self.dataset, self.codec.config
+        own = -(-2 * self.slices // self.world.size)
+        progress = Progress(tell, "finding indices", own, "slices")
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
 
         def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
             batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
             grid = window.height, window.width
-            return index_grids(encoder, quantizer, batches, chosen, grid, self.world, mirrored)
+            return index_grids(
+                encoder, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
+            )
 
         every = torch.arange(self.slices)
         both = [grids("train", every, mirrored) for mirrored in (False, True)]
@@ -269,12 +340,12 @@ class PriorTraining(Loop):
         """Bits an index: the mean, then each level's."""
         size, levels = self.config.batch_size, self.config.prior.levels
         mirrored = torch.rand(size, generator=generator) < 0.5
-        draws = torch.rand(size, levels, self.targets, generator=generator)
-        chosen = self.own(batch + self.slices * mirrored).to(self.world.device, non_blocking=True)
+        draws = torch.rand(size, levels, 2, generator=generator)
+        chosen = send(self.own(batch + self.slices * mirrored), self.world.device)
         bits = self.step_module(
             self.indices[chosen].long(),
             self.kind_of_slice[chosen],
-            self.own(draws).to(self.world.device, non_blocking=True),
+            send(self.own(draws), self.world.device),
         )
         return torch.cat([bits.mean()[None], bits])
 
@@ -286,8 +357,17 @@ class PriorTraining(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> PriorEpoch:
         """Bits an index, of the validation slices by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
-        validation = self.validate() if self.validation is not None else []
+        validation = self.validate() if self.validates(epoch) else []
         return PriorEpoch(epoch, means[0], means[1:], images_per_second, validation)
+
+    def validates(self, epoch: int) -> bool:
+        """Every tenth part of the training, and at its end."""
+        return self.validation is not None and is_tenth(epoch, self.config.epochs)
+
+    def expect(self, pace: Pace) -> None:
+        """Let the time left be known from the start, by a trial."""
+        if self.validation is not None:
+            self.seconds_between = pace.coding * len(self.validation.indices) / self.world.size
 
     def validate(self) -> list[float]:
         """Bits an index of each level over evenly spaced validation slices."""

@@ -8,6 +8,8 @@ a level takes the code from which the levels after it come nearest, which need n
 code itself. A query never changes a codebook: how codebooks learn is in `training/codebooks.py`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +87,12 @@ def to_grid(vectors: Tensor, batch: int, height: int, width: int) -> Tensor:
     return vectors.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
+def levels_counted(kept: Tensor, levels: int) -> list[int]:
+    """(B,) levels 1..L that images keep, on the CPU -> how many keep 1, 2, .. L."""
+    counts: list[int] = kept.bincount(minlength=levels + 1)[1:].tolist()
+    return counts
+
+
 class ResidualQuantizer(nn.Module):
     """Codebooks (L, K, D) with their two inverse queries."""
 
@@ -104,24 +112,40 @@ class ResidualQuantizer(nn.Module):
                 CPU, for it decides what is computed.
         """
         batch, _, height, width = latents.shape
-        grids = self.quantize_vectors(to_vectors(latents), kept.repeat_interleave(height * width))
+        counts = levels_counted(kept, len(self.codebooks))
+        order = kept.argsort().to(latents.device)
+        grids = self.quantize_vectors(to_vectors(latents), counts, order)
         return grids.reshape(-1, batch, height, width).transpose(0, 1)
 
-    def quantize_vectors(self, vectors: Tensor, kept: Tensor) -> Tensor:
-        """Vectors (N, D) and (N,) levels kept of each, on the CPU, -> indices (L, N); see `quantize`."""
-        groups = [
-            (count, (kept == count).nonzero().squeeze(1).to(vectors.device, non_blocking=True))
-            for count in kept.unique().tolist()
-        ]
-        levels = len(self.codebooks)
-        indices = torch.empty(levels, len(vectors), dtype=torch.int64, device=vectors.device)
-        residual = vectors
+    def quantize_vectors(self, vectors: Tensor, counts: Sequence[int], order: Tensor) -> Tensor:
+        """Vectors (N, D) of B images -> indices (L, N); see `quantize`.
+
+        Nothing here depends on a value on the device: only `counts` says what is computed.
+
+        Args:
+            vectors: of whole images, one after the other.
+            counts: how many images keep 1, 2, .. L levels.
+            order: (B,) the images, those that keep fewest levels first, where the vectors are.
+        """
+        levels, batch = len(self.codebooks), len(order)
+        cells = len(vectors) // batch
+        residual = vectors.reshape(batch, cells, -1)[order].flatten(0, 1)
+        indices = []
         for level, codebook in enumerate(self.codebooks):
-            for count, rows in groups:
-                left = self.codebooks[level : max(count, level + 1)]
-                indices[level, rows] = best(residual[rows], left)
-            residual = residual - codebook[indices[level]]
-        return indices
+            # images that keep no further level come first and look no further
+            images = [sum(counts[: level + 1]), *counts[level + 1 :]]
+            parts = residual.split([count * cells for count in images])
+            index = torch.cat(
+                [
+                    best(part, self.codebooks[level:end])
+                    for end, part in enumerate(parts, start=level + 1)
+                    if len(part)
+                ]
+            )
+            indices.append(index)
+            residual = residual - codebook[index]
+        in_order = torch.stack(indices).reshape(levels, batch, cells)
+        return in_order[:, order.argsort()].flatten(1)
 
     def dequantize(self, indices: Tensor) -> Tensor:
         """Indices (B, l, h, w), l <= L -> latents (B, D, h, w) float32: the sum of their codes."""

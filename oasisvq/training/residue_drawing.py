@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oasisvq.data.devices import send
 from oasisvq.training.residue_inputs import SCALES, Passes, Slices
 
 KINDS = 3
@@ -69,7 +70,7 @@ class Looks(NamedTuple):
 
     def to(self, device: torch.device) -> "Looks":
         """The same on a device."""
-        return Looks(*(each.to(device, non_blocking=True) for each in self))
+        return Looks(*(send(each, device) for each in self))
 
     def part(self, places: slice) -> "Looks":
         """Those of some of the slices."""

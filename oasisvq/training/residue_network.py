@@ -61,17 +61,23 @@ class StepLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * gain / math.sqrt(inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.units_in = units_in
-        units = torch.tensor(units_out, dtype=torch.float64).expand(outputs).clone()
-        self.register_buffer("units_out", units, persistent=False)
+        # float64 stays on the CPU: not every device has it, and no step waits for it
+        self._exact_units = torch.tensor(units_out, dtype=torch.float64).expand(outputs).clone()
+        self.register_buffer("units_out", self._exact_units.float(), persistent=False)
 
     def steps(self) -> Tensor:
         """(outputs, 1) powers of two: steps to a weight of 1, so that all of a row fit 8 bits."""
         largest = self.weight.detach().abs().amax(1, keepdim=True).clamp_min(LEAST_WEIGHT)
         return torch.exp2(torch.floor(torch.log2(WEIGHT_MAX / largest)))
 
-    def scale(self) -> Tensor:
-        """(outputs,) float64, whole in 2^-26: what a sum of whole products is multiplied by."""
-        scale = self.units_out / self.units_in / self.steps()[:, 0].double()
+    def scale(self, steps: Tensor) -> Tensor:
+        """(outputs,) whole in 2^-26: what a sum of whole products is multiplied by.
+
+        In float64 for `steps` on the CPU, in float32 elsewhere.
+        """
+        is_exact = steps.device.type == "cpu"
+        units = self._exact_units if is_exact else self.units_out
+        scale = units / self.units_in / steps[:, 0].to(units.dtype)
         limit = 2.0 ** (31 - SCALE_BITS) - 2.0**-SCALE_BITS
         whole: Tensor = (scale * 2.0**SCALE_BITS).round() * 2.0**-SCALE_BITS
         return whole.clamp(max=limit)
@@ -81,18 +87,18 @@ class StepLinear(nn.Module):
         steps = self.steps()
         weight = rounded(self.weight * steps)
         sums = F.linear(numbers, weight).float()
-        units = self.units_out.float()
-        return rounded(sums * self.scale().float() + rounded(self.bias * units))
+        return rounded(sums * self.scale(steps).float() + rounded(self.bias * self.units_out))
 
     @torch.no_grad()
     def integers(self, name: str) -> Arrays:
         """The arrays of the layer, see `layer_shapes`."""
-        weight = (self.weight.double() * self.steps().double()).round()
-        bias = (self.bias * self.units_out.float()).round().clamp(-LARGEST_BIAS, LARGEST_BIAS)
-        scale = (self.scale() * 2.0**SCALE_BITS).round()
+        steps = self.steps().cpu()
+        weight = (self.weight.cpu().double() * steps.double()).round()
+        bias = (self.bias * self.units_out).round().clamp(-LARGEST_BIAS, LARGEST_BIAS)
+        scale = (self.scale(steps) * 2.0**SCALE_BITS).round()
         return {
-            f"{name}.weight": weight.cpu().numpy().astype(np.int8),
-            f"{name}.scale": scale.cpu().numpy().astype(np.int32),
+            f"{name}.weight": weight.numpy().astype(np.int8),
+            f"{name}.scale": scale.numpy().astype(np.int32),
             f"{name}.bias": bias.cpu().numpy().astype(np.int32),
         }
 

@@ -4,6 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
+
 from oasisvq.codec.config import ModelConfig, part_config_from_dict
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
@@ -13,12 +16,25 @@ from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.loop import Loop
 from oasisvq.training.reports import Reporter
-from oasisvq.training.residue_training import ResidueTraining, ResidueTrainingConfig
+from oasisvq.training.residue_drawing import Drawn, draw_looks, in_bins
+from oasisvq.training.residue_training import (
+    FAR,
+    NEAR,
+    PLACES,
+    VALIDATION_BOUNDS,
+    ResidueStep,
+    ResidueTraining,
+    ResidueTrainingConfig,
+    new_networks,
+    noise_generator,
+)
+from oasisvq.training.timetable import Pace, seconds_of
 
 BATCH_SIZE = 16
 LEARNING_RATE = 1.5e-3
 REACH = (5, 4, 4)  # by kind of pass
 WINDOW = 2
+TRIED = 4  # slices, for an estimate
 
 
 class Session(Protocol):
@@ -58,12 +74,12 @@ def support_config(config: ModelConfig) -> SupportConfig:
 
 
 def residue_training_config(
-    file: ModelFile, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
+    codec: ModelConfig, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
 ) -> ResidueTrainingConfig:
     """How the networks of residues are trained for a codec."""
     slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
     batch_size = max(1, min(BATCH_SIZE, slices) // world.size) * world.size
-    residue, support = residue_config(file.config), support_config(file.config)
+    residue, support = residue_config(codec), support_config(codec)
     return ResidueTrainingConfig(residue, support, epochs, batch_size, LEARNING_RATE, seed, precision)
 
 
@@ -92,8 +108,11 @@ def run_residue(
     config: ResidueTrainingConfig,
     checkpoint: Checkpoint | None = None,
     metrics_bytes: int = 0,
+    seconds_after: float = 0.0,
 ) -> tuple[ResidueTraining, bool]:
     """Train them, after `metrics_bytes` of the metrics that the stages before left in the run folder.
+
+    What comes after may take `seconds_after`.
 
     Returns:
         The training, and whether it reached its end.
@@ -101,6 +120,41 @@ def run_residue(
     card = {key: entry for key, entry in file.card.items() if key != "residue"}
     codec = file.with_residue(None, None, card)
     session.tell("decoding training slices, to learn what they are beside their images")
-    training = ResidueTraining(dataset, config, run, session.world, session.reporter, codec)
+    training = ResidueTraining(
+        dataset, config, run, session.world, session.reporter, codec, session.tell
+    )
     training.metrics.length = metrics_bytes
+    training.expect(rehearse(config, file.config.window, session.world.device))
+    training.seconds_after = seconds_after
+    session.tell(
+        f"training the networks of residues: {config.epochs} epochs of {training.steps_per_epoch} steps"
+    )
     return training, session.run(training, checkpoint)
+
+
+def rehearse(config: ResidueTrainingConfig, window: tuple[int, int], device: torch.device) -> Pace:
+    """Try a step and a validation on drawn slices, with networks that are thrown away."""
+    networks = new_networks(config.residue, config.support, config.seed).to(device)
+    step = ResidueStep(networks, config.precision).to(device)
+    generator = torch.Generator().manual_seed(config.seed)
+    grey = torch.randint(256, (TRIED, *window), generator=generator).float().to(device)
+    before = max(config.residue.slices_before, config.support.slices_before)
+    ones = torch.ones(TRIED, before, device=device)
+    drawn = Drawn(grey, grey, grey[:, None].expand(-1, before, -1, -1), ones[:, 0], ones)
+
+    def learn() -> None:
+        looks = draw_looks(TRIED, generator).to(device)
+        slices = in_bins(drawn, looks, noise_generator(device, 0))
+        draws = torch.rand(TRIED, PLACES + NEAR + FAR, generator=generator).to(device)
+        step(slices, looks, draws).sum().backward()
+
+    residue, support = networks.integers()
+    seen = np.zeros((PLACES, config.residue.inputs), np.float32)
+    ground = np.zeros((NEAR + FAR, config.support.inputs), np.float32)
+
+    def code() -> None:
+        for _ in VALIDATION_BOUNDS:
+            residue.seeing(np.ones(seen.shape[1], np.bool_))(seen)
+        support(ground)
+
+    return Pace(seconds_of(learn, device) / TRIED, seconds_of(code, device))

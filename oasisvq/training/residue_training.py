@@ -9,6 +9,7 @@ trained codec makes of it, by its integers, with one number of levels or another
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from oasisvq.codec.residue_networks import ResidueNetwork as IntegerResidue
 from oasisvq.codec.residue_networks import SupportNetwork as IntegerSupport
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset, SliceRecord
+from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import FrozenEncoder, Integers
@@ -39,6 +41,7 @@ from oasisvq.training.residue_network import (
     mixture_bits,
     support_bits,
 )
+from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
@@ -189,12 +192,17 @@ class FrozenDecoder(nn.Module):
                 specs[name] = tuple(array.tolist())
             elif name.startswith("decoder."):
                 self.arrays[name] = torch.from_numpy(array).float().to(device)
-        self.integers = Integers(file.config, specs)
+        self.integers = Integers(file.config, specs, device, exact=True)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, D, h, w) -> pixels (B, H, W) in [0, 1]; in float32."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.integers.decoder(self.arrays, latents.float())[:, 0].clamp(0, 1)
+
+
+def noise_generator(device: torch.device, seed: int) -> torch.Generator:
+    """Of the noise that slices are given, which is drawn where they are."""
+    return torch.Generator(device).manual_seed(seed)
 
 
 def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
@@ -222,7 +230,9 @@ class _Source:
         return (self.batches.draw(slices)[:, 0] * 255).round_()
 
     @torch.no_grad()
-    def decode(self, file: ModelFile, slices: Tensor, world: World) -> None:
+    def decode(
+        self, file: ModelFile, slices: Tensor, world: World, advance: Callable[[int], None]
+    ) -> None:
         """Let the codec decode some slices, each with its number of levels; processes share them."""
         encoder, decoder = FrozenEncoder(file, world.device), FrozenDecoder(file, world.device)
         quantizer = quantizer_of(file).to(world.device)
@@ -230,6 +240,7 @@ class _Source:
         parts = torch.arange(len(slices)).split(DECODED_AT_ONCE)
         decoded: Tensor | None = None
         for number, places in enumerate(parts):
+            advance(len(places))
             if number % world.size != world.rank and decoded is not None:
                 continue
             grey = self.grey(slices[places])
@@ -259,12 +270,12 @@ class _Source:
             given.append((beside >= 0).float())
         grey = self.grey(torch.cat(wanted)).unflatten(0, (-1, len(slices))).transpose(0, 1)
         device = grey.device
-        has_before = torch.stack(given, 1).to(device) if given else grey.new_zeros(len(slices), 0)
+        has_before = send(torch.stack(given, 1), device) if given else grey.new_zeros(len(slices), 0)
         place = self.place_of_decoded[slices]
-        has_decoded = (place >= 0).float().to(device)
+        has_decoded = send((place >= 0).float(), device)
         decoded = torch.zeros_like(grey[:, 0])
         if self.decoded is not None:
-            decoded = self.decoded[place.clamp_min(0).to(device)].float()
+            decoded = self.decoded[send(place.clamp_min(0), device)].float()
         return Drawn(
             grey[:, 0],
             decoded * has_decoded[:, None, None],
@@ -288,6 +299,7 @@ class ResidueTraining(Loop):
         world: World,
         reporter: Reporter,
         file: ModelFile,
+        tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         slices = len(dataset.splits["train"].records)
         steps_per_epoch(dataset, config, world, slices)
@@ -298,21 +310,22 @@ class ResidueTraining(Loop):
         parts = ("values", "ground")
         super().__init__(dataset, config, run, world, reporter, slices, parameters, parts)
         every = torch.arange(slices)
-        self.training = self._source("train", _evenly(every, DECODED_SLICES))
+        self.training = self._source("train", _evenly(every, DECODED_SLICES), tell)
         self.validation: tuple[_Source, Tensor] | None = None
         if "validation" in dataset.splits:
             some = _evenly(torch.arange(len(dataset.splits["validation"].records)), VALIDATION_SLICES)
-            self.validation = self._source("validation", some), some
+            self.validation = self._source("validation", some, tell), some
         step = ResidueStep(self.networks, config.precision).to(world.device)
         self.step_module = self.distributed(step)
 
-    def _source(self, split: str, decoded: Tensor) -> _Source:
+    def _source(self, split: str, decoded: Tensor, tell: Callable[[str], None]) -> _Source:
         dataset, config = self.dataset, self.file.config
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
         batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
         before = max(self.config.residue.slices_before, self.config.support.slices_before)
         source = _Source(batches, dataset.splits[split].records, before)
-        source.decode(self.file, decoded, self.world)
+        progress = Progress(tell, f"decoding {split} slices", len(decoded), "slices")
+        source.decode(self.file, decoded, self.world, progress.advance)
         return source
 
     # --- one step -----------------------------------------------------------------------------
@@ -329,10 +342,10 @@ class ResidueTraining(Loop):
         local = size // self.world.size
         own = slice(self.world.rank * local, (self.world.rank + 1) * local)
         drawn = self.training.draw(batch[own], looks.backwards[own])
-        noise = torch.Generator(device).manual_seed(self._noise_seed(generator))
+        noise = noise_generator(device, self._noise_seed(generator))
         looks = looks.part(own).to(device)
         slices = in_bins(drawn, looks, noise)
-        bits = self.step_module(slices, looks, draws[own].to(device, non_blocking=True))
+        bits = self.step_module(slices, looks, send(draws[own], device))
         return torch.cat([bits.sum()[None], bits])
 
     def _noise_seed(self, generator: torch.Generator) -> int:
@@ -350,7 +363,17 @@ class ResidueTraining(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> ResidueEpoch:
         """Bits, of the validation slices by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
-        return ResidueEpoch(epoch, means[0], means[1:], images_per_second, self.validate())
+        validation = self.validate() if self.validates(epoch) else []
+        return ResidueEpoch(epoch, means[0], means[1:], images_per_second, validation)
+
+    def validates(self, epoch: int) -> bool:
+        """Every tenth part of the training, and at its end."""
+        return self.validation is not None and is_tenth(epoch, self.config.epochs)
+
+    def expect(self, pace: Pace) -> None:
+        """Let the time left be known from the start, by a trial."""
+        if self.validation is not None:
+            self.seconds_between = pace.coding * len(self.validation[1]) / self.world.size
 
     @torch.no_grad()
     def validate(self) -> list[float]:
@@ -373,7 +396,7 @@ class ResidueTraining(Loop):
         generator = seeded_generator(self.config.seed, 7)
         passes = draw_passes(len(slices), generator)
         draws = torch.rand(len(slices), PLACES, generator=generator).to(self.world.device)
-        noise = torch.Generator(self.world.device).manual_seed(0)
+        noise = noise_generator(self.world.device, 0)
         bits = []
         for bound in VALIDATION_BOUNDS:
             looks = plain_looks(passes, bound, with_decoded=True).to(self.world.device)
@@ -389,7 +412,7 @@ class ResidueTraining(Loop):
         logits = torch.from_numpy(support(inputs.cpu().numpy()).astype(np.float32)).to(draws.device)
         pixels = in_view.bins[0].numel()
         bits.append((support_bits(logits, wanted) * weights).sum() / pixels)
-        return torch.stack([*bits, torch.tensor(float(len(slices)), device=draws.device)])
+        return torch.stack([*bits, draws.new_full((), len(slices))])
 
     # --- state --------------------------------------------------------------------------------
 

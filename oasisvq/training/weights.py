@@ -14,7 +14,7 @@ from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.quantizer import CODEBOOKS
-from oasisvq.training.integers import Part, entry_of, floats_into, layer_of, parts_of
+from oasisvq.training.integers import Part, entry_of, floats_into, layer_of, parts_of, units_of
 from oasisvq.training.networks import Activation, Decoder, Encoder
 from oasisvq.training.quantizer import ResidualQuantizer
 
@@ -59,7 +59,8 @@ def integer_tensors(model: Model) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for part in model.parts():
         entry = entry_of(part)
-        tensors |= {f"{part.name}.{name}": each for name, each in layer_of(part, entry).items()}
+        layer = layer_of(part, entry, units_of(part))
+        tensors |= {f"{part.name}.{name}": each for name, each in layer.items()}
         if entry.spec is not None:
             kind = "table" if isinstance(part.entry, Activation) else "scaling"
             tensors[f"{part.name}.{kind}"] = entry.spec

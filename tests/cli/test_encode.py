@@ -203,11 +203,11 @@ def test_bad_image(refused: Refused, tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("side", [9_000, 20_000, 60_000, 2**31 - 1])
 def test_decompression_bomb_is_refused_at_once(refused: Refused, tmp_path: Path, side: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png(side, side))
-    began = time.monotonic()
+    began = time.process_time()
     line = refused("encode", "bomb.png", naming="bomb.png")
     assert "pixels" in line
     assert "shrink" in line
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1  # of computing, however busy the machine is
 
 
 def test_codes_given_to_encode(refused: Refused, codes: Path) -> None:

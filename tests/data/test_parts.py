@@ -133,18 +133,15 @@ def test_a_killed_run_goes_on(scans: Path, tmp_path: Path) -> None:
         "1",
     ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
     work = tmp_path / ".data.parts"
     while not (work.is_dir() and len(list(work.glob("*.npz"))) >= 3):
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.005)
     children = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "data").exists()
     while any(is_running(child) for child in children):  # none is left behind
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     said: list[str] = []
     preprocess(scans, tmp_path / "data", tell=said.append).verify()

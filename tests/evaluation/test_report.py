@@ -285,7 +285,6 @@ def test_the_report_lives_in_a_browser(html: str, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert "CONSOLE" not in ended.stderr, ended.stderr

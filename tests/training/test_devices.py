@@ -9,7 +9,7 @@ from oasisvq.training.devices import choose_device
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+    assert choose_device("auto").type in {"cpu", "cuda"}  # nobody has trained on MPS yet
     with pytest.raises(ModelError, match="device 'tpu', expected auto, cuda, mps or cpu"):
         choose_device("tpu")
     for name, is_present in (

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from oasisvq.training.codec_training import CodecEpoch
-from oasisvq.training.command import console_reporter
-from oasisvq.training.display import ASCII_BLOCKS, Display, LiveReporter, sparkline
+from oasisvq.training.codec_epoch import CodecEpoch
+from oasisvq.training.display import (
+    ASCII_BLOCKS,
+    Display,
+    LiveReporter,
+    console_reporter,
+    sparkline,
+)
 from oasisvq.training.prior_training import PriorEpoch
 from oasisvq.training.progress import LineReporter
 from oasisvq.training.reports import Start, StepReport

@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_raw_folder
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import oasisvq
+from oasisvq.data import batches
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.evaluation.metrics import similarity
-from oasisvq.training.codec_training import CodecEpoch, Training, TrainingConfig
+from oasisvq.training import loop
+from oasisvq.training.codec_epoch import CodecEpoch
+from oasisvq.training.codec_step import TrainingConfig, levels_to_keep
+from oasisvq.training.codec_training import Training, validation_slices
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import learning_rate, warm_up_steps
+from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.presets import PRESETS, model_config
+from oasisvq.training.rate import learning_rate, warm_up_steps
 from oasisvq.training.reports import Start, StepReport
 from oasisvq.training.weights import load_model
 
@@ -126,23 +132,155 @@ def test_a_model_stopped_before_its_codebooks_learned_is_usable(dataset: Dataset
         assert torch.equal(ours, theirs)
 
 
-def test_a_collapsing_codebook_is_said(dataset: Dataset) -> None:
-    reporter = Recorder()
-    one = training(dataset, reporter, epochs=1)
-    one.learner.usage[:, 0] = 5
-    one.step = one.steps_per_epoch
-    one._end_epoch()
-    assert len(reporter.notes) == TINY.levels
-    assert "level 1 uses only 1 of 20 codes" in reporter.notes[0]
+def end_epochs(one: Training, active: list[int], ssim: list[float]) -> None:
+    """Ends of epochs that found so many codes active, and a validation of that quality."""
+    for codes, found in zip(active, ssim, strict=True):
+        one.learner.usage[0, :codes] = 5
+        one.learner.usage[1:] = 5
+        one.validate = lambda slices=0, found=found: [found] * 3  # type: ignore[method-assign]
+        one.step += one.steps_per_epoch
+        one._end_epoch()
 
 
-def test_the_time_left_counts_what_lies_between_epochs(dataset: Dataset) -> None:
+def test_a_collapsing_codebook_is_said_once_and_where_something_can_be_done(dataset: Dataset) -> None:
     reporter = Recorder()
-    one = training(dataset, reporter, epochs=3)
-    one.seconds_between = 1000.0
+    one = training(dataset, reporter, epochs=9)
+    end_epochs(one, active=[3, 3, 2], ssim=[0.2, 0.3, 0.4])  # few codes, but all gains
+    end_epochs(one, active=[4, 20], ssim=[0.3, 0.2])  # it worsens, but codes come back
+    assert reporter.notes == []
+    end_epochs(one, active=[3, 3, 3], ssim=[0.2, 0.2, 0.1])
+    [note] = reporter.notes
+    assert note.startswith(
+        "codebooks are collapsing, and the reconstruction no longer gains: level 1 (3"
+    )
+    assert "lower the learning rate" in note
+
+
+def test_a_validation_takes_a_share_of_an_epoch_that_does_not_depend_on_its_length() -> None:
+    assert validation_slices(available=64, training=96, levels=8) == 8
+    assert validation_slices(available=5, training=96, levels=8) == 5
+    assert validation_slices(available=1120, training=1120, levels=8) == 84
+    assert validation_slices(available=1120, training=5760, levels=8) == 128
+
+
+class Clock:
+    """Takes the place of `time`: the first step takes 100 seconds, an epoch's end 50."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step_seconds: float) -> None:
+        self.now = 0.0
+        self.steps = 0
+        monkeypatch.setattr(loop, "time", self)
+        train_step, end_epoch = Training.train_step, Training._end_epoch
+
+        def step(one: Training, order: torch.Tensor) -> None:
+            train_step(one, order)
+            self.now += step_seconds if self.steps else 100
+            self.steps += 1
+
+        def end(one: Training) -> None:
+            end_epoch(one)
+            self.now += 50
+
+        monkeypatch.setattr(Training, "train_step", step)
+        monkeypatch.setattr(Training, "_end_epoch", end)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_the_time_left_counts_all_phases_and_is_steady(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, step_seconds=20)
+    reporter = Recorder()
+    one = training(dataset, reporter, epochs=3)  # of 4 steps
+    one.seconds_between, one.seconds_after = 60.0, 1000.0  # as a trial said
     one.go(lambda: False)
-    assert 3000 < reporter.steps[0].seconds_left < 4000
-    assert reporter.steps[1].seconds_left < 1000  # it was measured
+    found = {report.step: report.seconds_left for report in reporter.steps}
+    assert found[1] == 11 * 100 + 3 * 60 + 1000  # it is all that is known of a step
+    assert found[2] == 10 * 20 + 3 * 60 + 1000  # the first has left the mean
+    assert found[5] == 7 * 20 + 2 * 50 + 1000  # an end was measured
+    assert found[12] == 50 + 1000
+    assert sorted(found) == list(range(1, 13))  # a slow machine says every step how far it is
+    lasting = [row["step"] for row in one.metrics.rows() if row["kind"] == "step"]
+    assert lasting == [4, 8, 12]  # but what is kept does not depend on the clock
+
+
+def test_checkpoints_are_saved_by_time_and_at_the_end(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, step_seconds=10)
+    saved = []
+    save = Training.save
+    monkeypatch.setattr(Training, "save", lambda self: (saved.append(self.step), save(self)))
+    training(dataset, Recorder(), epochs=6).go(lambda: False)  # 90 seconds an epoch
+    assert saved == [4, 12, 20, 24]
+
+
+@pytest.mark.parametrize(("batch", "levels"), [(16, 8), (8, 8), (64, 4), (6, 4), (4, 8), (5, 3)])
+def test_levels_to_keep_are_stratified(batch: int, levels: int) -> None:
+    """In each process's share too, and none is left out where the batch is smaller."""
+    seen = torch.zeros(levels)
+    for seed in range(200):
+        kept = levels_to_keep(batch, levels, torch.Generator().manual_seed(seed))
+        for size in (1, 2):
+            if batch % size == 0:
+                for share in kept.split(batch // size):
+                    counts = share.bincount(minlength=levels + 1)[1:]
+                    assert len(counts) == levels
+                    assert counts.max() - counts.min() <= 1
+        seen += kept.bincount(minlength=levels + 1)[1:]
+    assert seen.min() > 0.7 * seen.mean()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
+def test_compiled_networks_have_one_shape_and_compute_the_same(dataset: Dataset) -> None:
+    """Whatever levels are drawn nothing is compiled again; what a trial saw is forgotten."""
+    torch._dynamo.reset()
+    plain, compiled = training(dataset, Recorder(), epochs=3), training(dataset, Recorder(), epochs=3)
+    graphs = CompileCounterWithBackend("aot_eager")
+    before = [each.clone() for each in compiled.model.buffers()]
+    compiled.compile(lambda message: None, required=True, backend=graphs)
+    for old, new in zip(before, compiled.model.buffers(), strict=True):
+        assert torch.equal(old, new)
+    assert graphs.frame_count == 2  # encoder and decoder, each whole
+    assert plain.go(lambda: False)
+    assert compiled.go(lambda: False)
+    assert graphs.frame_count == 2
+    for ours, theirs in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_networks_that_cannot_be_compiled_stay_as_they_are(dataset: Dataset) -> None:
+    def broken(graph: object, inputs: object) -> object:
+        raise RuntimeError("no compiler found")
+
+    torch._dynamo.reset()
+    one = training(dataset, Recorder(), epochs=1)
+    with pytest.raises(TrainingError, match=r"cannot be compiled here: .*no compiler found; leave out"):
+        one.compile(lambda message: None, required=True, backend=broken)
+    said: list[str] = []
+    one.compile(said.append, required=False, backend=broken)
+    assert said[0] == "compiling the networks"
+    assert "not compiled, the training is slower for it: " in said[1]
+    assert one.go(lambda: False)
+
+
+def test_memory_for_computing_is_kept_before_slices_take_the_rest(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = activation_bytes(TINY, 8)
+    slices = 40 * 48
+    monkeypatch.setattr(batches, "free_memory", lambda device: needed + 2 * 36 * slices)
+    one = training(dataset, Recorder())
+    assert one.validation is not None
+    assert one.batches.bytes_on_device == 32 * slices
+    assert one.validation.bytes_on_device == 0  # there is room for 36 together
+    monkeypatch.setattr(batches, "free_memory", lambda device: needed + 2 * 40 * slices)
+    both = training(dataset, Recorder())
+    assert both.validation is not None
+    assert both.validation.bytes_on_device == 8 * slices
 
 
 def test_too_small_a_set_and_an_odd_world_are_refused(dataset: Dataset) -> None:

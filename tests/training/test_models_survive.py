@@ -114,7 +114,7 @@ def test_a_model_is_finished_when_its_prior_is(
         stop_at(STEPS - 1, patch)  # of the codec, which ends by itself; then the prior stops
         assert run("train", data, *TINY, "--prior-epochs", "3").code == 130
     told = run("encode", "scan.png", "-o", "a.codes").err
-    assert "that in oasisvq-run is of a training that got to step 1 of 3 of its prior" in told
+    assert "that in oasisvq-run is of a training that got to step 1 of 9 of its prior" in told
     assert run("train", data, "--resume", "--device", "cpu").code == 0
     card = read_model(trained).card
     assert card["finished"] is True
@@ -141,8 +141,10 @@ def test_what_cannot_be_kept_is_not_replaced(
 KILLED = """
 import os, signal, sys
 from oasisvq.cli.app import main
+from oasisvq.training import loop
 from oasisvq.training.codec_training import Training
 
+loop.SECONDS_PER_CHECKPOINT = 0
 step = Training.train_step
 def dying(self, order):
     if self.step == 4:

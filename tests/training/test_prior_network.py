@@ -18,7 +18,7 @@ from oasisvq.training.prior_network import (
     rounded_activations,
     rounded_features,
 )
-from oasisvq.training.prior_training import PriorStep, _Cells, bits_of_levels, new_network
+from oasisvq.training.prior_training import PriorStep, _Cells, bits_of_levels, new_network, spread
 
 HALF_A_STEP = 1 / 32  # of a logit, whose step is 1/16 octave
 
@@ -54,10 +54,11 @@ def test_it_computes_what_the_integers_will(rng: np.random.Generator) -> None:
 def test_bits_of_a_training_step_are_those_of_the_integers(rng: np.random.Generator) -> None:
     network = tiny_network()
     indices, kinds = indices_of(rng, 32), rng.integers(0, 4, 32)
-    step = PriorStep(network, (5, 6), "float32")
-    draws = torch.rand(32, 3, 200, generator=torch.Generator().manual_seed(1))
+    step = PriorStep(network, (5, 6), "float32", targets=30)
+    draws = torch.rand(32 * 20, 3, 2, generator=torch.Generator().manual_seed(1))
+    often = np.tile(indices.astype(np.int64), (20, 1, 1, 1)), np.tile(kinds, 20)
     with torch.no_grad():
-        found = step(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(kinds), draws)
+        found = step(*map(torch.from_numpy, often), draws)
     expected = bits_of_levels(network.prior(tiny_kinds()), indices, kinds) / (32 * 5 * 6)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0.05)
 
@@ -76,6 +77,20 @@ def test_targets_are_cells_of_one_pass_drawn_evenly(passes: int) -> None:
     counts = np.bincount((row * 6 + column).numpy(), minlength=30)
     assert counts.min() > 0.7 * counts.mean()
     assert counts.max() < 1.3 * counts.mean()
+
+
+def test_two_draws_become_targets_that_are_each_as_even_as_a_draw() -> None:
+    draws = torch.rand(4000, 2, generator=torch.Generator().manual_seed(2))
+    places = spread(draws, 7)
+    assert places.shape == (4000, 7)
+    assert torch.equal(places[:, :2], draws)
+    assert (places >= 0).all()
+    assert (places < 1).all()
+    for place in places.T:
+        assert np.histogram(place, 10, (0, 1))[0].min() > 300
+    gaps = places[:, 1:].sort(1).values.diff()
+    torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / 6))
+    assert torch.equal(spread(draws, 1), draws[:, :1])
 
 
 @pytest.mark.parametrize("inputs", [1, 10, 1040, 1041, 3000, 20_000])
@@ -105,8 +120,8 @@ def test_no_sum_of_rounded_weights_reaches_the_limit(inputs: int, kind: str) -> 
 
 def test_gradients_reach_every_parameter(rng: np.random.Generator) -> None:
     network = tiny_network()
-    step = PriorStep(network, (5, 6), "float32")
-    draws = torch.rand(16, 3, 30, generator=torch.Generator().manual_seed(1))
+    step = PriorStep(network, (5, 6), "float32", targets=30)
+    draws = torch.rand(16, 3, 2, generator=torch.Generator().manual_seed(1))
     indices = torch.from_numpy(indices_of(rng, 16).astype(np.int64))
     step(indices, torch.arange(16) % 4, draws).sum().backward()
     for name, parameter in network.named_parameters():
@@ -119,14 +134,14 @@ def test_gradients_reach_every_parameter(rng: np.random.Generator) -> None:
 def test_a_few_steps_learn_a_pattern() -> None:
     """Columns that repeat: after the first passes every cell is known from its neighbours."""
     network = new_network(TINY_PRIOR, 3)
-    step = PriorStep(network, (5, 6), "float32")
+    step = PriorStep(network, (5, 6), "float32", targets=8)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(4)
     losses = []
     for _ in range(60):
         column = torch.randint(0, 20, (16, 3, 1, 1), generator=generator)
         indices = column.expand(16, 3, 5, 6)
-        draws = torch.rand(16, 3, 8, generator=generator)
+        draws = torch.rand(16, 3, 2, generator=generator)
         loss = step(indices, torch.zeros(16, dtype=torch.int64), draws).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -20,7 +20,7 @@ from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import OasisVQError
-from oasisvq.training import command, loop
+from oasisvq.training import command, loop, plan
 from oasisvq.training.checkpoint import load_checkpoint
 
 Run = Callable[..., Result]
@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that an epoch of the prior has several steps."""
-    monkeypatch.setattr(command, "PRIOR_BATCH_SIZE", 4)
+    monkeypatch.setattr(plan, "PRIOR_BATCH_SIZE", 4)
 
 
 def train(
@@ -120,7 +120,7 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a training that nothing interrupted."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "PRIOR_BATCH_SIZE", 4)
+        patch.setattr(plan, "PRIOR_BATCH_SIZE", 4)
         trained = train(data, folder)
     assert (trained.finished, trained.what, trained.step) == (True, "prior", PRIOR_STEPS)
     return folder

@@ -33,7 +33,6 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=170,
         check=False,
     )
 

@@ -387,6 +387,7 @@ def test_steps_lost_in_a_crash_stand_once_in_the_metrics(
         save(self)
 
     folder = tmp_path / "run"
+    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
     monkeypatch.setattr(Training, "save", killed)
     with pytest.raises(RuntimeError, match="killed"):
         bench.train(folder)

@@ -1,0 +1,159 @@
+"""One step of the codec's training: pixels in, losses out.
+
+Shapes: B batch of this process, H×W window, L levels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from oasisvq.codec.config import ModelConfig
+from oasisvq.data.devices import send
+from oasisvq.training.codebooks import CodebookLearner, Quantized
+from oasisvq.training.imitation import Imitation
+from oasisvq.training.losses import reconstruction_losses
+from oasisvq.training.networks import clamp_straight_through
+from oasisvq.training.weights import Model
+
+Compiler = str | Callable[..., Any]  # a backend of torch.compile
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """One training.
+
+    Attributes:
+        model: what is trained.
+        epochs: passes over the training split.
+        batch_size: images a step, over all processes.
+        learning_rate: the highest one, after the warm-up.
+        mse: weight of the mean squared error, which large errors feel more than small ones.
+        level_weight: a slice that keeps k levels weighs as k to this power, for about so does what is
+            lost fall: then a percent less of it counts alike at every number of levels.
+        commitment: weight of the commitment loss.
+        seed: of weights, order and every draw.
+        precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
+            losses stay in float32).
+        started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
+        prior_epochs: of the training of the prior that follows.
+        prior_batch_size: slices a step of it; None for what fits the data.
+        residue_epochs: of that of the networks of residues, which follows it.
+        imitating_from: share of the steps after which the integers of the model file are imitated.
+    """
+
+    model: ModelConfig
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    precision: str
+    mse: float = 30.0
+    level_weight: float = 0.75
+    commitment: float = 0.25
+    started_from: str | None = None
+    prior_epochs: int = 0
+    prior_batch_size: int | None = None
+    residue_epochs: int = 0
+    imitating_from: float = 0.75
+
+
+class StepLosses(NamedTuple):
+    """The parts of one step's loss, scalars: means over slices, weighted by the levels these keep."""
+
+    total: Tensor
+    ssim_loss: Tensor
+    l1: Tensor
+    mse: Tensor
+    commitment: Tensor
+
+
+class TrainingStep(nn.Module):
+    """Pixels -> losses: one pass through the whole model."""
+
+    def __init__(self, model: Model, learner: CodebookLearner, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.learner = learner
+        self.config = config
+        self.imitation: list[Imitation] = []  # none yet; in a list, for its parameters are the model's
+        weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
+        self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
+        # functions, and not modules, which would be counted a second time
+        self.encode: Callable[[Tensor], Tensor] = model.encoder.forward
+        self.decode: Callable[[Tensor], Tensor] = model.decoder.forward
+
+    def compile_networks(self, pixels: Tensor, backend: Compiler) -> str:
+        """Compile the networks for the one shape that steps have; all else calls them as they are.
+
+        The rest of a step is a few large operations already.
+
+        Args:
+            pixels: (B, 1, H, W) to try it on.
+            backend: of torch.compile.
+
+        Returns:
+            What went wrong, in a line; then they are as before. Nothing where all went well.
+        """
+        plain, buffers = (self.encode, self.decode), [each.clone() for each in self.model.buffers()]
+        self.encode, self.decode = (
+            torch.compile(network, dynamic=False, fullgraph=True, backend=backend) for network in plain
+        )
+        try:
+            with self.autocast():
+                decoded = self.decode(self.encode(pixels).float())
+            decoded.float().sum().backward()
+        except Exception as error:  # compilers fail with whatever they like, most by lacking one of C
+            self.encode, self.decode = plain
+            said, _, _ = str(error).strip().partition("\n\n")  # hints on debugging follow
+            return " ".join(said.split()) or type(error).__name__
+        finally:
+            self.zero_grad(set_to_none=True)
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # what gauges have seen of the trial
+        return ""
+
+    def forward(
+        self, pixels: Tensor, kept: Tensor, quantizing: bool
+    ) -> tuple[StepLosses, Quantized | None]:
+        """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
+        encode, decode = self.encode, self.decode
+        if self.imitation:
+            encode, decode = self.imitation[0].encoder, self.imitation[0].decoder
+        with self.autocast():
+            latents = encode(pixels)
+        latents = latents.float()
+        quantized = self.learner.quantize(latents, kept) if quantizing else None
+        commitment = quantized.commitment if quantized else latents.new_zeros(())
+        with self.autocast():
+            decoded = decode(quantized.latents if quantized else latents)
+        reconstruction = clamp_straight_through(decoded.float())
+        weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
+        weights = send(weights, pixels.device)
+        ssim_loss, l1, mse = (
+            (weights * part).mean() for part in reconstruction_losses(pixels, reconstruction)
+        )
+        total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
+        return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
+
+    @property
+    def networks(self) -> Model | Imitation:
+        """What is trained now: networks in floating point, or the integers that they will become."""
+        return self.imitation[0] if self.imitation else self.model
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the networks."""
+        device = self.learner.world.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+def levels_to_keep(batch: int, levels: int, generator: torch.Generator) -> Tensor:
+    """(B,) levels 1..L: each as often as any other, or once more where L does not divide B.
+
+    They follow one another in a circle that starts anywhere, so also each process's share of the batch
+    has as many of each, and the shapes of a step do not depend on chance. Which images come where does.
+    """
+    start = torch.randint(levels, (1,), generator=generator)
+    return (torch.arange(batch) + start) % levels + 1
