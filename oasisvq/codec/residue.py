@@ -16,7 +16,7 @@ becomes frequencies in `mixture.py`. Never imports torch.
 **A slice** that has other voxels than ground begins with its noise and its largest bin. The noise is the
 mean distance of a bin from the mean of those left and right of it, where none is ground: in quarters
 of octaves from `NOISE_LOW`, each of `NOISES` as likely as the other. Then come the bins; last, their
-places below, each slice by rows.
+places below, each slice by rows. A reader MUST refuse a slice that begins with other ones than its own.
 """
 
 from typing import NamedTuple
@@ -152,13 +152,16 @@ class _Walk:
                 found = self._predicted(plane, part, coarse[part.places].astype(np.int64), known)
                 self._put(plane, part.places, found)
             result[support] = self._finish(plane, bins[support], support)
+            found = result >> self._shift
+            if (noise_of(found, support), found[support].max()) != (known.noise, known.top):
+                raise CodesFileError("a slice whose noise or largest bin is not what it begins with")
         self._before = [plane, *self._before][: self._network.config.slices_before]
         return result
 
     def _begin(self, numbers: Bins, support: Booleans, guide: NDArray[np.float64] | None) -> _Slice:
         """Code what a slice begins with."""
         noise = np.array([noise_of(numbers, support) - NOISE_LOW])
-        noise = self._symbols.uniform(np.clip(noise, 0, NOISES - 1), NOISES)
+        noise = self._symbols.uniform(noise, NOISES)
         top = np.array([numbers[support].max() - self._low])
         top = self._symbols.uniform(top, self._high - self._low + 1)
         plane = None
@@ -271,14 +274,15 @@ class _Walk:
 
 
 def noise_of(bins: Bins, support: Booleans) -> int:
-    """The noise of a slice, in quarters of octaves."""
+    """The noise of a slice, in quarters of octaves, one of `NOISES` from `NOISE_LOW`."""
     own, left, right = bins[:, 1:-1], bins[:, :-2], bins[:, 2:]
     counted = support[:, 1:-1] & support[:, :-2] & support[:, 2:]
     count = int(counted.sum())
     total = int(np.abs(2 * own - left - right)[counted].sum())
     mean = max(np.float32(total / (2 * count)) if count else _LEAST_NOISE, _LEAST_NOISE)
     quarter = _LOG_UNITS // 4
-    return (int(octaves(np.array([mean]))[0]) + quarter // 2) // quarter
+    quarters = (int(octaves(np.array([mean]))[0]) + quarter // 2) // quarter
+    return min(max(quarters, NOISE_LOW), NOISE_LOW + NOISES - 1)
 
 
 def code_by(symbols: Symbols, mixture: Mixture, limits: Limits, wanted: Integers) -> Integers:
