@@ -1,7 +1,7 @@
 """Whether bytes and pixels are the same, whatever computes them.
 
 Encodes and decodes scans, and takes a SHA-256 of the `.codes` bytes and of the decoded values of each.
-The first image is also coded as one of 16 bits, and at every quality.
+The first image is also coded as one of 16 bits, at every quality, and within two bounds.
 
     python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --record here.json
     python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --against here.json
@@ -56,6 +56,9 @@ def coded(codec: Codec, paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
         if scan.placement is None and is_first:
             is_first = False
             deep = scan.plane.astype(np.uint16) * 251 + 7
+            for bound in (0, 3):
+                content = codec.encode(scan.plane, max_error=bound)
+                yield f"{path.name}, bound {bound}", digests(content, codec.decode(content))
             for levels in range(1, codec.config.levels + 1):
                 for kind, array in (("8 bits", scan.plane), ("16 bits", deep)):
                     content = codec.encode(array, levels)
