@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def processors() -> int:
 
 def calls(
     call: Callable[[Argument], Result], arguments: Iterable[Argument], jobs: int
-) -> Iterator[tuple[Argument, Result]]:
+) -> Generator[tuple[Argument, Result], None, None]:
     """Each argument with what `call` gives for it, in their order; some are under way meanwhile.
 
     Args:

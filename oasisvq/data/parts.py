@@ -8,16 +8,10 @@ finds what it had done, and nothing that is out of date.
 import hashlib
 import json
 import os
-import signal
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +20,14 @@ from oasisvq.data.found import Member
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe
 from oasisvq.data.slices import Cut, cut_stack, cut_volume
-from oasisvq.errors import DatasetError, ImageError, OasisVQError
+from oasisvq.errors import ImageError, OasisVQError
 from oasisvq.files import write_arrays
+from oasisvq.jobs import processors
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import partner, volume_suffix
 
 VERSION = 1  # of how slices are cut; another one makes parts of before useless
 _BYTES_PER_JOB = 2**25  # of members that are worth another process
-_AHEAD = 3  # parts asked for at a time, for each process
 
 
 @dataclass(frozen=True)
@@ -172,75 +166,5 @@ def read_cut(path: Path, with_planes: bool) -> Cut | None:
 
 def sensible_jobs(members: Iterable[Member]) -> int:
     """Processes for this work: one a processor, but none for a few megabytes."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     work = sum(bytes_of(member.path) for member in members)
-    return max(1, min(processors or 1, work // _BYTES_PER_JOB))
-
-
-def make_parts(
-    maker: Maker, parts: list[Part], jobs: int
-) -> Generator[tuple[Part, OasisVQError | None], None, None]:
-    """Make parts in some processes; each part comes with why it could not be made, as it is done.
-
-    Raises:
-        DatasetError: a process was ended from outside.
-        OSError: a part cannot be written.
-    """
-    if jobs <= 1:
-        yield from ((part, maker.make(part)) for part in parts)
-        return
-    # spawned, not forked: threads and their locks do not survive a fork
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _follow_the_parent)
-    try:
-        yield from _in_order_of_end(pool, maker.make, parts, jobs * _AHEAD)
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "a process that cuts volumes was ended from outside, perhaps for want of memory; run again "
-            f"with fewer than --jobs {jobs}"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_order_of_end(
-    pool: ProcessPoolExecutor,
-    make: Callable[[Part], OasisVQError | None],
-    parts: list[Part],
-    ahead: int,
-) -> Iterator[tuple[Part, OasisVQError | None]]:
-    running: dict[Future[OasisVQError | None], Part] = {}
-    for part in parts:
-        with _interrupts_waiting():  # a submission may start a process
-            running[pool.submit(make, part)] = part
-        if len(running) >= ahead:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    while running:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
-
-
-@contextmanager
-def _interrupts_waiting() -> Iterator[None]:
-    """Let Ctrl-C wait; processes that are started meanwhile never get it, not even while they start."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _follow_the_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_it() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=end_with_it, daemon=True).start()
+    return max(1, min(processors(), work // _BYTES_PER_JOB))

@@ -32,11 +32,12 @@ from oasisvq.data.dataset import (
 from oasisvq.data.found import Found, Member
 from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.members import find_members
-from oasisvq.data.parts import Maker, Part, bytes_of, make_parts, read_cut, sensible_jobs
+from oasisvq.data.parts import Maker, Part, bytes_of, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
 from oasisvq.data.slices import Cut, fit_plane
 from oasisvq.data.work import Work, working_on
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
+from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "opened_for_now", "preprocess"]
@@ -158,7 +159,7 @@ def _make_missing(
     if jobs is None:
         jobs = sensible_jobs(member for part in missing for member in part.members)
     errors = []
-    with closing(make_parts(maker, missing, min(jobs, len(missing)))) as made:
+    with closing(calls(maker.make, missing, min(jobs, len(missing)))) as made:
         for part, error in made:
             if error is not None and (stop or maker.whole):
                 raise error

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from trees import draw_head, six_scans, spoil, write_nifti
 
-from oasisvq.data import parts
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import open_or_prepare, preprocess
 from oasisvq.data.recipe import Recipe, Slices
@@ -147,26 +146,6 @@ def test_a_killed_run_goes_on(scans: Path, tmp_path: Path) -> None:
     preprocess(scans, tmp_path / "data", tell=said.append).verify()
     assert any("were done before" in line for line in said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "scans"]
-
-
-def end_at_once(maker: object, part: object) -> None:
-    os._exit(1)
-
-
-def test_a_process_that_is_ended_from_outside_is_said(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    monkeypatch.setattr(parts.Maker, "make", end_at_once)
-    monkeypatch.setattr(
-        parts,
-        "ProcessPoolExecutor",
-        lambda jobs, _, start: ProcessPoolExecutor(jobs, get_context("fork")),
-    )
-    with pytest.raises(DatasetError, match=r"was ended from outside.* fewer than --jobs 2"):
-        preprocess(scans, tmp_path / "data", size=64, jobs=2)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
