@@ -14,7 +14,7 @@ from oasisvq.codec.particular import without_nan
 from oasisvq.codec.wish import Wish
 from oasisvq.evaluation.metrics import overlap, psnr, similarity
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import Scan, read_scan
+from oasisvq.scans.scan import Scan, extremes_of, read_scan
 from oasisvq.scans.source import Source
 
 SMALLEST_SIDE = 11  # of a slice that SSIM can be taken of
@@ -55,7 +55,7 @@ def dice_of(original: Scan, restored: Scan, header: CodesHeader) -> dict[float, 
 
 def range_of(planes: NDArray[np.generic]) -> float:
     """From the darkest value to the `RANGE_QUANTILE` of all, or to the brightest of a small range."""
-    low, most = float(np.nanmin(planes)), float(np.nanmax(planes))
+    low, most = map(float, extremes_of(planes))
     high = float(np.nanquantile(planes.astype(np.float64), RANGE_QUANTILE))
     return high - low if high > low else most - low
 

@@ -74,7 +74,7 @@ class Scan:
     @property
     def intensity(self) -> tuple[float, float]:
         """The darkest and the brightest value, NaN left out."""
-        low, high = np.fmin.reduce(self.planes, axis=None), np.fmax.reduce(self.planes, axis=None)
+        low, high = extremes_of(self.planes)
         return (float(low), float(high)) if self.placement else (int(low), int(high))
 
     @property
@@ -195,7 +195,7 @@ def scan_of_volume(
     if voxels.dtype.kind == "f" and np.isinf(voxels).any():
         wrong = int(np.isinf(voxels).sum())
         raise ImageError(f"{wrong:,} voxels are infinite; replace them first")
-    low, high = np.fmin.reduce(voxels, axis=None), np.fmax.reduce(voxels, axis=None)
+    low, high = extremes_of(voxels)
     if low == high or np.isnan(low):
         raise ImageError(f"every voxel is {low}; expected a scan")
     if not _NARROWEST <= float(high) - float(low) < math.inf:
@@ -203,6 +203,17 @@ def scan_of_volume(
     if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu" and max(-int(low), int(high)) > 2**53:
         raise ImageError(f"values from {low} to {high}, expected at most 2^53; convert it first")
     return Scan(planes, Placement(geometry, slicing))
+
+
+def extremes_of(values: NDArray[np.generic]) -> tuple[np.generic, np.generic]:
+    """The smallest and the largest value, NaN left out; NaN twice where there is no other.
+
+    Not by `np.fmin`, which forgets what came before a signalling NaN.
+    """
+    if values.dtype.kind == "f":
+        numbers = values[~np.isnan(values)]
+        values = numbers if numbers.size else values
+    return values.min(), values.max()
 
 
 def slicing_of(geometry: Geometry, axis: str | None, path: Path | None = None) -> Slicing:

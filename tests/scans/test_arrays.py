@@ -75,3 +75,11 @@ def test_indices_out_of_range_are_refused(model_file: Path, change: int, way: st
         codec.decode_codes(wrong, "a") if way == "decode" else codec.write_codes(wrong)
     with pytest.raises(OasisVQError, match=r"indices of shape .* expected"):
         codec.decode_codes(codes._replace(indices=codes.indices[..., :-1]), "a")
+
+
+def test_a_signalling_nan_does_not_hide_the_values_before_it() -> None:
+    voxels = np.array([87, 25, 0, 4, 0, 0, 0, 0], np.float32).reshape(2, 2, 2)
+    voxels.reshape(-1).view(np.uint32)[4] = 0xFF958140  # signalling: the first bit of its digits is 0
+    scan = as_scan(voxels, spacing=(1, 1, 1))
+    assert np.isnan(scan.voxels).sum() == 1
+    assert scan.intensity == (0, 87)

@@ -104,6 +104,12 @@ def fuzz(name: str, limits: list[str], corpus: Path, crashes: Path) -> Outcome:
     return Outcome(count, *numbers, seconds, found, count > 0 and code == 0)
 
 
+def _traceback_in(log: Path) -> str:
+    """What the log of a crash says of an exception; empty where it says nothing of any."""
+    _, mark, said = log.read_text(errors="replace").partition(" === Uncaught Python exception: ===")
+    return said.partition("\n==")[0].strip() if mark else ""
+
+
 def _in_memory() -> str | None:
     """A folder that no disk is behind, where there is one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -176,7 +182,8 @@ def main() -> int:
                 )
                 if not outcome.is_well:
                     is_well = False
-                    print(f"  see {given.crashes / name}.log", *outcome.crashes, sep="\n  ", flush=True)
+                    log = given.crashes / f"{name}.log"
+                    print(f"  see {log}", *outcome.crashes, _traceback_in(log), sep="\n  ", flush=True)
                     break
     return 0 if is_well else 1
 
