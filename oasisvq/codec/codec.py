@@ -32,6 +32,7 @@ from oasisvq.codec.headers import (
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
+from oasisvq.codec.outliers import Typical, typical_of
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
@@ -140,31 +141,25 @@ class Codec(Batches):
         self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
-            return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+            return self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         names, ranks = labels.names, labels.ranks(scan.planes)
         if wish.lossy and wish.bound is not None:
             raise ImageError("labels that are coded by the model have no largest error; leave one out")
         if wish.lossy:
-            return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
+            return self._encode_typical(scan, Typical(ranks, (0, len(names) - 1)), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
         exact = container.write(header, encode_labels(ranks, len(names)))
         if labels.is_plain:
             return exact
-        lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+        lossy = self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
 
-    def _encode_planes(
-        self,
-        scan: Scan,
-        planes: NDArray[np.generic],
-        intensity: tuple[float, float],
-        wish: Wish,
-        labels: tuple[float, ...],
-        advance: Advance,
+    def _encode_typical(
+        self, scan: Scan, typical: Typical, wish: Wish, labels: tuple[float, ...], advance: Advance
     ) -> bytes:
-        """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
+        """Code what is typical of a scan, or the ranks of its labels, by the model."""
         levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
-        stored, planes = planes, particular.without_nan(planes, intensity[0])
+        planes, intensity = typical.planes, typical.intensity
         header = header_of(
             scan,
             coder,
@@ -176,18 +171,19 @@ class Codec(Batches):
             intensity=intensity,
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
+            outliers=typical.outliers,
         )
         payload, grids = self._payload(header, self._latents_of(planes, header, advance))
         if labels:
             return container.write(header, payload)
         decoded = self._decoded(header, grids)
         header, beside = particular.encode_beside(
-            stored, header, decoded, self.file.residue, wish.bound, len(payload)
+            scan.planes, typical.ground, header, decoded, self.file.residue, wish.bound, len(payload)
         )
         content = container.write(header, payload, beside)
         if wish.bound is not None:
             restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-            particular.refuse_beyond(stored, restored.planes, wish.bound)
+            particular.refuse_beyond(scan.planes, restored.planes, wish.bound)
         return content
 
     def _latents_of(
