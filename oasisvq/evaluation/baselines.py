@@ -19,9 +19,9 @@ from scipy.interpolate import PchipInterpolator
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
-from oasisvq.evaluation.metrics import similarity
 from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
