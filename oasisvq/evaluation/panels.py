@@ -28,6 +28,7 @@ from oasisvq.codec.pixels import NOTHING
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
 from oasisvq.evaluation.figures import new_figure, styled
+from oasisvq.evaluation.marks import NOSE, UNKNOWN, Marks, draw_marks, marks_of_codes
 from oasisvq.scans.dicom import holds_dicom
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan
@@ -55,6 +56,7 @@ class View(NamedTuple):
         scale: that SSIM and PSNR refer to; None without an original.
         aspect: height of a pixel over its width.
         restored: all slices of a volume with more than indices, which are decoded together.
+        marks: which way its slices lie.
     """
 
     name: str
@@ -63,6 +65,7 @@ class View(NamedTuple):
     scale: Scale | None
     aspect: float
     restored: NDArray[np.generic] | None = None
+    marks: Marks = UNKNOWN
 
 
 class SliceView(NamedTuple):
@@ -114,11 +117,11 @@ def open_view(
     if placement is not None:
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
         aspect = down / across if down > 0 and across > 0 else 1.0
-    restored = None
+    restored, marks = None, marks_of_codes(codes.header, path)
     if codes.header.volume and (codes.header.ground or codes.header.residue):
         restored = codec.decode_codes(codes, str(path)).planes
     if original is None:
-        return View(path.name, codes, None, None, aspect, restored)
+        return View(path.name, codes, None, None, aspect, restored, marks)
     scan = read_scan(original, max_pixels=max_pixels)
     planes = scan.planes
     if placement is not None and scan.placement is not None:
@@ -131,7 +134,7 @@ def open_view(
             "name its original with --original"
         )
     planes = without_nan(planes, scan.intensity[0])
-    return View(path.name, codes, planes, scale_of(scan), aspect, restored)
+    return View(path.name, codes, planes, scale_of(scan), aspect, restored, marks)
 
 
 def choose_places(header: CodesHeader, place: int | None, count: int | None) -> list[int]:
@@ -262,6 +265,7 @@ class _Tiles:
             plane = each.original if kind == "original" else each.restored
             assert plane is not None
             axes.imshow(plane.astype(np.float64), cmap="gray", vmin=self.low, vmax=self.high)
+        draw_marks(axes, self.view.marks)
         axes.set_aspect(aspect)
 
     def _label_picture(self, plane: Plane) -> Colours:
@@ -385,6 +389,8 @@ def _headline(view: View) -> list[str]:
         parts += [f"quality {header.levels}", f"model {header.fingerprint.hex()[:8]}"]
         if view.scale is not None:
             parts.append(f"scores on {view.scale.words}")
+    if NOSE in view.marks:
+        parts.append("▸ to the nose")
     return [printable(view.name), " · ".join(parts)]
 
 
