@@ -52,7 +52,7 @@ def score_scan_against(
         return
     shape = "×".join(map(str, result.shape))
     print_line(
-        f"{result.scan}: {shape}, model {result.fingerprint[:8]}; on a range of {result.data_range:g}, "
-        "from the darkest value to the 99.9% quantile, values beyond cut off"
+        f"{result.scan}: {shape}, model {result.fingerprint[:8]}; on a range of "
+        f"{result.data_range:.6g}, values beyond cut off"
     )
     print_lines(volume_table(result))

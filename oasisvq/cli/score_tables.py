@@ -44,20 +44,22 @@ def _score_line(name: str, row: "QualityScore") -> str:
 
 def scan_table(scores: "list[ScanScore]") -> list[str]:
     """Scores of one image or volume."""
-    from oasisvq.evaluation.scan_score import RANGE_QUANTILE
+    from oasisvq.codec.measure import RANGE_QUANTILE
 
-    lines = ["quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  worst SSIM (slice)"]
+    head = "quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  largest error"
+    lines = [f"{head}  worst SSIM (slice)"]
     for each in scores:
-        name = str(each.levels) if each.levels else "exact"
+        name, found = str(each.levels) if each.levels else "exact", each.measure
         lines.append(
-            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {each.ssim:.4f}  "
-            f"{each.foreground_ssim:15.4f}  {each.psnr:7.2f}  {each.worst_ssim:.4f} ({each.worst_slice})"
+            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {found.ssim:.4f}  "
+            f"{found.foreground_ssim:15.4f}  {found.psnr:7.2f}  {found.largest_error:13g}  "
+            f"{found.worst_ssim:.4f} ({found.worst_slice})"
         )
         if each.dice:
             lines.append(dice_line(each.dice))
     lines.append(
-        f"SSIM and PSNR on a range of {scores[0].data_range:g}: from the darkest value to the "
-        f"{RANGE_QUANTILE:.1%} quantile"
+        f"SSIM and PSNR on stored values, on a range of {scores[0].measure.data_range:g}: 255 of an "
+        f"image of 8 bits, else from the darkest value to the {RANGE_QUANTILE:.1%} quantile"
     )
     return lines
 

@@ -18,9 +18,9 @@ from PIL import Image, features
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
-from oasisvq.evaluation.metrics import similarity
 from oasisvq.evaluation.rates import bd_rate
 from oasisvq.files import read_bytes
 

@@ -1,4 +1,4 @@
-"""How near a restored volume is to its original, slice by slice and over all voxels.
+"""How near a volume is to its original, on the range from 0 to 1.
 
 Shapes: S slices, H×W slice.
 """
@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.evaluation.metrics import BEST_PSNR, FOREGROUND_LEVEL, similarity
-from oasisvq.evaluation.scan_score import SMALLEST_SIDE
+from oasisvq.codec.measure import FOREGROUND_LEVEL, Scale, measure, psnr
+from oasisvq.scans.scan import Scan
 
 
 class VolumeQuality(NamedTuple):
-    """One volume against its original.
+    """One volume against its original; see `Measure`.
 
-    SSIM is the mean over slices, PSNR (in dB) is taken over all voxels at once; both also in the
-    foreground. nan where no slice is large enough, or none has a foreground.
+    PSNR (in dB) is taken over all voxels at once, also over those of the foreground alone; it is nan
+    where there is none.
     """
 
     ssim: float
@@ -31,24 +31,7 @@ def volume_quality(original: NDArray[np.float64], restored: NDArray[np.float64])
 
     The foreground is where the original is above `FOREGROUND_LEVEL`.
     """
-    slices = [
-        similarity(first, second, 1.0)[:2]
-        for first, second in zip(original, restored, strict=True)
-        if min(first.shape) >= SMALLEST_SIDE
-    ]
-    ssim, foreground_ssim = (_mean(each) for each in np.array(slices).reshape(-1, 2).T)
-    errors = np.square(original - restored)
-    foreground = errors[original > FOREGROUND_LEVEL]
-    return VolumeQuality(ssim, foreground_ssim, _psnr(errors), _psnr(foreground))
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else math.nan
-
-
-def _psnr(errors: NDArray[np.float64]) -> float:
-    if not errors.size:
-        return math.nan
-    mean = float(errors.mean())
-    return BEST_PSNR if mean == 0 else min(BEST_PSNR, -10 * math.log10(mean))
+    found = measure(Scan(original), restored, Scale(0.0, 1.0))
+    inside = original > FOREGROUND_LEVEL
+    foreground_psnr = psnr(original[inside], restored[inside], 1.0) if inside.any() else math.nan
+    return VolumeQuality(found.ssim, found.foreground_ssim, found.psnr, foreground_psnr)

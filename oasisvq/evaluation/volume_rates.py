@@ -2,8 +2,8 @@
 
 Shapes: S slices, H×W slice.
 
-All are measured alike: on the range from the darkest value to the 99.9 % quantile, values beyond cut
-off; peers are given that range in 10 bits. A peer's bytes are its whole bitstream without a container.
+All are measured alike, on the scale that `score` has for the scan, values beyond it cut off; peers are
+given that range in 10 bits. A peer's bytes are its whole bitstream without a container.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.measure import scale_of
 from oasisvq.codec.particular import without_nan
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation import stills, video
 from oasisvq.evaluation.rates import bd_rate
-from oasisvq.evaluation.scan_score import range_of
 from oasisvq.evaluation.volume_quality import VolumeQuality, volume_quality
 from oasisvq.files import read_bytes
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -190,13 +190,13 @@ class _Measured:
     """A scan on the range that it is measured on."""
 
     def __init__(self, scan: Scan) -> None:
-        self.low, self.range = scan.intensity[0], range_of(scan.planes)
+        self.darkest, self.scale = scan.intensity[0], scale_of(scan)
         self.shares = self.shares_of(scan.planes)
         self.planes = np.rint(self.shares * WHITE).astype(np.uint16)
 
     def shares_of(self, planes: NDArray[np.generic]) -> NDArray[np.float64]:
-        values = without_nan(planes, self.low).astype(np.float64)
-        return np.clip((values - self.low) / self.range, 0, 1)
+        values = without_nan(planes, self.darkest).astype(np.float64)
+        return np.clip((values - self.scale.low) / self.scale.range, 0, 1)
 
     def point(
         self, setting: str, size: int, shares: NDArray[np.float64], times: list[float]
@@ -265,7 +265,7 @@ def compare_volume(
     return VolumeComparison(
         source.path.name,
         measured.planes.shape,
-        measured.range,
+        measured.scale.range,
         sha256,
         codec.fingerprint.hex(),
         curves,
