@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
@@ -23,6 +23,7 @@ from oasisvq.files import (
     write_atomically,
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
+from oasisvq.kept import Kept, kept_of, log_row
 from oasisvq.later import LaterCodec
 from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
@@ -35,6 +36,13 @@ ALL = -1  # volumes of a source
 TO_DO = Result()  # of a task whose output is not there
 
 
+class Written(NamedTuple):
+    """A `.codes` file that was written, and what it kept."""
+
+    file: CodesFile
+    kept: Kept
+
+
 def encode_file(
     codec: Codec,
     source: Source,
@@ -44,7 +52,8 @@ def encode_file(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     before_write: Callable[[CodesHeader], None] = lambda header: None,
-) -> CodesFile:
+    measures: bool = True,
+) -> Written:
     """Encode an image, a volume or a DICOM series; returns what was written.
 
     Args:
@@ -56,6 +65,7 @@ def encode_file(
         advance: told (slices done, slices in all).
         max_pixels: how large a scan may be, see `limits.py`.
         before_write: called with what will be written, to see that its model is kept.
+        measures: whether to say what was kept, which takes decoding it.
 
     Raises:
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
@@ -67,16 +77,16 @@ def encode_file(
     require_output(codes, force)
     scan = read_scan(source, wish.axis, max_pixels)
     try:
-        content = codec.encode_scan(scan, wish, advance)
+        encoded = codec.encode_seen(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
-    written = container.read(content, str(codes))
+    written = container.read(encoded.content, str(codes))
     if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     before_write(written.header)
-    write_atomically(codes, content)
-    return written
+    write_atomically(codes, encoded.content)
+    return Written(written, kept_of(encoded, source.size, measures))
 
 
 def source_to_encode(path: Path) -> Source:
@@ -161,6 +171,7 @@ class _Encoder:
     force: bool
     max_pixels: int
     carried_in: Path | None
+    measures: bool
 
     def __call__(self, task: _Task) -> Result:
         found = surviving(lambda: self._found(task), task.source.path)
@@ -188,7 +199,7 @@ class _Encoder:
         source, codes, _ = task
         make_folder(codes.parent)
         try:
-            file = encode_file(
+            file, kept = encode_file(
                 codec,
                 source,
                 codes,
@@ -196,13 +207,15 @@ class _Encoder:
                 self.force,
                 max_pixels=self.max_pixels,
                 before_write=self._carry_model,
+                measures=self.measures,
             )
         except FileError:
             if self.force or not _valid_header(codes, source, self.codec, self.wish):
                 raise
             return SKIPPED  # another process was faster
         assumed = assumptions_of(source, file.header, self.wish)
-        return Result(source.size, file.file_bytes, tuple(assumed))
+        name = str(source.path)
+        return Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept)
 
     def _carry_model(self, header: CodesHeader) -> None:
         if self.carried_in is None or header.coder is Coder.LABELS:
@@ -224,6 +237,8 @@ def encode_many(
     jobs: int = 1,
     carries_model: bool = False,
     volume: int | None = None,
+    measures: bool = True,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
@@ -236,6 +251,7 @@ def encode_many(
     skipped; any other file in the way is a failure unless `force`. All shards together, and any number
     of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
     written whole. A full disk ends the run. With `carries_model` the model is put into `output`, once.
+    `log` is told of every file, see `log_row`; what was kept is measured unless `measures` is False.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
@@ -250,8 +266,13 @@ def encode_many(
         for task in _tasks(inputs, output, outcome):
             yield from _by_volume(task, volume, max_pixels)
 
-    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None)
-    run_tasks(encoder, tasks, outcome, shard, advance, jobs)
+    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None, measures)
+
+    def tell(task: _Task, result: Result) -> None:
+        status = "failed" if result.failure else "already there" if result.is_skipped else "encoded"
+        log(log_row(task.source.path, task.codes, status, result.kept, result.failure))
+
+    run_tasks(encoder, tasks, outcome, shard, advance, jobs, tell)
     return outcome
 
 

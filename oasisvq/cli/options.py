@@ -102,4 +102,16 @@ JobsOption = Annotated[
     int,
     typer.Option("--jobs", metavar="N", min=1, help="Processes, of a run over many files."),
 ]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Write a row for every file, with its bytes and what it kept: .csv, or .jsonl for JSON "
+        "lines.",
+    ),
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="Do not measure what the files keep, which takes decoding them.")
+]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

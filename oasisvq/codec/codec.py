@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from oasisvq.codec import container, particular
 from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
-from oasisvq.codec.batches import Batches
-from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
+from oasisvq.codec.codes import NOTHING_BESIDE, Codes, CodesFile, indices_of, refuse_indices
 from oasisvq.codec.content import Content, labels_in
+from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
@@ -30,6 +30,7 @@ from oasisvq.codec.headers import (
     slice_ranges,
 )
 from oasisvq.codec.labels import encode_labels
+from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.outliers import Typical, typical_of
@@ -59,7 +60,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec(Batches):
+class Codec(Measuring):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -137,6 +138,12 @@ class Codec(Batches):
             ImageError: labels are wished for, and these are none.
             ModelError: the wish does not fit the model.
         """
+        return self.encode_seen(scan, wish, advance).content
+
+    def encode_seen(
+        self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
+    ) -> Encoded:
+        """`encode_scan`, with what the file will decode to."""
         wish = wish or Wish()
         self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
@@ -148,15 +155,16 @@ class Codec(Batches):
         if wish.lossy:
             return self._encode_typical(scan, Typical(ranks, (0, len(names) - 1)), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
-        exact = container.write(header, encode_labels(ranks, len(names)))
+        content = container.write(header, encode_labels(ranks, len(names)))
+        exact = Encoded(content, header, scan, lambda: scan)
         if labels.is_plain:
             return exact
         lossy = self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
-        return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
+        return exact if len(content) <= labels.most_times_larger * len(lossy.content) else lossy
 
     def _encode_typical(
         self, scan: Scan, typical: Typical, wish: Wish, labels: tuple[float, ...], advance: Advance
-    ) -> bytes:
+    ) -> Encoded:
         """Code what is typical of a scan, or the ranks of its labels, by the model."""
         levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
         planes, intensity = typical.planes, typical.intensity
@@ -174,17 +182,25 @@ class Codec(Batches):
             outliers=typical.outliers,
         )
         payload, grids = self._payload(header, self._latents_of(planes, header, advance))
-        if labels:
-            return container.write(header, payload)
-        decoded = self._decoded(header, grids)
-        header, beside = particular.encode_beside(
-            scan.planes, typical.ground, header, decoded, self.file.residue, wish.bound, len(payload)
-        )
+        beside = NOTHING_BESIDE
+        if not labels:
+            decoded = self._decoded(header, grids)
+            header, beside = particular.encode_beside(
+                scan.planes,
+                typical.ground,
+                header,
+                decoded,
+                self.file.residue,
+                wish.bound,
+                len(payload),
+            )
         content = container.write(header, payload, beside)
-        if wish.bound is not None:
-            restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-            particular.refuse_beyond(scan.planes, restored.planes, wish.bound)
-        return content
+        codes = Codes(header, indices_of(header, grids), len(content), beside=beside)
+        if wish.bound is None:
+            return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
+        restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
+        particular.refuse_beyond(scan.planes, restored.planes, wish.bound)
+        return Encoded(content, header, scan, lambda: restored)
 
     def _latents_of(
         self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
