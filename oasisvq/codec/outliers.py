@@ -28,6 +28,7 @@ Booleans = NDArray[np.bool_]
 
 _LEAST_VOXELS = 500  # of a slice that has a robust range of its own; others have that of all slices
 _RULES = ((1000, 1.25), (250, 3.0))  # where one of so many voxels lies so many ranges beyond
+_PADDING = 2.0  # ranges beyond which a ground is padding; in scans of real heads it is 0.22 away
 _MARGIN = 0.5  # ranges beyond the quantiles that are kept
 
 
@@ -91,9 +92,8 @@ def _ends_of(voxels: Planes) -> _Ends:
 
 def _is_padding(value: float, voxels: Planes) -> bool:
     """Whether a ground lies far beyond all other voxels (n,), or is NaN."""
-    share, times = _RULES[0]
-    _, lower, upper, _ = _quantiles(voxels, share)
-    reach = times * (upper - lower)
+    _, lower, upper, _ = _quantiles(voxels, _RULES[0][0])
+    reach = _PADDING * (upper - lower)
     return math.isnan(value) or value < lower - reach < lower or value > upper + reach > upper
 
 
