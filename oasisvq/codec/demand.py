@@ -6,7 +6,7 @@ from typing import NamedTuple
 from oasisvq.codec.measure import BEST_PSNR, Measure
 from oasisvq.errors import ImageError
 
-LEAST_FILE_BYTES = 20  # of what any scan takes: no `.codes` file is smaller than its header
+LEAST_FILE_BYTES = 18  # of what any scan takes: no `.codes` file is smaller than its header
 _DIGITS = 9  # so that the last digits of a sum decide nothing
 
 
