@@ -119,35 +119,31 @@ def _smoothed(planes: Planes, beyond: Booleans) -> Planes:
     return planes
 
 
-class Laid:
-    """The outliers of a file, by slices.
+def left_of(support: Booleans, outliers: Outliers | None) -> Booleans:
+    """Which voxels (S, H, W) of the support are no outliers.
 
-    Attributes:
-        count: how many.
+    Raises:
+        CodesFileError: an outlier is not in the support.
     """
+    if outliers is None:
+        return support
+    left = support.copy()
+    flat, places = left.reshape(-1), np.array(outliers.places, np.int64)
+    if not flat[places].all():
+        raise CodesFileError("an outlier where ground is")
+    flat[places] = False
+    return left
+
+
+class Laid:
+    """The outliers of a file, by slices."""
 
     def __init__(self, header: CodesHeader) -> None:
         """Take those of a file."""
         places, values = header.outliers or Outliers((), ())
-        self.count = len(places)
         self._places = np.array(places, np.int64)
         self._values = np.array(values, header.sample_type.dtype)
         self._slice = header.shape[0] * header.shape[1]
-
-    def left(self, support: Booleans) -> Booleans:
-        """Which voxels (S, H, W) of the support are none.
-
-        Raises:
-            CodesFileError: one is not in the support.
-        """
-        if not self.count:
-            return support
-        left = support.copy()
-        flat = left.reshape(-1)
-        if not flat[self._places].all():
-            raise CodesFileError("an outlier where ground is")
-        flat[self._places] = False
-        return left
 
     def on(self, plane: Planes, place: int) -> Planes:
         """The plane (H, W) of a slice with its outliers; changed in place."""

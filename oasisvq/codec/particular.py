@@ -14,11 +14,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.bins import binning_of
+from oasisvq.codec.bins import Binning, binning_of
 from oasisvq.codec.codes import NOTHING_BESIDE, Beside, Codes
 from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
-from oasisvq.codec.outliers import Laid
+from oasisvq.codec.outliers import Laid, Typical, left_of, typical_of
 from oasisvq.codec.residue import SliceReader, SliceWriter
 from oasisvq.codec.residue_networks import ResidueNetwork
 from oasisvq.errors import CodesFileError, ImageError, ModelError
@@ -39,7 +39,7 @@ def without_nan(planes: Planes, low: float) -> Planes:
 
 def encode_beside(
     planes: Planes,
-    ground: Ground | None,
+    typical: Typical,
     header: CodesHeader,
     decoded: Iterable[Plane],
     network: ResidueNetwork | None,
@@ -50,7 +50,7 @@ def encode_beside(
 
     Args:
         planes: as they are stored, with NaN.
-        ground: of them.
+        typical: of them.
         header: of the file without it, with the outliers.
         decoded: (H, W) what the indices of each slice decode to.
         network: of the model.
@@ -66,6 +66,7 @@ def encode_beside(
             f"model {header.fingerprint.hex()[:8]} has no network for residues, so it cannot hold a "
             "largest error; encode without --max-error and --lossless, or name another --model"
         )
+    ground = typical.ground
     if bound is None and not (ground and _may_be_worth(ground, header, payload_bytes)):
         return header, NOTHING_BESIDE
     support = b""
@@ -76,11 +77,10 @@ def encode_beside(
         header = replace(header, ground=GroundHeader(ground.value, len(support)))
     if bound is None or network is None:
         return header, Beside(support)
-    supports = Laid(header).left(ground.support if ground else np.ones(planes.shape, np.bool_))
-    binning = binning_of(planes, supports, ground.value if ground else math.nan, bound)
+    left, binning = _divided(planes, typical, bound)
     writer = SliceWriter(network, header.shape, binning.limits)
     coded = set(header.coded_slices)
-    for place, (plane, chosen, guide) in enumerate(zip(planes, supports, decoded, strict=True)):
+    for place, (plane, chosen, guide) in enumerate(zip(planes, left, decoded, strict=True)):
         writer.put(binning.bins(plane, chosen), chosen, binning.guide(guide) if place in coded else None)
     residue = writer.finish()
     header = replace(header, residue=ResidueHeader(binning, len(residue)))
@@ -137,7 +137,7 @@ def lay_beside(
     laid = Laid(header)
     try:
         support = decode_support(codes.beside.support, shape) if header.ground else None
-        left = laid.left(np.ones(shape, np.bool_) if support is None else support)
+        left = left_of(np.ones(shape, np.bool_) if support is None else support, header.outliers)
         if header.residue and network:
             decoded = _within_bound(decoded, codes, left, network)
         for place, plane in enumerate(decoded):
@@ -165,6 +165,36 @@ def _within_bound(
         plane[support] = binning.voxels(bins[support], plane.dtype)
         yield plane
     reader.finish()
+
+
+def can_hold(planes: Planes, bound: float) -> bool:
+    """Whether voxels of planes (S, H, W) can be held to a bound at all."""
+    try:
+        _divided(planes, typical_of(planes), bound)
+    except ImageError:
+        return False
+    return True
+
+
+def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
+    """What planes (S, H, W) come back as from a residue to a bound, without coding it.
+
+    Raises:
+        ImageError: the bound cannot be held.
+    """
+    left, binning = _divided(planes, typical_of(planes), bound)
+    for plane, support in zip(planes, left, strict=True):
+        again = plane.copy()
+        again[support] = binning.voxels(binning.bins(plane, support)[support], plane.dtype)
+        yield again
+
+
+def _divided(planes: Planes, typical: Typical, bound: float) -> tuple[NDArray[np.bool_], Binning]:
+    """Which voxels (S, H, W) have bins, and how they are divided into them."""
+    ground = typical.ground
+    support = ground.support if ground else np.ones(planes.shape, np.bool_)
+    left = left_of(support, typical.outliers)
+    return left, binning_of(planes, left, ground.value if ground else math.nan, bound)
 
 
 def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:
