@@ -17,6 +17,7 @@ from oasisvq.codec.wish import Wish
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
+    read_bytes,
     refuse_overwrite,
     remove_temporaries,
     require_output,
@@ -27,7 +28,7 @@ from oasisvq.kept import Kept, kept_of, log_row
 from oasisvq.later import LaterCodec
 from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
-from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
 from oasisvq.scans.words import axes_of_oasis
@@ -190,7 +191,8 @@ class _Encoder:
             raise FileError(
                 f"{source.path}: its output {codes} is also that of {first.name}; rename one"
             )
-        if not self.force and (header := _valid_header(codes, source, self.codec, self.wish)):
+        found = not self.force and not self.wish.demands.are_any
+        if found and (header := _valid_header(codes, source, self.codec, self.wish)):
             self._carry_model(header)  # which someone may have taken away
             return SKIPPED
         return TO_DO
@@ -210,12 +212,23 @@ class _Encoder:
                 measures=self.measures,
             )
         except FileError:
-            if self.force or not _valid_header(codes, source, self.codec, self.wish):
+            if self.force or not self._is_there(source, codes, codec):
                 raise
-            return SKIPPED  # another process was faster
+            return SKIPPED  # another process was faster, or what is demanded gives the same
         assumed = assumptions_of(source, file.header, self.wish)
         name = str(source.path)
         return Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept)
+
+    def _is_there(self, source: Source, codes: Path, codec: Codec) -> bool:
+        """Whether what is in the way is what encoding gives; with demands, only that tells."""
+        if not self.wish.demands.are_any:
+            return _valid_header(codes, source, codec, self.wish) is not None
+        try:
+            written = read_bytes(codes, MAX_FILE_BYTES)
+        except OasisVQError:
+            return False
+        scan = read_scan(source, self.wish.axis, self.max_pixels)
+        return codec.encode_scan(scan, self.wish) == written
 
     def _carry_model(self, header: CodesHeader) -> None:
         if self.carried_in is None or header.coder is Coder.LABELS:

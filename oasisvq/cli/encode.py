@@ -16,8 +16,12 @@ from oasisvq.cli.options import (
     JsonOption,
     LogOption,
     LosslessOption,
+    MaxBytesOption,
     MaxErrorOption,
     MaxPixelsOption,
+    MinForegroundOption,
+    MinPsnrOption,
+    MinSsimOption,
     ModelOption,
     QualityOption,
     QuickOption,
@@ -52,6 +56,10 @@ def encode(
         ),
     ] = None,
     quality: QualityOption = None,
+    min_ssim: MinSsimOption = None,
+    min_foreground_ssim: MinForegroundOption = None,
+    min_psnr: MinPsnrOption = None,
+    max_bytes: MaxBytesOption = None,
     max_error: MaxErrorOption = None,
     lossless: LosslessOption = False,
     axis: Annotated[
@@ -114,11 +122,14 @@ def encode(
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
 
+    What is demanded (--min-ssim, --max-bytes ...) holds for every file, of a volume for the whole of it.
+
     It ends with what was kept, measured on what the files decode to: SSIM (scikit-image's, Gaussian of
     1.5), that of the foreground, PSNR and the largest error of any voxel, on the range that it says.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content
+    from oasisvq.codec.demand import Demands, wrong_with
     from oasisvq.codec.headers import Coder
     from oasisvq.codec.wish import Wish
     from oasisvq.encoding import ALL, encode_many
@@ -132,8 +143,11 @@ def encode(
     bound = chosen_bound(max_error, lossless)
     if lossy and bound is not None:
         usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+    demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
+    if wrong := wrong_with(demands, quality, lossy):
+        usage_error(wrong)
     how = Coder[coder.name] if coder else None
-    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound)
+    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound, demands)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
@@ -236,7 +250,7 @@ def encode_one(
         outcome.add(Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept))
         print_json(outcome.as_dict())
         return
-    print_line(encoded_line(source, codes, file))
+    print_line(encoded_line(source, codes, file, says_levels=wish.demands.are_any))
     if kept.measure and kept.bound != 0:
         print_line(f"kept: {kept.measure.words}")
     if "labels" in assumed:
@@ -254,7 +268,7 @@ def encode_one(
         print_line(dice_line(dice_of(read_scan(source, wish.axis, max_pixels), restored, file.header)))
 
 
-def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
+def encoded_line(source: "Source", codes: Path, file: "CodesFile", says_levels: bool = False) -> str:
     """What became of one scan: its file, how large it is, and what it holds."""
     from oasisvq.codec.headers import Coder
 
@@ -262,6 +276,8 @@ def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     held = f", {counted(header.slices, 'slice')}" if header.volume else ""
     labels = f", {counted(len(header.labels), 'label')}" if header.labels else ""
     how = ", kept exactly" if header.coder is Coder.LABELS else ""
+    if says_levels and header.levels:
+        held += f", quality {header.levels}"
     if header.residue:
         bound = header.residue.binning.bound
         how = f", no voxel off by more than {bound:g}" if bound else ", nothing lost"

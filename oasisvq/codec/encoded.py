@@ -16,12 +16,14 @@ class Encoded(NamedTuple):
         header: of that file.
         scan: that was encoded.
         restore: gives what the file decodes to; exactly so, without decoding its payload again.
+        measured: what is left of the scan, where that is known.
     """
 
     content: bytes
     header: CodesHeader
     scan: Scan
     restore: Callable[[], Scan]
+    measured: Measure | None = None
 
     @property
     def keeps_labels(self) -> bool:
@@ -30,4 +32,4 @@ class Encoded(NamedTuple):
 
     def measure(self, scale: Scale | None = None) -> Measure:
         """What is left of the scan; `scale` is its scale, where that is known."""
-        return measure(self.scan, self.restore().planes, scale)
+        return self.measured or measure(self.scan, self.restore().planes, scale)
