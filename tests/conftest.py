@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from residue_models import tiny_residue
+from residue_models import tiny_residue, tiny_support
 
 from oasisvq.cli.app import main
 from oasisvq.codec.codec import Codec
@@ -225,7 +225,7 @@ def residue_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of `prior_model_file` with a network for residues."""
     path = tmp_path_factory.mktemp("residue") / "model.safetensors"
     file = file_of(tiny_model(), {"images": "scans", "size": 64}, tiny_prior())
-    write_model(file.with_residue(tiny_residue(), None, file.card), path)
+    write_model(file.with_residue(tiny_residue(), tiny_support(), file.card), path)
     return path
 
 

@@ -217,7 +217,7 @@ class Codec(Drawing, Measuring):
         if not header.labels:
             decoded = self._decoded(header, grids)
             header, beside = particular.encode_beside(
-                scan.planes, typical, header, decoded, self.file.residue, bound, len(payload)
+                scan.planes, typical, header, decoded, self.file, bound, len(payload)
             )
         content = container.write(header, payload, beside)
         codes = Codes(header, indices_of(header, grids), len(content), beside=beside)
@@ -362,12 +362,13 @@ class Codec(Drawing, Measuring):
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
         refuse_indices(codes, name)
         grids = codes.indices if header.volume else codes.indices[None]
-        coded = (grids[place][:levels] for place in header.coded_slices)
-        decoded = self._decoded(header, coded)
+        coded = [grids[place] for place in header.coded_slices]
+        decoded, guides = self._decoded(header, (grid[:levels] for grid in coded)), None
+        if levels is not None:
+            codes = codes._replace(header=replace(header, residue=None))
+            guides = self._decoded(header, coded) if header.ground else None
         planes = np.empty((header.slices, *header.shape), header.decoded_dtype)
-        for place, plane in enumerate(
-            particular.lay_beside(decoded, codes, self.file.residue, levels, name)
-        ):
+        for place, plane in enumerate(particular.lay_beside(decoded, guides, codes, self.file, name)):
             planes[place] = plane
             advance(place + 1, header.slices)
         if header.labels:

@@ -2,8 +2,8 @@
 
 Shapes: S slices (an image is one), H×W slice.
 
-Which voxels are not ground is the support. It is coded as a map of two labels is, see `labels.py`: 0
-ground, 1 not.
+Which voxels are not ground is the support. A model with a network of supports codes it as `support.py`
+says; one without as a map of two labels, see `labels.py`: 0 ground, 1 not.
 """
 
 import math
@@ -18,6 +18,7 @@ Booleans = NDArray[np.bool_]
 Planes = NDArray[np.generic]
 
 _LEAST_SHARE = 0.02  # of all voxels
+_FAINT, _FEW_FAINT = 0.1, 0.1  # a share of the range, and of voxels; stripped scans: 0.01, heads: 0.25
 _LEAST_NEIGHBOURS = 0.8  # of voxels of the ground have it to their right too: noise has not
 
 
@@ -55,6 +56,19 @@ def ground_of(planes: Planes) -> Ground | None:
     if count < _LEAST_SHARE * ground.size or beside < _LEAST_NEIGHBOURS * inner:
         return None
     return Ground(value.item(), support)
+
+
+def stands_out(planes: Planes, ground: Ground, farthest: float) -> bool:
+    """Whether all else but a few voxels of planes (S, H, W) lie far from their ground.
+
+    Args:
+        planes: they.
+        ground: theirs, no NaN.
+        farthest: the value that lies farthest from it.
+    """
+    voxels = planes[ground.support].astype(np.float64)
+    faint = np.abs(voxels - ground.value) < _FAINT * abs(farthest - ground.value)
+    return int(np.count_nonzero(faint)) <= _FEW_FAINT * len(voxels)
 
 
 def encode_support(support: Booleans) -> bytes:

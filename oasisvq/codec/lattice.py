@@ -11,7 +11,7 @@ others, and beyond its sides, is known and 0.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +58,14 @@ class Lattice:
         """A plane with its margin, flat."""
         return np.zeros((self.shape[0] + 2 * self._margin) * self._width, np.float32)
 
+    def rows(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """A flat plane by its rows, margin and all, as a view."""
+        return plane.reshape(-1, self._width)
+
     def inner(self, plane: Numbers) -> Numbers:
         """The slice (H, W) in a flat plane, as a view."""
         margin = self._margin
-        rows = plane.reshape(-1, self._width)[margin : margin + self.shape[0]]
+        rows = self.rows(plane)[margin : margin + self.shape[0]]
         return rows[:, margin : margin + self.shape[1]]
 
     def padded(self, numbers: NDArray[np.generic]) -> Numbers:
@@ -93,9 +97,9 @@ class Lattice:
         slots = self.sight.slots
         return [slots.index(each) for each in known_offsets(kind, self.sight.reach[kind])]
 
-    def known(self, plane: Numbers, part: Part) -> Numbers:
-        """(n, slots that its kind sees): what a plane has at the known places around."""
-        offsets = known_offsets(part.kind, self.sight.reach[part.kind])
+    def known(self, plane: Numbers, part: Part, most: int | None = None) -> Numbers:
+        """(n, slots): what a plane has at the known places that a kind sees, or at `most` of them."""
+        offsets = known_offsets(part.kind, self.sight.reach[part.kind])[:most]
         return self._seen(plane, part.places, self._flat(offsets, part.scale))
 
     def window(self, plane: Numbers, places: Flat) -> Numbers:

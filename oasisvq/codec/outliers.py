@@ -119,22 +119,6 @@ def _smoothed(planes: Planes, beyond: Booleans) -> Planes:
     return planes
 
 
-def left_of(support: Booleans, outliers: Outliers | None) -> Booleans:
-    """Which voxels (S, H, W) of the support are no outliers.
-
-    Raises:
-        CodesFileError: an outlier is not in the support.
-    """
-    if outliers is None:
-        return support
-    left = support.copy()
-    flat, places = left.reshape(-1), np.array(outliers.places, np.int64)
-    if not flat[places].all():
-        raise CodesFileError("an outlier where ground is")
-    flat[places] = False
-    return left
-
-
 class Laid:
     """The outliers of a file, by slices."""
 
@@ -145,8 +129,28 @@ class Laid:
         self._values = np.array(values, header.sample_type.dtype)
         self._slice = header.shape[0] * header.shape[1]
 
+    def left(self, support: Booleans, place: int) -> Booleans:
+        """Which voxels (H, W) of the support of a slice are none.
+
+        Raises:
+            CodesFileError: one is not in the support.
+        """
+        places, _ = self._of(place)
+        if not len(places):
+            return support
+        left = support.copy()
+        if not left.reshape(-1)[places].all():
+            raise CodesFileError("an outlier where ground is")
+        np.put(left, places, False)
+        return left
+
     def on(self, plane: Planes, place: int) -> Planes:
         """The plane (H, W) of a slice with its outliers; changed in place."""
-        first, past = np.searchsorted(self._places, (place * self._slice, (place + 1) * self._slice))
-        np.put(plane, self._places[first:past] - place * self._slice, self._values[first:past])
+        np.put(plane, *self._of(place))
         return plane
+
+    def _of(self, place: int) -> tuple[NDArray[np.int64], Planes]:
+        """Places in a slice, and values."""
+        ends = np.array([place, place + 1]) * self._slice
+        own = slice(*np.searchsorted(self._places, ends).tolist())
+        return self._places[own] - ends[0], self._values[own]

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.bins import Binning, binning_of
-from oasisvq.codec.codes import NOTHING_BESIDE, Beside, Codes
-from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on
+from oasisvq.codec.codes import Beside, Codes
+from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on, stands_out
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
-from oasisvq.codec.outliers import Laid, Typical, left_of, typical_of
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.outliers import Laid, Typical, typical_of
 from oasisvq.codec.residue import SliceReader, SliceWriter
 from oasisvq.codec.residue_networks import ResidueNetwork
+from oasisvq.codec.support import SupportReader, SupportWriter, guide_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 
 Plane = NDArray[np.generic]
@@ -42,7 +44,7 @@ def encode_beside(
     typical: Typical,
     header: CodesHeader,
     decoded: Iterable[Plane],
-    network: ResidueNetwork | None,
+    file: ModelFile,
     bound: float | None,
     payload_bytes: int,
 ) -> tuple[CodesHeader, Beside]:
@@ -53,7 +55,7 @@ def encode_beside(
         typical: of them.
         header: of the file without it, with the outliers.
         decoded: (H, W) what the indices of each slice decode to.
-        network: of the model.
+        file: the model.
         bound: the largest error of a voxel; None without a residue.
         payload_bytes: that the indices take.
 
@@ -61,110 +63,167 @@ def encode_beside(
         ImageError: the bound cannot be held.
         ModelError: it is asked for, and the model has no network for residues.
     """
-    if bound is not None and network is None:
+    if bound is not None and file.residue is None:
         raise ModelError(
             f"model {header.fingerprint.hex()[:8]} has no network for residues, so it cannot hold a "
             "largest error; encode without --max-error and --lossless, or name another --model"
         )
     ground = typical.ground
-    if bound is None and not (ground and _may_be_worth(ground, header, payload_bytes)):
-        return header, NOTHING_BESIDE
-    support = b""
-    if ground is not None:
-        support = encode_support(ground.support)
-        if bound is None and not _is_worth(ground, header, len(support), payload_bytes):
-            return header, NOTHING_BESIDE
-        header = replace(header, ground=GroundHeader(ground.value, len(support)))
-    if bound is None or network is None:
-        return header, Beside(support)
-    left, binning = _divided(planes, typical, bound)
-    writer = SliceWriter(network, header.shape, binning.limits)
-    coded = set(header.coded_slices)
-    for place, (plane, chosen, guide) in enumerate(zip(planes, left, decoded, strict=True)):
-        writer.put(binning.bins(plane, chosen), chosen, binning.guide(guide) if place in coded else None)
-    residue = writer.finish()
-    header = replace(header, residue=ResidueHeader(binning, len(residue)))
-    return header, Beside(support, residue)
+    has_ground = ground is not None and (
+        bound is not None or _may_be_worth(planes, ground, header, payload_bytes)
+    )
+    supports = _Supports(header, file, ground) if ground and has_ground else None
+    residue = _Residue(planes, typical, header, file.residue, bound) if bound is not None else None
+    for place, plane in enumerate(decoded if supports or residue else ()):
+        if supports:
+            supports.put(place, plane)
+        if residue:
+            residue.put(place, plane)
+    beside = Beside(supports.finish() if supports else b"", residue.finish() if residue else b"")
+    if (
+        ground
+        and supports
+        and (residue or _is_worth(planes, ground, header, len(beside.support), payload_bytes))
+    ):
+        header = replace(header, ground=GroundHeader(ground.value, len(beside.support)))
+    else:
+        beside = beside._replace(support=b"")
+    if residue:
+        header = replace(header, residue=ResidueHeader(residue.binning, len(beside.residue)))
+    return header, beside
 
 
-def _is_worth(ground: Ground, header: CodesHeader, support_bytes: int, payload_bytes: int) -> bool:
+class _Supports:
+    """Writes the supports of slices, by the model's network, or as labels if it has none."""
+
+    def __init__(self, header: CodesHeader, file: ModelFile, ground: Ground) -> None:
+        self._header, self._ground, self._coded = header, ground, set(header.coded_slices)
+        self._writer = SupportWriter(file.support, header.shape) if file.support else None
+
+    def put(self, place: int, plane: Plane) -> None:
+        """A slice, given what its indices decode to, (H, W)."""
+        if self._writer is None:
+            return
+        ends = self._header.slice_range(place)
+        guide = guide_of(plane, self._ground.value, ends) if place in self._coded else None
+        self._writer.put(self._ground.support[place], guide)
+
+    def finish(self) -> bytes:
+        """The payload."""
+        return self._writer.finish() if self._writer else encode_support(self._ground.support)
+
+
+class _Residue:
+    """Writes the residue."""
+
+    def __init__(
+        self,
+        planes: Planes,
+        typical: Typical,
+        header: CodesHeader,
+        network: ResidueNetwork | None,
+        bound: float,
+    ) -> None:
+        assert network is not None
+        self._planes, self._coded = planes, set(header.coded_slices)
+        self._left, self.binning = _divided(planes, typical, bound)
+        self._writer = SliceWriter(network, header.shape, self.binning.limits)
+
+    def put(self, place: int, plane: Plane) -> None:
+        """A slice, given what its indices decode to, (H, W)."""
+        left = self._left[place]
+        guide = self.binning.guide(plane) if place in self._coded else None
+        self._writer.put(self.binning.bins(self._planes[place], left), left, guide)
+
+    def finish(self) -> bytes:
+        """The payload."""
+        return self._writer.finish()
+
+
+def _is_worth(
+    planes: Planes, ground: Ground, header: CodesHeader, support_bytes: int, payload_bytes: int
+) -> bool:
     """Whether a file without a residue says exactly where ground is.
 
     It does where the ground is NaN, or not the darkest value, as in scans that were z-scored: nothing
-    else keeps it there. Else it does where that takes a small share of the file.
+    else keeps it there. It does where the rest stands out from it, as in skull-stripped scans: there
+    it is a mask. Else, as around a whole head in noise, it does where that takes a small share of the
+    file.
     """
-    if math.isnan(ground.value) or ground.value != header.intensity[0]:
+    low, high = header.intensity
+    if ground.value != low or stands_out(planes, ground, high):  # so of NaN
         return True
     return support_bytes <= _LARGEST_SHARE * (payload_bytes + support_bytes)
 
 
-def _may_be_worth(ground: Ground, header: CodesHeader, payload_bytes: int) -> bool:
+def _may_be_worth(planes: Planes, ground: Ground, header: CodesHeader, payload_bytes: int) -> bool:
     """The same, before it is known what that takes: at least so much for the length of its outline."""
     if not ground.support.any():  # nothing but ground has no indices, and comes back exactly
         return False
     outline = int(np.count_nonzero(ground.support[:, :, 1:] != ground.support[:, :, :-1]))
-    return _is_worth(ground, header, outline // _OUTLINE_TO_A_BYTE, payload_bytes)
+    return _is_worth(planes, ground, header, outline // _OUTLINE_TO_A_BYTE, payload_bytes)
 
 
 def lay_beside(
     decoded: Iterable[Plane],
+    guides: Iterable[Plane] | None,
     codes: Codes,
-    network: ResidueNetwork | None,
-    levels: int | None,
+    file: ModelFile,
     name: str,
 ) -> Iterator[Plane]:
     """What indices decode to, (H, W) of each slice -> the slices with all that is beside the indices.
 
     Args:
         decoded: of one slice after the other.
+        guides: what all the indices decode to; None where `decoded` is that.
         codes: with what is beside the indices.
-        network: of the model.
-        levels: that were decoded; None of all, with the residue.
+        file: the model.
         name: what messages call the file.
 
     Raises:
         CodesFileError: it is damaged.
     """
     header = codes.header
-    if levels is not None:
-        header = replace(header, residue=None)
     if not header.has_more:
         yield from decoded
         return
-    if header.residue and network is None:
+    if header.residue and file.residue is None:
         raise CodesFileError(f"{name}: damaged: a residue, but its model has no network for residues")
-    shape = header.slices, *header.shape
-    laid = Laid(header)
+    pairs = zip(decoded, guides, strict=True) if guides else ((each, each) for each in decoded)
     try:
-        support = decode_support(codes.beside.support, shape) if header.ground else None
-        left = left_of(np.ones(shape, np.bool_) if support is None else support, header.outliers)
-        if header.residue and network:
-            decoded = _within_bound(decoded, codes, left, network)
-        for place, plane in enumerate(decoded):
-            if header.ground and support is not None:
-                laid_on(plane, Ground(header.ground.value, support[place]))
-            yield laid.on(plane, place)
+        yield from _laid(pairs, header, codes.beside, file)
     except CodesFileError as error:
         raise CodesFileError(f"{name}: damaged: {error}") from error
 
 
-def _within_bound(
-    decoded: Iterable[Plane], codes: Codes, left: NDArray[np.bool_], network: ResidueNetwork
+def _laid(
+    pairs: Iterable[tuple[Plane, Plane]], header: CodesHeader, beside: Beside, file: ModelFile
 ) -> Iterator[Plane]:
-    """Slices (H, W) with the voxels that are `left` (S, H, W) put right by the residue.
-
-    Raises:
-        CodesFileError: it is damaged.
-    """
-    header = codes.header
-    assert header.residue is not None
-    binning, coded = header.residue.binning, set(header.coded_slices)
-    reader = SliceReader(codes.beside.residue, network, header.shape, binning.limits)
-    for place, (plane, support) in enumerate(zip(decoded, left, strict=True)):
-        bins = reader.take(support, binning.guide(plane) if place in coded else None)
-        plane[support] = binning.voxels(bins[support], plane.dtype)
-        yield plane
-    reader.finish()
+    """The slices, with what the header says that they have beside their indices."""
+    outliers, coded, everything = Laid(header), set(header.coded_slices), np.ones(header.shape, np.bool_)
+    ground, residue, network = header.ground, header.residue, file.support
+    supports = SupportReader(beside.support, network, header.shape) if ground and network else None
+    maps = None
+    if ground and network is None:
+        maps = decode_support(beside.support, (header.slices, *header.shape))
+    bins = None
+    if residue and file.residue:
+        bins = SliceReader(beside.residue, file.residue, header.shape, residue.binning.limits)
+    for place, (plane, guide) in enumerate(pairs):
+        support = everything if maps is None else maps[place]
+        if supports and ground:
+            ends = header.slice_range(place)
+            support = supports.take(guide_of(guide, ground.value, ends) if place in coded else None)
+        left = outliers.left(support, place)
+        if bins and residue:
+            found = bins.take(left, residue.binning.guide(plane) if place in coded else None)
+            plane[left] = residue.binning.voxels(found[left], plane.dtype)
+        if ground:
+            laid_on(plane, Ground(ground.value, support))
+        yield outliers.on(plane, place)
+    for reader in (supports, bins):
+        if reader:
+            reader.finish()
 
 
 def can_hold(planes: Planes, bound: float) -> bool:
@@ -192,8 +251,10 @@ def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
 def _divided(planes: Planes, typical: Typical, bound: float) -> tuple[NDArray[np.bool_], Binning]:
     """Which voxels (S, H, W) have bins, and how they are divided into them."""
     ground = typical.ground
-    support = ground.support if ground else np.ones(planes.shape, np.bool_)
-    left = left_of(support, typical.outliers)
+    left = ground.support if ground else np.ones(planes.shape, np.bool_)
+    if typical.outliers:
+        left = left.copy()
+        np.put(left, typical.outliers.places, False)
     return left, binning_of(planes, left, ground.value if ground else math.nan, bound)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from conftest import draw_phantom, draw_volume, tiny_model, tiny_prior
 from numpy.typing import NDArray
-from residue_models import tiny_residue
+from residue_models import tiny_residue, tiny_support
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.ground import ground_of
+from oasisvq.codec.ground import ground_of, stands_out
 from oasisvq.codec.headers import Coder
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.training.weights import file_of
@@ -20,7 +20,7 @@ from oasisvq.training.weights import file_of
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     file = file_of(tiny_model(), {}, tiny_prior())
-    return Codec(file.with_residue(tiny_residue(), None, {}))
+    return Codec(file.with_residue(tiny_residue(), tiny_support(), {}))
 
 
 def images(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
@@ -119,6 +119,41 @@ def test_nan_comes_back_as_nan_in_every_mode(codec: Codec, rng: np.random.Genera
             assert np.nanmax(np.abs(restored - volume)) <= bound
     few = codec.decode(codec.encode(volume, max_error=0), levels=1)
     np.testing.assert_array_equal(np.isnan(few), np.isnan(volume))
+
+
+def stripped(rng: np.random.Generator) -> NDArray[np.int16]:
+    volume = draw_volume(rng)
+    volume[volume != 0] += rng.integers(500, 1000, int((volume != 0).sum()), np.int16)
+    return volume
+
+
+@pytest.mark.parametrize("has_network", [True, False])
+def test_what_stands_out_from_its_ground_keeps_it_in_every_mode(
+    codec: Codec, has_network: bool, rng: np.random.Generator
+) -> None:
+    if not has_network:
+        codec = Codec(codec.file.with_residue(None, None, {}))
+    volume = stripped(rng)
+    content = codec.encode(volume, 3)
+    header = container.read(content, "x").header
+    assert header.ground is not None
+    assert header.ground.value == 0
+    for levels in (None, 3, 1):  # the support was coded beside the image of all of them
+        restored = codec.decode(content, levels=levels)
+        np.testing.assert_array_equal(restored == 0, volume == 0)
+    np.testing.assert_array_equal(codec.decode(codec.encode(volume, 1, Coder.PACKED)) == 0, volume == 0)
+
+
+def test_a_head_in_noise_keeps_its_ground_where_that_is_cheap(rng: np.random.Generator) -> None:
+    phantom = draw_phantom(rng)
+    ground = ground_of(phantom[None])
+    assert ground is not None
+    assert stands_out(phantom[None], ground, 255)
+    noisy = phantom + (rng.random(phantom.shape) < 0.1) * rng.integers(1, 9, phantom.shape)
+    noisy = noisy.clip(0, 255).astype(np.uint8)
+    ground = ground_of(noisy[None])
+    assert ground is not None
+    assert not stands_out(noisy[None], ground, 255)
 
 
 def test_ground_is_one_value_that_lies_together(rng: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from numpy.typing import NDArray
 from recorded import FACTS, MODEL, code_again, facts_of, recorded_facts
-from residue_models import tiny_residue
+from residue_models import tiny_residue, tiny_support
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
@@ -247,7 +247,7 @@ def main() -> None:
         make_model(folder / MODEL)
         if of_residues:
             file = read_model(folder / MODEL)
-            write_model(file.with_residue(tiny_residue(), None, file.card), folder / MODEL)
+            write_model(file.with_residue(tiny_residue(), tiny_support(), file.card), folder / MODEL)
     codec = Codec.load(folder / MODEL)
     facts = recorded_facts(folder) if (folder / FACTS).exists() else {}
     for name, scan, wish in scans_with_residues() if of_residues else drawn_scans():

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import seeds
+import support_seeds
 from harness import Target
 from mutators import (
     as_bytes,
@@ -150,6 +151,19 @@ def hold_bins(slices: list[NDArray[np.int64]], content: bytes, folder: Path) -> 
         np.testing.assert_array_equal(bins != 0, support)
         assert case.limits.low <= bins.min() or not support.all()
         assert bins.max() <= max(case.limits.high, 0)
+
+
+# -- supports
+
+
+def read_supports(content: bytes, folder: Path) -> list[NDArray[np.bool_]]:
+    """The supports in a payload."""
+    return support_seeds.supports_in(content)
+
+
+def hold_supports(supports: list[NDArray[np.bool_]], content: bytes, folder: Path) -> None:
+    """They are coded to the same payload."""
+    assert support_seeds.payload_of(supports) == content
 
 
 # -- model files
@@ -294,6 +308,9 @@ TARGETS = {
     "codes": Target(read_codes, (CodesFileError,), hold_codes, seeds.codes_files, codes_file, 600),
     "payload": Target(read_payload, (CodesFileError,), hold_payload, seeds.payloads, as_bytes, 64),
     "residue": Target(read_bins, (CodesFileError,), hold_bins, seeds.bins, as_bytes, 512),
+    "support": Target(
+        read_supports, (CodesFileError,), hold_supports, support_seeds.supports, as_bytes, 256
+    ),
     "model": Target(
         read_model_file, (ModelError,), hold_model, seeds.model_files, safetensors_file, 10_000
     ),
