@@ -22,6 +22,7 @@ from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
+from oasisvq.codec.slices import refusing_what_does_not_fit, steps_of
 from oasisvq.errors import CodesFileError, ImageError, OasisVQError
 from oasisvq.files import read_bytes
 from oasisvq.jobs import calls
@@ -76,10 +77,7 @@ class Batches(ABC):
     def check_levels(self, levels: int | None) -> int: ...
 
     @abstractmethod
-    def check_coder(self, coder: Coder | None) -> Coder: ...
-
-    @abstractmethod
-    def _encoded(self, pixels: NDArray[np.float64]) -> Numbers: ...
+    def check_coder(self, coder: Coder | None, is_volume: bool = False) -> Coder: ...
 
     # --- many ---------------------------------------------------------------------------------
 
@@ -117,7 +115,7 @@ class Batches(ABC):
             OasisVQError: of the first that cannot be encoded, which it names; nothing is returned.
             ModelError: `levels` or `coder` is not of this model.
         """
-        levels, coder = self.check_levels(levels), self.check_coder(coder)
+        self.check_levels(levels), self.check_coder(coder)
         encode_one = _EncodeOne(self, levels, coder, spacing, affine, axis, content, lossy, max_pixels)
         return _each(encode_one, scans, jobs)
 
@@ -144,10 +142,16 @@ class Batches(ABC):
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
-        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to."""
-        codebooks = self.file.codebooks.view()
-        codebooks.flags.writeable = False
-        return codebooks
+        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to.
+
+        Those of images; of volumes see `volume_codebooks`.
+        """
+        return _closed(self.file.codebooks)
+
+    @property
+    def volume_codebooks(self) -> NDArray[np.float32]:
+        """(L, K, D) those that volumes are coded with; see `codebooks`."""
+        return _closed(self.file.coding(is_volume=True).codebooks)
 
     @overload
     def latents(
@@ -179,6 +183,8 @@ class Batches(ABC):
     ) -> Numbers | list[Numbers]:
         """What the encoder makes of a scan, before it is quantized, over the model's centred window.
 
+        In a volume it sees the slice before as that is in the scan, not as it will be decoded.
+
         Args:
             array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of those.
             spacing: of volumes, see `encode`.
@@ -199,7 +205,9 @@ class Batches(ABC):
             ]
         scan = as_scan(array, spacing, affine, axis)  # type: ignore[arg-type]  # it says what else it is
         height, width = scan.planes.shape[1:]
-        window = centred_window((height, width), self.config.window, self.config.stride)
+        model = self.file.coding(bool(scan.placement))
+        stride = model.config.stride
+        window = centred_window((height, width), model.config.window, stride)
         header = header_of(
             scan,
             Coder.PACKED,
@@ -211,15 +219,24 @@ class Batches(ABC):
             low, high = header.slice_range(place)
             if low == high:  # a slice of ground
                 low = high = float(plane.flat[0])
-            latents.append(self._encoded(to_pixels(plane, (low, high), window, self.config.stride)))
+            context = None
+            if model.config.context and place and scan.placement:
+                before = to_pixels(scan.planes[place - 1], (low, high), window, stride)
+                context = steps_of(before.clip(0, 1))
+            pixels = steps_of(to_pixels(plane, (low, high), window, stride))
+            with refusing_what_does_not_fit():
+                latents.append(model.encoder(pixels, context)[0])
         return np.stack(latents) if scan.placement else latents[0]
 
-    def embed(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def embed(
+        self, indices: NDArray[np.integer[Any]], *, of_volumes: bool = False
+    ) -> NDArray[np.float32]:
         """Indices to vectors: the sum over levels of the codes that they name.
 
         Args:
             indices: (..., L, h, w) integers from 0 to K-1, of the first L levels; a cell that is
                 `NO_INDEX` (65,535) in a level gets nothing from it.
+            of_volumes: whether they are of volumes, which may have codebooks of their own.
 
         Returns:
             (..., h, w, D), whole numbers in 256ths: what `latents` are quantized to.
@@ -227,12 +244,14 @@ class Batches(ABC):
         Raises:
             CodesFileError: no such array, or out of range.
         """
-        _refuse_odd_indices(indices, self.config, least=3)
-        vectors = np.zeros((*indices.shape[:-3], *indices.shape[-2:], self.config.code_dim), np.float32)
+        model = self.file.coding(of_volumes)
+        _refuse_odd_indices(indices, model.config, least=3)
+        shape = *indices.shape[:-3], *indices.shape[-2:], model.config.code_dim
+        vectors = np.zeros(shape, np.float32)
         for level in range(indices.shape[-3]):
             chosen = indices[..., level, :, :]
             has_index = chosen != NO_INDEX
-            codes = self.file.codebooks[level][np.where(has_index, chosen, 0)]
+            codes = model.codebooks[level][np.where(has_index, chosen, 0)]
             vectors += codes * has_index[..., None]
         return vectors
 
@@ -255,7 +274,8 @@ class Batches(ABC):
             CodesFileError: not such an array, out of range, or of another grid than `like` has.
             OtherModelError: the header is of another model.
         """
-        _refuse_odd_indices(indices, self.config, least=3)
+        is_volume = isinstance(like, CodesHeader) and like.volume is not None
+        _refuse_odd_indices(indices, self.file.coding(is_volume).config, least=3)
         if isinstance(like, CodesHeader):
             if like.coder is Coder.LABELS:
                 raise CodesFileError("indices: the header is of labels kept exactly, which have none")
@@ -304,8 +324,8 @@ class _EncodeOne:
     """Encodes one array or file after the other, in whatever process."""
 
     codec: Batches
-    levels: int
-    coder: Coder
+    levels: int | None
+    coder: Coder | None
     spacing: tuple[float, float, float] | None
     affine: NDArray[np.float64] | None
     axis: str | None
@@ -387,6 +407,13 @@ def _of_images(arrays: Sequence[object]) -> Sequence[Any]:
         if not isinstance(each, np.ndarray):
             raise ImageError(f"[{place}]: {_kind_of(each)}, expected a NumPy array")
     return arrays
+
+
+def _closed(codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same numbers, which cannot be written to."""
+    view = codebooks.view()
+    view.flags.writeable = False
+    return view
 
 
 def _kind_of(given: object) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import SUFFIX
-from oasisvq.codec.networks import LATENT_UNITS
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError
 from oasisvq.evaluation.metrics import similarity
