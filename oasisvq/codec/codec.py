@@ -3,7 +3,9 @@
 Shapes: L levels, H×W image, h×w grid.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,31 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container, particular
-from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
-from oasisvq.codec.batches import Batches
-from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
+from oasisvq.codec.asked import checked_coder, checked_levels, levels_for, refuse_demands
+from oasisvq.codec.attempts import Ways, smallest
+from oasisvq.codec.codes import NOTHING_BESIDE, Codes, CodesFile, indices_of, refuse_indices
 from oasisvq.codec.content import Content, labels_in
+from oasisvq.codec.demand import Demands, refuse_large_labels
+from oasisvq.codec.drawing import Drawing
+from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
-from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
+from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of
 from oasisvq.codec.headers import (
     Coder,
     CodesHeader,
-    Kind,
-    SampleType,
     header_of,
     placement_of,
     refuse_large_codes,
     slice_ranges,
 )
 from oasisvq.codec.labels import encode_labels
+from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS
-from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
+from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.slices import Chain, codes_of, steps_of
 from oasisvq.codec.wish import Wish
-from oasisvq.errors import CodesFileError, ImageError, ModelError
+from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
 
@@ -48,7 +52,7 @@ LARGEST_RATE_WEIGHT = 0.075
 Advance = Callable[[int, int], None]
 
 
-class Codec(Batches):
+class Codec(Drawing, Measuring):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -91,6 +95,10 @@ class Codec(Batches):
         content: Content = Content.AUTO,
         lossy: bool = False,
         max_error: float | None = None,
+        min_ssim: float | None = None,
+        min_foreground_ssim: float | None = None,
+        min_psnr: float | None = None,
+        max_bytes: int | None = None,
     ) -> bytes:
         """An image or a volume to the bytes of a `.codes` file.
 
@@ -104,19 +112,18 @@ class Codec(Batches):
             content: whether it is a scan or labels.
             lossy: code labels by the model too; else they come back exactly.
             max_error: no voxel comes back farther than this from the one given; 0 loses nothing.
+            min_ssim: the file keeps at least so much, see `Measure`; it is the smallest that does.
+            min_foreground_ssim: likewise.
+            min_psnr: likewise, in dB.
+            max_bytes: the file has at most so many; alone, it is the best that has.
 
         Raises:
-            ImageError: the array is none of these, or `max_error` cannot be held.
+            ImageError: the array is none of these, or no file satisfies what is asked for.
             ModelError: `levels` is out of range, or the model lacks what is asked for.
         """
-        wish = Wish(levels, coder, content, lossy, bound=max_error)
+        demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
+        wish = Wish(levels, coder, content, lossy, bound=max_error, demands=demands)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
-
-    def encode_read(
-        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
-    ) -> bytes:
-        """`encode_scan`, with its wish in parts."""
-        return self.encode_scan(scan, Wish(levels, coder, content, lossy))
 
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
@@ -127,7 +134,14 @@ class Codec(Batches):
             ImageError: labels are wished for, and these are none.
             ModelError: the wish does not fit the model.
         """
+        return self.encode_seen(scan, wish, advance).content
+
+    def encode_seen(
+        self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
+    ) -> Encoded:
+        """`encode_scan`, with what the file will decode to."""
         wish = wish or Wish()
+        refuse_demands(wish)
         is_volume = bool(scan.placement)  # what is asked for in vain is so even of labels
         self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
@@ -139,11 +153,14 @@ class Codec(Batches):
         if wish.lossy:
             return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
-        exact = container.write(header, encode_labels(ranks, len(names)))
+        content = container.write(header, encode_labels(ranks, len(names)))
+        exact = Encoded(content, header, scan, lambda: scan)
         if labels.is_plain:
+            refuse_large_labels(len(content), wish.demands)
             return exact
         lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
-        return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
+        most = min(labels.most_times_larger * len(lossy.content), wish.demands.max_bytes or math.inf)
+        return exact if len(content) <= most else lossy
 
     def _encode_planes(
         self,
@@ -153,7 +170,7 @@ class Codec(Batches):
         wish: Wish,
         labels: tuple[float, ...],
         advance: Advance,
-    ) -> bytes:
+    ) -> Encoded:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
         is_volume = bool(scan.placement)
         levels, coder = self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
@@ -171,28 +188,67 @@ class Codec(Batches):
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
-        chain = Chain(coding, header)
-        payload, grids = self._payload(chain, header, planes, advance)
-        if labels:
-            return container.write(header, payload)
-        decoded = self._decoded(header, grids, windows=chain.windows or None)
-        header, beside = particular.encode_beside(
-            stored, header, decoded, self.file.residue, wish.bound, len(payload)
-        )
+        if not wish.demands.are_any:
+            return self._code(scan, stored, planes, header, wish.bound, None, advance)
+        known: dict[int, Numbers] = {}  # for all attempts
+
+        def code(levels: int, bound: float | None) -> Encoded:
+            return self._code(
+                scan, stored, planes, replace(header, levels=levels), bound, known, advance
+            )
+
+        levels = self.levels_for(wish._replace(bound=0.0), is_volume)
+        has_residues = self.file.residue is not None
+        ways = Ways(code, coding.config.levels, levels, has_residues, wish.bound)
+        return smallest(scan, wish.demands, ways)
+
+    def _code(
+        self,
+        scan: Scan,
+        stored: NDArray[np.generic],
+        planes: NDArray[np.generic],
+        header: CodesHeader,
+        bound: float | None,
+        known: dict[int, Numbers] | None,
+        advance: Advance,
+    ) -> Encoded:
+        """Planes (slices, H, W), and what is beside their indices, to a file; see `_payload`."""
+        chain = Chain(self.file.coding(header.volume is not None), header)
+        payload, grids = self._payload(chain, header, planes, known, advance)
+        windows = chain.windows or None
+        beside = NOTHING_BESIDE
+        if not header.labels:
+            decoded = self._decoded(header, grids, windows=windows)
+            header, beside = particular.encode_beside(
+                stored, header, decoded, self.file.residue, bound, len(payload)
+            )
         content = container.write(header, payload, beside)
-        if wish.bound is not None:
-            restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-            particular.refuse_beyond(stored, restored.planes, wish.bound)
-        return content
+        indices = indices_of(header, grids)
+        codes = Codes(header, indices, len(content), beside=beside, windows=windows)
+        if bound is None:
+            return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
+        restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
+        particular.refuse_beyond(stored, restored.planes, bound)
+        return Encoded(content, header, scan, lambda: restored)
 
     def _payload(
         self,
         chain: Chain,
         header: CodesHeader,
         planes: NDArray[np.generic],
-        advance: Advance = lambda done, total: None,
+        known: dict[int, Numbers] | None,
+        advance: Advance,
     ) -> tuple[bytes, list[NDArray[np.uint16]]]:
-        """Planes (slices, H, W) to a payload, and the indices (L, h, w) of each coded one."""
+        """Planes (slices, H, W) to a payload, and the indices (L, h, w) of each coded one.
+
+        Args:
+            chain: at its start.
+            header: of the file.
+            planes: without NaN.
+            known: latents of slices by their places, found in an earlier attempt or added by this one
+                where they do not depend on the slice before; None where there will be no other.
+            advance: told (slices done, slices in all).
+        """
         model, grids = chain.model, []
         encoder = None
         if header.coder is Coder.PRIOR and header.coded_slices:
@@ -200,7 +256,11 @@ class Codec(Batches):
             encoder = GridEncoder(model.prior, header.grid_shape, chain.recall)
         for place in header.coded_slices:
             pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
-            latents = chain.latents(place, steps_of(pixels))
+            latents = known.get(place) if known else None
+            if latents is None:
+                latents = chain.latents(place, steps_of(pixels))
+            if known is not None and not model.config.context:
+                known[place] = latents
             if encoder is None:
                 grid = model.quantizer.quantize(latents, header.levels).astype(np.uint16)
             else:
@@ -214,51 +274,7 @@ class Codec(Batches):
             return pack(np.array(grids, np.int64), header.codebook_size), grids
         return encoder.finish() if encoder else b"", grids
 
-    # --- sample -------------------------------------------------------------------------------
-
-    def sample(
-        self, seeds: Sequence[int], levels: int | None = None, temperature: float = 1.0
-    ) -> list[Codes]:
-        """Draw new slices from the prior, one by each seed, as codes of square uint8 images.
-
-        Args:
-            seeds: each decides its slice alone, whatever else is drawn.
-            levels: how many levels to draw, 1 to the model's; its default where None.
-            temperature: shares of codes are raised to 1 / temperature: below 1 nearer the most likely
-                brain, above 1 wilder. The kind of the slice is always drawn as it is met.
-
-        Raises:
-            ModelError: the model has no prior, or `levels` is out of range.
-        """
-        levels = self.check_levels(levels)
-        if self.prior is None:
-            raise ModelError(
-                f"model {self.fingerprint.hex()[:8]} has no prior to draw from; give it one with "
-                "`oasisvq train data/ --prior-only --model ...`"
-            )
-        trained_on = self.card.get("size")
-        side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
-        window = centred_window((side, side), self.config.window, self.config.stride)
-        generators = [np.random.default_rng(seed) for seed in seeds]
-        kinds = draw(self.prior.kind_frequencies[None, None], generators, 1.0)[:, 0]
-
-        def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
-            return draw(frequencies, generators, temperature)
-
-        shape = len(seeds), levels, window.height, window.width
-        header = CodesHeader(
-            coder=Coder.PRIOR,
-            kind=Kind.IMAGE,
-            sample_type=SampleType.UINT8,
-            shape=(side, side),
-            stride=self.config.stride,
-            window=window,
-            levels=levels,
-            codebook_size=self.config.codebook_size,
-            intensity=(0, 255),
-            fingerprint=self.fingerprint,
-        )
-        return [Codes(header, grid, 0) for grid in self.prior.walk(shape, kinds, choose)]
+    # --- write codes of a model's own --------------------------------------------------------------
 
     def write_codes(self, codes: Codes) -> bytes:
         """Codes that this model made to the bytes of a `.codes` file."""

@@ -75,6 +75,19 @@ class Slices:
         """Take in what the next slice was coded to, all levels (L, h, w) of it."""
 
 
+def indices_of(header: CodesHeader, grids: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
+    """The grids (levels, h, w) of the coded slices -> the indices of a file, see `Codes`."""
+    if header.volume is None:
+        return grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
+    shape = header.slices, *header.grid_shape
+    if not grids:  # a few bytes may claim many slices: one element in memory, read-only
+        return np.broadcast_to(np.uint16(NO_INDEX), shape)
+    indices = np.full(shape, NO_INDEX, np.uint16)
+    for place, grid in zip(header.coded_slices, grids, strict=True):
+        indices[place] = grid
+    return indices
+
+
 def refuse_indices(codes: Codes, name: str) -> None:
     """Raise for indices that do not fit their header.
 
@@ -141,17 +154,8 @@ class CodesFile(NamedTuple):
                 grids = self._grids(prior, slices)
         except CodesFileError as error:
             raise CodesFileError(f"{self.name}: damaged: {error}") from error
-        if header.volume is None:
-            indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
-            return Codes(header, indices, self.file_bytes, beside=self.beside)
-        shape = header.slices, *header.grid_shape
-        if not grids:  # a few bytes may claim many slices: one element in memory, read-only
-            nothing = np.broadcast_to(np.uint16(NO_INDEX), shape)
-            return Codes(header, nothing, self.file_bytes, beside=self.beside)
-        indices = np.full(shape, NO_INDEX, np.uint16)
-        for place, grid in zip(header.coded_slices, grids, strict=True):
-            indices[place] = grid
         windows = slices.windows if slices and slices.windows else None
+        indices = indices_of(header, grids)
         return Codes(header, indices, self.file_bytes, beside=self.beside, windows=windows)
 
     def _grids(self, prior: Prior, slices: Slices | None) -> list[NDArray[np.uint16]]:
