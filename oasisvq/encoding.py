@@ -87,7 +87,7 @@ def encode_file(
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     before_write(written.header)
     write_atomically(codes, encoded.content)
-    return Written(written, kept_of(encoded, source.size, measures))
+    return Written(written, kept_of(codec, encoded, source.size, measures))
 
 
 def source_to_encode(path: Path) -> Source:

@@ -253,6 +253,10 @@ def encode_one(
     print_line(encoded_line(source, codes, file, says_levels=wish.demands.are_any))
     if kept.measure and kept.bound != 0:
         print_line(f"kept: {kept.measure.words}")
+    if kept.unlike and not wish.demands.of_quality.are_any:
+        from oasisvq.kept import WAY_OUT
+
+        note(f"{kept.unlike}: {WAY_OUT}")
     if "labels" in assumed:
         note(what_is_assumed(file.header))
     if "unplaced" in assumed:

@@ -60,6 +60,8 @@ def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
     print_line(f"{where}{outcome.done:,} {verb}{ratio}{skipped}")
     if kept.words:
         print_line(kept.words)
+    if kept.unlike_words:
+        note(kept.unlike_words)
     for line in assumed_lines(outcome):
         print_line(line)
     if passed_over := str(outcome.passed_over):
