@@ -13,6 +13,7 @@ from oasisvq.cli.options import (
     JsonOption,
     MaxPixelsOption,
     ModelOption,
+    QuietOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
 from oasisvq.cli.score_against import score_scan_against, score_split_against
@@ -100,6 +101,7 @@ def score(
     as_json: JsonOption = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
 
