@@ -15,8 +15,8 @@ def info(
         Path | None,
         typer.Argument(
             help="A .codes file, a model, a dataset, or a folder of models or codes: how many, "
-            "their slices, bytes, qualities and models. Without it: the models that are found from here, "
-            "and where they are kept."
+            "their slices, bytes, qualities and models. Without it: the models that are found from "
+            "here, and where they are kept."
         ),
     ] = None,
     as_json: JsonOption = False,
