@@ -23,7 +23,7 @@ from oasisvq.codec.demand import Demands
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.outliers import typical_of
+from oasisvq.codec.outliers import core_of
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
 from oasisvq.codec.slices import refusing_what_does_not_fit, steps_of
 from oasisvq.codec.wish import Wish
@@ -207,7 +207,7 @@ class Batches(ABC):
         model = self.file.coding(bool(scan.placement))
         stride = model.config.stride
         window = centred_window((height, width), model.config.window, stride)
-        planes, intensity, *_ = typical_of(scan.planes)
+        planes, intensity, *_ = core_of(scan.planes)
         header = header_of(
             scan,
             Coder.PACKED,

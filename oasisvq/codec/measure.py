@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.particular import without_nan
-from oasisvq.scans.scan import Scan, extremes_of
+from oasisvq.scans.scan import Scan, extremes_of, without_nan
 
 FOREGROUND_LEVEL = 20 / 255  # share of the range; what is fainter is air and background noise
 RANGE_QUANTILE = 0.999  # a few bright voxels do not stretch the range

@@ -32,7 +32,7 @@ _PADDING = 2.0  # ranges beyond which a ground is padding; in scans of real head
 _MARGIN = 0.5  # ranges beyond the quantiles that are kept
 
 
-class Typical(NamedTuple):
+class Core(NamedTuple):
     """What of a scan the model sees.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Ends(NamedTuple):
     high: float = math.inf
 
 
-def typical_of(planes: Planes) -> Typical:
+def core_of(planes: Planes) -> Core:
     """Planes (S, H, W) as they are stored -> what the model sees of them."""
     ground = ground_of(planes)
     support = ground.support if ground else np.ones(planes.shape, np.bool_)
@@ -74,7 +74,7 @@ def typical_of(planes: Planes) -> Typical:
         darkest, _ = extremes_of(planes[support])
         planes = np.where(support, planes, darkest)
     darkest, brightest = extremes_of(planes)
-    return Typical(planes, (float(darkest), float(brightest)), outliers, ground)
+    return Core(planes, (float(darkest), float(brightest)), outliers, ground)
 
 
 def _ends_of(voxels: Planes) -> _Ends:

@@ -19,7 +19,7 @@ from oasisvq.codec.codes import Beside, Codes
 from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on, stands_out
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.outliers import Laid, Typical, typical_of
+from oasisvq.codec.outliers import Core, Laid, core_of
 from oasisvq.codec.residue import SliceReader, SliceWriter
 from oasisvq.codec.residue_networks import ResidueNetwork
 from oasisvq.codec.support import SupportReader, SupportWriter, guide_of
@@ -32,16 +32,9 @@ _LARGEST_SHARE = 0.06  # of a file without a residue, that the support takes
 _OUTLINE_TO_A_BYTE = 8  # changes from ground to not along rows
 
 
-def without_nan(planes: Planes, low: float) -> Planes:
-    """Planes with the darkest value in place of NaN."""
-    if planes.dtype.kind != "f" or not np.isnan(planes).any():
-        return planes
-    return np.where(np.isnan(planes), planes.dtype.type(low), planes)
-
-
 def encode_beside(
     planes: Planes,
-    typical: Typical,
+    core: Core,
     header: CodesHeader,
     decoded: Iterable[Plane],
     file: ModelFile,
@@ -52,7 +45,7 @@ def encode_beside(
 
     Args:
         planes: as they are stored, with NaN.
-        typical: of them.
+        core: of them.
         header: of the file without it, with the outliers.
         decoded: (H, W) what the indices of each slice decode to.
         file: the model.
@@ -68,12 +61,12 @@ def encode_beside(
             f"model {header.fingerprint.hex()[:8]} has no network for residues, so it cannot hold a "
             "largest error; encode without --max-error and --lossless, or name another --model"
         )
-    ground = typical.ground
+    ground = core.ground
     has_ground = ground is not None and (
         bound is not None or _may_be_worth(planes, ground, header, payload_bytes)
     )
     supports = _Supports(header, file, ground) if ground and has_ground else None
-    residue = _Residue(planes, typical, header, file.residue, bound) if bound is not None else None
+    residue = _Residue(planes, core, header, file.residue, bound) if bound is not None else None
     for place, plane in enumerate(decoded if supports or residue else ()):
         if supports:
             supports.put(place, plane)
@@ -119,14 +112,14 @@ class _Residue:
     def __init__(
         self,
         planes: Planes,
-        typical: Typical,
+        core: Core,
         header: CodesHeader,
         network: ResidueNetwork | None,
         bound: float,
     ) -> None:
         assert network is not None
         self._planes, self._coded = planes, set(header.coded_slices)
-        self._left, self.binning = _divided(planes, typical, bound)
+        self._left, self.binning = _divided(planes, core, bound)
         self._writer = SliceWriter(network, header.shape, self.binning.limits)
 
     def put(self, place: int, plane: Plane) -> None:
@@ -229,7 +222,7 @@ def _laid(
 def can_hold(planes: Planes, bound: float) -> bool:
     """Whether voxels of planes (S, H, W) can be held to a bound at all."""
     try:
-        _divided(planes, typical_of(planes), bound)
+        _divided(planes, core_of(planes), bound)
     except ImageError:
         return False
     return True
@@ -241,20 +234,20 @@ def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
     Raises:
         ImageError: the bound cannot be held.
     """
-    left, binning = _divided(planes, typical_of(planes), bound)
+    left, binning = _divided(planes, core_of(planes), bound)
     for plane, support in zip(planes, left, strict=True):
         again = plane.copy()
         again[support] = binning.voxels(binning.bins(plane, support)[support], plane.dtype)
         yield again
 
 
-def _divided(planes: Planes, typical: Typical, bound: float) -> tuple[NDArray[np.bool_], Binning]:
+def _divided(planes: Planes, core: Core, bound: float) -> tuple[NDArray[np.bool_], Binning]:
     """Which voxels (S, H, W) have bins, and how they are divided into them."""
-    ground = typical.ground
+    ground = core.ground
     left = ground.support if ground else np.ones(planes.shape, np.bool_)
-    if typical.outliers:
+    if core.outliers:
         left = left.copy()
-        np.put(left, typical.outliers.places, False)
+        np.put(left, core.outliers.places, False)
     return left, binning_of(planes, left, ground.value if ground else math.nan, bound)
 
 

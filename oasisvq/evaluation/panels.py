@@ -23,7 +23,6 @@ from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, placement_of, refuse_large_codes
 from oasisvq.codec.measure import SMALLEST_SIDE, Scale, Similarity, scale_of, similarity
-from oasisvq.codec.particular import without_nan
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
@@ -31,7 +30,7 @@ from oasisvq.evaluation.figures import new_figure, styled
 from oasisvq.evaluation.marks import NOSE, UNKNOWN, Marks, draw_marks, marks_of_codes
 from oasisvq.scans.dicom import holds_dicom
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import read_scan
+from oasisvq.scans.scan import read_scan, without_nan
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at
 from oasisvq.text import printable
 

@@ -21,7 +21,6 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
 from oasisvq.codec.measure import scale_of
-from oasisvq.codec.particular import without_nan
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation import stills, video
@@ -29,7 +28,7 @@ from oasisvq.evaluation.rates import bd_rate
 from oasisvq.evaluation.volume_quality import VolumeQuality, volume_quality
 from oasisvq.files import read_bytes
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import Scan, read_scan
+from oasisvq.scans.scan import Scan, read_scan, without_nan
 from oasisvq.scans.source import Source
 
 MAX_COMPARISON_BYTES = 2**24

@@ -216,6 +216,13 @@ def extremes_of(values: NDArray[np.generic]) -> tuple[np.generic, np.generic]:
     return values.min(), values.max()
 
 
+def without_nan(planes: NDArray[np.generic], low: float) -> NDArray[np.generic]:
+    """Planes with the darkest value in place of NaN."""
+    if planes.dtype.kind != "f" or not np.isnan(planes).any():
+        return planes
+    return np.where(np.isnan(planes), planes.dtype.type(low), planes)
+
+
 def slicing_of(geometry: Geometry, axis: str | None, path: Path | None = None) -> Slicing:
     """How a volume is cut where `axis` is asked for; see `scan_of_volume`.
 

@@ -13,7 +13,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import CodesHeader, GroundHeader, Kind, Outliers, SampleType
-from oasisvq.codec.outliers import typical_of
+from oasisvq.codec.outliers import core_of
 from oasisvq.errors import CodesFileError
 from oasisvq.training.weights import file_of
 
@@ -76,9 +76,9 @@ def test_those_of_volumes_come_back_exactly(
 def test_slices_of_few_voxels_go_by_the_whole_volume(rng: np.random.Generator) -> None:
     planes = np.ascontiguousarray(draw_volume(rng).transpose(2, 0, 1))
     planes[4, 3, 5:8] = (900, 30_000, 1000)
-    typical = typical_of(planes)
-    assert typical.outliers == Outliers((4 * 40 * 48 + 3 * 48 + 6,), (30_000,))
-    assert typical.planes[4, 3, 6] == 900
+    core = core_of(planes)
+    assert core.outliers == Outliers((4 * 40 * 48 + 3 * 48 + 6,), (30_000,))
+    assert core.planes[4, 3, 6] == 900
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -89,16 +89,16 @@ def test_an_ordinary_scan_has_none(dark: bool, rng: np.random.Generator) -> None
     few[0, 4, 5:9] = (1, 2, 3, 200)
     for planes in (image[None], 255 - image[None], noise, few, np.full((1, 9, 9), 7, np.uint8)):
         given = planes if not dark else -planes.astype(np.int32)
-        typical = typical_of(given)
-        assert typical.outliers is None
-        np.testing.assert_array_equal(typical.planes, given)
-        assert typical.intensity == (given.min(), given.max())
+        core = core_of(given)
+        assert core.outliers is None
+        np.testing.assert_array_equal(core.planes, given)
+        assert core.intensity == (given.min(), given.max())
 
 
 def test_many_bright_voxels_are_a_part_of_the_scan(rng: np.random.Generator) -> None:
     image = draw_phantom(rng).astype(np.uint16)
     image[30, 26:34] = 40_000
-    assert typical_of(image[None]).outliers is None
+    assert core_of(image[None]).outliers is None
 
 
 def test_padding_does_not_rule_the_range(codec: Codec, rng: np.random.Generator) -> None:

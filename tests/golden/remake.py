@@ -30,7 +30,7 @@ from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import read_model, write_model
-from oasisvq.codec.outliers import typical_of
+from oasisvq.codec.outliers import core_of
 from oasisvq.codec.pixels import to_pixels
 from oasisvq.codec.slices import Chain, steps_of
 from oasisvq.codec.wish import Wish
@@ -227,7 +227,7 @@ def kinds_of(codes: Codes, scan: Scan, codec: Codec) -> list[int]:
     header = codes.header
     if header.coder is not Coder.PRIOR:
         return []
-    planes = typical_of(scan.planes).planes
+    planes = core_of(scan.planes).planes
     if header.labels:
         planes = np.searchsorted(np.array(header.labels), scan.planes).astype(np.uint16)
     chain, kinds = Chain(codec.file.coding(header.volume is not None), header), []
