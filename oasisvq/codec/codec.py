@@ -200,7 +200,8 @@ class Codec(Drawing, Measuring):
 
         levels = self.levels_for(wish._replace(bound=0.0), bool(scan.placement))
         has_residues = self.file.residue is not None
-        ways = Ways(code, self.config.levels, levels, has_residues, wish.bound)
+        likely = None if scan.placement else self.likely_levels(wish.demands)
+        ways = Ways(code, self.config.levels, levels, has_residues, wish.bound, likely)
         return smallest(scan, wish.demands, ways)
 
     def _code(

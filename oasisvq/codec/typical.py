@@ -28,6 +28,11 @@ class Range(NamedTuple):
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """Of it."""
+        return (self.low + self.high) / 2
+
     def is_far_above(self, value: float) -> bool:
         """Whether a value lies so far below the range that it is of something else."""
         return value < self.low - _FARTHEST * max(self.high - self.low, _NARROWEST)
