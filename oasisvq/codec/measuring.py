@@ -42,8 +42,8 @@ class Measuring(Batches):
         Of scans that were coded without a residue or demands of a quality, and measured.
         """
         header, typical = encoded.header, self.typical
-        if encoded.measured is None or header.residue or header.labels or not typical:
-            return ""
+        if encoded.measured is None or header.residue or header.labels or header.levels > len(typical):
+            return ""  # of volumes a model may have more levels
         return unlike(encoded.measured, typical[header.levels - 1])
 
     def likely_levels(self, demands: Demands) -> int | None:
