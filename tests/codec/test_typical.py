@@ -147,3 +147,10 @@ def test_the_bundled_model_and_its_help_say_the_same(run: Run) -> None:
         each = typical[levels - 1]
         middle = (each.ssim.low + each.ssim.high) / 2
         assert f"{levels}: {round(each.file_bytes, -1):,.0f} bytes, SSIM {middle:.2f}" in text
+
+
+def test_another_card_leaves_all_parts_of_a_model(volumes_model_file: Path) -> None:
+    file = read_model(volumes_model_file)
+    other = file.with_card({"size": 64})
+    assert other.fingerprint == file.fingerprint and other.card == {"size": 64}
+    assert other.volumes is not None and other.residue is not None
