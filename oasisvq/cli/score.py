@@ -144,7 +144,7 @@ def score(
         if report or figures:
             peers = against.split(",") if against else []
             measured = measure_report(
-                codec, model, dataset, split, qualities, every, peers, reuse, sample_count
+                codec, model, dataset, data, split, qualities, every, peers, reuse, sample_count
             )
             print_report(measured, report, figures, as_json)
         elif sample_count is not None:
