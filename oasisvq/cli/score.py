@@ -11,12 +11,14 @@ from oasisvq.cli.options import (
     ForceOption,
     JobsOption,
     JsonOption,
+    LosslessOption,
     MaxPixelsOption,
     ModelOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
+from oasisvq.cli.score_against import Bounded, score_scan_against, score_split_against
 from oasisvq.cli.score_report import measure_report, print_report, refuse_to_replace
-from oasisvq.cli.score_tables import comparison_table, distance_line, scan_table, split_table
+from oasisvq.cli.score_tables import distance_line, scan_table, split_table
 from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.errors import DatasetError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -69,16 +71,26 @@ def score(
             "--against",
             metavar="CODECS",
             help="Instead: every quality beside avif,jpegxl,webp,jpeg2000,jpeg on the same slices, with "
-            "BD-rates.",
+            "BD-rates; of a volume beside av1,svt-av1,hevc,jpegxl,jpeg2000 over its slices.",
         ),
     ] = None,
+    max_error: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-error",
+            metavar="E",
+            help="With --against: files that keep every voxel to within E, or such as 1% of the range, "
+            "beside jpegls,jpegxl; of a volume also sperr,sz3,zfp. Give it several times for several.",
+        ),
+    ] = None,
+    lossless: LosslessOption = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
     reuse: Annotated[
         Path | None,
         typer.Option(
             "--reuse",
             metavar="FILE",
-            help="With --against: take the classic codecs from what an earlier run printed with --json.",
+            help="With --against: take the other codecs from what an earlier run printed with --json.",
         ),
     ] = None,
     report: Annotated[
@@ -115,9 +127,20 @@ def score(
         usage_error("--report and --figures are of a split; name a dataset")
     if jobs > 1 and (source or report or figures or against or sample_count):
         usage_error("--jobs is for the scores of a split alone")
+    bounds = [*(max_error or []), *(["0"] if lossless else [])]
+    if bounds and (not against or report or figures or reuse):
+        usage_error(
+            "--max-error and --lossless go with --against, without --report, --figures and --reuse"
+        )
+    if len(quality or []) > 1 and bounds:
+        usage_error("one -q at most goes with --max-error and --lossless")
     refuse_to_replace(report, figures, force)
     codec = load_codec(model)
     qualities = quality or []
+    bounded = Bounded(bounds, qualities[0] if qualities else None) if bounds else None
+    if source and against:
+        score_scan_against(codec, source, against.split(","), bounded, reuse, as_json, max_pixels)
+        return
     if source:
         score_scan(codec, source, qualities, as_json, max_pixels)
         return
@@ -150,7 +173,8 @@ def score(
         elif sample_count is not None:
             score_samples(codec, dataset, split, sample_count, as_json)
         elif against is not None:
-            score_against(codec, dataset, split, against.split(","), every, reuse, as_json)
+            peers = against.split(",")
+            score_split_against(codec, dataset, split, peers, bounded, every, reuse, as_json)
         else:
             score_split(codec, dataset, split, qualities, as_json, every, jobs)
 
@@ -201,28 +225,6 @@ def score_split(
         print_json(result.as_dict())
     else:
         print_lines(split_table(result))
-
-
-def score_against(
-    codec: "Codec",
-    dataset: "Dataset",
-    split: str,
-    peers: list[str],
-    every: int,
-    reuse: Path | None,
-    as_json: bool,
-) -> None:
-    """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
-    from oasisvq.evaluation.baselines import compare, read_comparison
-
-    known = read_comparison(reuse) if reuse else None
-    with progress_bar(f"comparing on {split}") as advance:
-        result = compare(codec, dataset, split, peers, every, known, advance)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
-        print_lines(comparison_table(result))
 
 
 def score_samples(codec: "Codec", dataset: "Dataset", split: str, count: int, as_json: bool) -> None:

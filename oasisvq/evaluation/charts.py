@@ -18,11 +18,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
+from oasisvq.codec.measure import FOREGROUND_LEVEL, Scale
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.colours import NEUTRAL, SERIES, level_colour, principal_components
 from oasisvq.evaluation.figures import SOFT, Chart, hold, legend_above, new_chart, new_figure, styled
 from oasisvq.evaluation.marks import draw_marks
-from oasisvq.evaluation.metrics import FOREGROUND_LEVEL
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
@@ -339,8 +339,8 @@ def draw_cases(seen: Observations, codebooks: NDArray[np.float32]) -> list[Chart
         case = next((case for case in seen.cases if case.kind == kind), None)
         if case is None:
             continue
-        name = case.record.source
-        view = View(name, case.codes, case.original[None], DATA_RANGE, 1.0, marks=case.marks)
+        name, scale = case.record.source, Scale(0.0, DATA_RANGE)
+        view = View(name, case.codes, case.original[None], scale, 1.0, marks=case.marks)
         slices = [SliceView(0, case.original, case.restored, case.scores)]
         tiles = min(MOST_COLUMNS, case.codes.header.levels + 3)
         figure = draw_panel(view, slices, codebooks, (PAGE_INCHES - BAR_INCHES) / tiles)
