@@ -27,7 +27,6 @@ def measure_report(
     codec: "Codec",
     model: Path | None,
     dataset: "Dataset",
-    data: Path,
     split: str,
     qualities: list[int],
     every: int,
@@ -58,9 +57,7 @@ def measure_report(
             sample_score = score_samples(codec, dataset, split, sample_count, advance=advance)
     choice = choose_model(model, Path.cwd())
     named = str(model) if model else choice.reason
-    return Report(
-        codec, choice.path, named, dataset, str(data), every, seen, comparison, drawn, sample_score
-    )
+    return Report(codec, choice.path, named, dataset, every, seen, comparison, drawn, sample_score)
 
 
 def print_report(report: "Report", page: Path | None, figures: Path | None, as_json: bool) -> None:

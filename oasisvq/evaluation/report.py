@@ -48,7 +48,6 @@ class Report(NamedTuple):
         model: its file.
         model_given: the model, as the user named it, or which it is.
         dataset: that was measured, perhaps prepared for the moment.
-        data_given: the data, as the user named them.
         every: N-th slice.
         seen: what the pass over the split gathered.
         comparison: with the classic codecs.
@@ -60,7 +59,6 @@ class Report(NamedTuple):
     model: Path
     model_given: str
     dataset: Dataset
-    data_given: str
     every: int
     seen: Observations
     comparison: Comparison | None = None
@@ -118,7 +116,9 @@ def page(report: Report) -> str:
         (
             "samples",
             "Sampled brains",
-            galleries.samples(report.drawn, report.sample_score, training, slices, report.data_given),
+            galleries.samples(
+                report.drawn, report.sample_score, training, slices, f"{report.dataset.shown}"
+            ),
         ),
         ("method", "What was measured, and how", _method(report)),
     ]
@@ -148,7 +148,7 @@ def _method(report: Report) -> str:
     card = codec.card
     facts = {
         "measured": f"{date.today():%Y-%m-%d} with oasisvq {oasisvq.__version__}",
-        "data": f"{report.data_given}, split {seen.score.split}: {dataset.layout}, "
+        "data": f"{dataset.shown}, split {seen.score.split}: {dataset.layout}, "
         f"{dataset.images.value}, {dataset.size}×{dataset.size}, SHA-256 "
         f"{dataset.splits[seen.score.split].sha256[:16]}…",
         "slices": f"{seen.score.slices:,} of {seen.score.subjects:,} subjects"

@@ -209,7 +209,7 @@ def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Ne
     records = dataset.splits["train"].records
     if planes and planes[0].shape != training.shape[1:]:
         raise DatasetError(
-            f"{dataset.folder}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
+            f"{dataset.shown}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
             f"{planes[0].shape[0]}×{planes[0].shape[1]}"
         )
     ours = np.stack([plane.reshape(-1) for plane in planes]).astype(np.float32)

@@ -41,7 +41,8 @@ def make_dataset(folder: Path) -> Dataset:
     training = found.splits["train"]
     near = tuple(replace(record, subject=f"{EVIL} t", source=f"{EVIL} t") for record in training.records)
     splits["train"] = Split(near, training.sha256, training.content)
-    return replace(found, splits=splits, layout=f"{EVIL} layout", raw=f"{EVIL} raw")
+    named = Path(f"{EVIL} given")
+    return replace(found, splits=splits, layout=f"{EVIL} layout", raw=f"{EVIL} raw", named=named)
 
 
 def make_report(dataset: Dataset, folder: Path) -> Report:
@@ -58,7 +59,6 @@ def make_report(dataset: Dataset, folder: Path) -> Report:
         model,
         f"{EVIL} named",
         dataset,
-        f"{EVIL} given",
         1,
         observe(codec, dataset, "validation", [2, 3]),
         compare(codec, dataset, "validation", ["jpeg"], every=4),

@@ -246,7 +246,7 @@ def test_a_model_without_prior_or_run_has_a_report(dataset: Dataset, tmp_path: P
     seen = observe(codec, dataset, "validation", [])
     assert seen.bits is None
     model = tmp_path / "model.safetensors"
-    text = page(Report(codec, model, "my model", dataset, "my/data", 1, seen))
+    text = page(Report(codec, model, "my model", replace(dataset, named=Path("my/data")), 1, seen))
     for section in ("bits", "training", "samples", "comparison"):
         assert f'<section id="{section}"' not in text
         assert f'href="#{section}"' not in text
@@ -344,5 +344,7 @@ def test_the_report_names_the_data_as_they_were_given(
     write_raw_folder(tmp_path / "raw", {"train": [1], "validate": [4]}, slices=1)
     result = run("score", "raw", "--size", "64", "--report", "r.html", "--model", prior_model_file)
     assert result.code == 0, result
-    assert (told[0].data_given, told[0].model_given) == ("raw", str(prior_model_file))
+    assert (told[0].dataset.shown, told[0].model_given) == (Path("raw"), str(prior_model_file))
     assert told[0].dataset.folder != Path("raw")
+    missing = run("score", "raw", "--size", "64", "--split", "test", "--model", prior_model_file)
+    assert "raw: no split 'test'" in missing.err
