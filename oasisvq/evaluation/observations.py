@@ -3,7 +3,6 @@
 Shapes: N slices, L levels, K codes, D code dimension, h×w coded window, rows×columns whole grid.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,9 +15,9 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.measure import Similarity, similarity
-from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
@@ -109,6 +108,7 @@ class TallyPrior(Prior):
         shape: tuple[int, int, int, int],
         kinds: NDArray[np.integer],
         choose: Callable[[Pass, Frequencies], Indices],
+        expected: NDArray[np.floating] | None = None,
     ) -> Indices:
         self.bits = np.zeros(shape[1:])
 
@@ -118,7 +118,7 @@ class TallyPrior(Prior):
             self.bits[step.level, step.rows, step.columns] = FREQUENCY_BITS - np.log2(shares)
             return chosen
 
-        return super().walk(shape, kinds, noted)
+        return super().walk(shape, kinds, noted, expected)
 
 
 class _Observer:
@@ -179,8 +179,7 @@ def observe(
     wanted = [codec.check_levels(quality) for quality in qualities] or [codec.config.default_levels]
     main = codec.config.default_levels if codec.config.default_levels in wanted else wanted[0]
     prior = TallyPrior(codec.prior.config, codec.prior.arrays) if codec.prior else None
-    tallied = copy.copy(codec)  # the codec that was given keeps its own prior
-    tallied.prior = prior
+    tallied = Codec(codec.file.with_prior(prior, codec.card))  # the codec keeps its own prior
     records = list(dataset.splits[split].records[::every]) if split in dataset.splits else []
     observer = _Observer(tallied, prior, main, len(records), dataset.size)
     score = score_split(tallied, dataset, split, wanted, advance, every, observer.see)
