@@ -179,7 +179,7 @@ def observe(
     wanted = [codec.check_levels(quality) for quality in qualities] or [codec.config.default_levels]
     main = codec.config.default_levels if codec.config.default_levels in wanted else wanted[0]
     prior = TallyPrior(codec.prior.config, codec.prior.arrays) if codec.prior else None
-    tallied = Codec(codec.file.with_prior(prior, codec.card))  # the codec keeps its own prior
+    tallied = Codec(codec.file.with_prior(prior, codec.card))
     records = list(dataset.splits[split].records[::every]) if split in dataset.splits else []
     observer = _Observer(tallied, prior, main, len(records), dataset.size)
     score = score_split(tallied, dataset, split, wanted, advance, every, observer.see)
