@@ -44,6 +44,8 @@ NOT_RUN = {  # what is in a command -> why it is not run here
     "keras_png_slices": "needs the OASIS slices",
     "VALIDATE": "needs the OASIS slices",
     "_SS.nii.gz": "needs real volumes",
+    "chris_PD.nii.gz": "needs a real volume",
+    "FLAIR.nii.gz": "needs a real volume",
     "examples/benchmarks/": "measures on real scans",
     "tests/trust/": "runs for hours; the tests beside it run the same on a small budget",
     "--against": "other codecs at every quality take minutes; tests/evaluation/test_baselines.py",
