@@ -79,6 +79,8 @@ def encode_beside(
         and (residue or _is_worth(planes, ground, header, len(beside.support), payload_bytes))
     ):
         header = replace(header, ground=GroundHeader(ground.value, len(beside.support)))
+        if not residue:
+            beside = beside._replace(known_support=ground.support)
     else:
         beside = beside._replace(support=b"")
     if residue:
@@ -195,9 +197,10 @@ def _laid(
     """The slices, with what the header says that they have beside their indices."""
     outliers, coded, everything = Laid(header), set(header.coded_slices), np.ones(header.shape, np.bool_)
     ground, residue, network = header.ground, header.residue, file.support
-    supports = SupportReader(beside.support, network, header.shape) if ground and network else None
-    maps = None
-    if ground and network is None:
+    maps, supports = beside.known_support if ground else None, None
+    if ground and maps is None and network:
+        supports = SupportReader(beside.support, network, header.shape)
+    elif ground and maps is None:
         maps = decode_support(beside.support, (header.slices, *header.shape))
     bins = None
     if residue and file.residue:
