@@ -40,7 +40,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -54,15 +54,12 @@ from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer, read_bytes, require_output, write_arrays, write_atomically
+from oasisvq.text import is_safe_name
 
 STORE_SUFFIX = ".tokens"
 TOKEN_SUFFIXES = (".npz", ".safetensors", STORE_SUFFIX)
 STRINGS_FILE = "tokens.json"  # of a store; written last
 MAX_TOKEN_BYTES = 2**36
-MAX_NAME_BYTES = 255  # of a file or folder, on most systems
-_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending
-    f"{name}{number}" for name in ("COM", "LPT") for number in "0123456789¹²³"
-}
 _CRC_BYTES = 4
 _ARRAYS: dict[str, tuple[type, int]] = {
     "indices": (np.uint16, 4),
@@ -356,16 +353,6 @@ def _is_safe(name: str) -> bool:
     *folders, last = name.split("/")
     return (
         bool(last.strip("."))
-        and all(map(_is_safe_part, (*folders, f"{last}.png")))
+        and all(map(is_safe_name, (*folders, f"{last}.png")))
         and not any(folder.endswith((".", " ")) for folder in folders)  # which Windows leaves out
     )
-
-
-def _is_safe_part(part: str) -> bool:
-    try:
-        size = len(os.fsencode(part))
-    except UnicodeEncodeError:
-        return False
-    device = part.split(".", maxsplit=1)[0].rstrip().upper()
-    is_plain = "\0" not in part and "\\" not in part and not PureWindowsPath(part).drive
-    return 0 < size <= MAX_NAME_BYTES and is_plain and device not in _DEVICES

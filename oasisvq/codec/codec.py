@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from oasisvq.codec import container, particular
 from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
-from oasisvq.codec.batches import Batches
 from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
 from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.entropy import GridEncoder, pack
@@ -35,6 +34,7 @@ from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
+from oasisvq.codec.stacking import Stacking
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -58,7 +58,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec(Batches):
+class Codec(Stacking):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -316,7 +316,8 @@ class Codec(Batches):
     ) -> NDArray[np.generic]:
         """The bytes of a `.codes` file to an array of the original's shape and type.
 
-        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had.
+        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had; (N, H, W) of a stack,
+        in the order of `codes.header.stack.names`.
 
         Args:
             content: of the file.
@@ -329,7 +330,7 @@ class Codec(Batches):
         """
         file = container.read(content, "codes")
         refuse_large_codes(file.header, "codes", max_pixels)
-        return self.decode_codes(self.codes_of(file), "codes", levels=levels).voxels
+        return self.decode_codes(self.codes_of(file), "codes", levels=levels).array
 
     def codes_of(self, file: CodesFile) -> Codes:
         """Header and indices of a `.codes` file that this model made.
@@ -363,7 +364,8 @@ class Codec(Batches):
         placement = placement_of(header)
         particular.refuse_other_levels(header, levels, name)
         if codes.label_map is not None:
-            return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
+            labels = codes.label_map.reshape(header.slices, *header.shape)
+            return Scan(labels, placement, stack=header.stack)
         ours = (self.config.stride, self.config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
@@ -379,7 +381,7 @@ class Codec(Batches):
             advance(place + 1, header.slices)
         if header.labels:
             planes = header.label_values[planes]
-        return Scan(planes, placement)
+        return Scan(planes, placement, stack=header.stack)
 
     def _decoded(
         self, header: CodesHeader, grids: Iterable[NDArray[np.uint16]]

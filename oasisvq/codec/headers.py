@@ -17,6 +17,7 @@ from oasisvq.codec.pixels import NOTHING, Window
 from oasisvq.scans.geometry import Form, Geometry, Slicing
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
 from oasisvq.scans.scan import Placement, Scan
+from oasisvq.scans.stacks import StackNames
 
 FINGERPRINT_BYTES = 8
 MAX_SLICES = 65_535
@@ -123,7 +124,8 @@ class CodesHeader:
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
     `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole; `ground` and `residue` are None where the file has none.
+    of them are whole; `ground` and `residue` are None where the file has none, and `stack` unless its
+    slices were images.
     """
 
     coder: Coder
@@ -140,6 +142,7 @@ class CodesHeader:
     labels: tuple[float, ...] = ()
     ground: GroundHeader | None = None
     residue: ResidueHeader | None = None
+    stack: StackNames | None = None
 
     @property
     def label_values(self) -> NDArray[np.generic]:
@@ -218,6 +221,7 @@ def header_of(
         fingerprint=fingerprint,
         volume=volume,
         labels=labels,
+        stack=scan.stack,
     )
 
 
@@ -226,7 +230,7 @@ def slice_ranges(
 ) -> tuple[tuple[int, int], ...]:
     """Darkest and brightest value of each plane, outwards to `RANGE_UNITS`; equal if it is constant."""
     low, high = intensity
-    step = (high - low) / RANGE_UNITS
+    step = (high - low) / RANGE_UNITS or 1.0  # of a stack all values may be equal
     ranges = []
     for plane in planes:
         darkest, brightest = ((float(end) - low) / step for end in (plane.min(), plane.max()))
