@@ -30,10 +30,8 @@ slice. Else each has its own corner as origin, and `NO_INDEX` pads it to the rig
 import hashlib
 import io
 import json
-import os
 import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -53,7 +51,15 @@ from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHea
 from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer, read_bytes, require_output, write_arrays, write_atomically
+from oasisvq.files import (
+    atomic_writer,
+    move_into_place,
+    read_bytes,
+    require_output,
+    temporary_folder,
+    write_arrays,
+    write_atomically,
+)
 from oasisvq.text import is_safe_name
 
 STORE_SUFFIX = ".tokens"
@@ -208,24 +214,13 @@ def store_writer(path: Path) -> Iterator[Path]:
     Raises:
         FileError: it cannot be written.
     """
-    try:
-        folder = Path(tempfile.mkdtemp(".tmp", ".oasisvq-", path.parent))
-        try:
-            yield folder
-            folder.chmod(0o777 & ~_umask())
-            if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever removed
-                shutil.rmtree(path)
-            folder.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    with temporary_folder(path.parent) as folder:
+        yield folder
+        if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever removed
+            # without its strings first: a kill meanwhile leaves none that looks whole
+            (path / STRINGS_FILE).unlink()
+            shutil.rmtree(path)
+        move_into_place(folder, path)
 
 
 def write_strings(folder: Path, names: list[str], subjects: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Image or volume file <-> scan: planes of values, and how they lie in a volume. Never imports torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.errors import ImageError
+from oasisvq.files import move_into_place, temporary_folder
 from oasisvq.scans.dicom import count_in_dicom, read_dicom
 from oasisvq.scans.foreign import refuse_foreign
 from oasisvq.scans.geometry import PLANES, Form, Geometry, Slicing, slicing_by
@@ -382,9 +384,24 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_volume(Volume(scan.voxels, scan.placement.geometry), path)
     elif path.suffix.lower() in STACK_SUFFIXES and len(scan.planes) > 1:
         _refuse_values(scan, path)
-        write_pages(_as_grey(scan.voxels.transpose(2, 1, 0)), path)
+        write_pages(scan.planes if scan.stack else _as_grey(scan.voxels.transpose(2, 1, 0)), path)
     else:
         write_image(_as_image(scan, path), path)
+
+
+def write_stack(scan: Scan, paths: Sequence[Path]) -> None:
+    """Write the images of a stack as PNG or TIFF, all of them or none, into one folder.
+
+    The folder need not be there, but the one that it lies in.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    folder = paths[0].parent
+    with temporary_folder(folder if folder.is_dir() else folder.parent) as unfinished:
+        for plane, path in zip(scan.planes, paths, strict=True):
+            write_image(plane, unfinished / path.name)
+        move_into_place(unfinished, folder)
 
 
 def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
@@ -392,6 +409,8 @@ def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
     _refuse_values(scan, path)
     if len(scan.planes) != 1:
         raise ImageError(f"{path}: an image cannot hold {len(scan.planes)} slices; name a .nii.gz")
+    if scan.stack:
+        return scan.plane
     assert scan.placement is not None
     # a DICOM image as a viewer shows it: its columns are the first axis of a volume, its rows the second
     plane = scan.voxels.squeeze(axis=scan.placement.slicing.axes[0]).T

@@ -19,7 +19,8 @@ _NUMBER = rf"(?<!\d)(?P<number>\d{{1,{MAX_DIGITS}}})(?!\d)"
 _WORD = r"(?<![A-Za-z])(?:slice|slc|z)"  # that says of the number behind it that it is a slice's
 _AFTER_WORD = re.compile(rf"(?is)(?P<before>.*{_WORD}[-_. (]{{0,2}}){_NUMBER}(?P<after>.*)")
 _LAST = re.compile(rf"(?s)(?P<before>.*?){_NUMBER}(?P<after>[)\]]?(?:\.[A-Za-z]+)+)")
-_NO_NAME = re.compile(rf"[-_. (\[]*(?:{_WORD})?[-_. (\[]*$", re.IGNORECASE)  # at the end of `before`
+_NO_NAME = re.compile(rf"(?i)[-_. (\[]*(?:{_WORD})?[-_. (\[]*$")  # at the end of `before`
+_WITHOUT_ENDINGS = re.compile(r"[)\]]?([^.]*)")
 
 
 class Numbered(NamedTuple):
@@ -114,7 +115,8 @@ class StackNames:
     @property
     def stem(self) -> str:
         """What the images are called together, such as `case_402`; empty where numbers are all."""
-        return _NO_NAME.sub("", self.before)
+        after = _WITHOUT_ENDINGS.match(self.after)
+        return (_NO_NAME.sub("", self.before) + (after[1] if after else "")).lstrip("-_. ")
 
     @property
     def pattern(self) -> str:
@@ -126,6 +128,9 @@ class StackNames:
         """Why these cannot be the names of files side by side on every system; empty where they can."""
         if any(after <= before for before, after in zip(self.numbers, self.numbers[1:], strict=False)):
             return "numbers that do not rise"
+        first = numbered(self.names[0])
+        if first is None or (first.before, first.after) != (self.before, self.after):
+            return f"{self.names[0]!r} has the number of its slice elsewhere"
         if not all(0 <= number < 10**MAX_DIGITS for number in self.numbers):
             return f"a number of more than {MAX_DIGITS} digits"
         names = (*self.names, *self.written_names)
