@@ -5,6 +5,7 @@ and hold one file at a time in each process, so that memory does not grow with t
 """
 
 import errno
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from oasisvq.errors import FileError, OasisVQError
 from oasisvq.folders import WHOLE, PassedOver, Shard
 from oasisvq.jobs import calls
+from oasisvq.kept import Kept, KeptSum
 
 Advance = Callable[[int, int], None]  # told (files or slices done, in all)
 NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -30,6 +32,8 @@ class Result(NamedTuple):
         is_skipped: whether its output was there already.
         failure: the line that says why it failed.
         ends_run: whether nothing more can be written.
+        name: of what was encoded.
+        kept: of it, by `encoding.py`.
     """
 
     bytes_in: int = 0
@@ -38,6 +42,8 @@ class Result(NamedTuple):
     is_skipped: bool = False
     failure: str = ""
     ends_run: bool = False
+    name: str = ""
+    kept: Kept | None = None
 
 
 SKIPPED = Result(is_skipped=True)
@@ -55,6 +61,8 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
     ended_early: bool = False
+    kept: KeptSum = field(default_factory=KeptSum)
+    seconds: float = 0.0
 
     def add(self, result: Result) -> None:
         """Count what became of one more task."""
@@ -67,6 +75,8 @@ class Outcome:
             self.bytes_in += result.bytes_in
             self.bytes_out += result.bytes_out
             self.assumed.update(result.assumed)
+            if result.kept:
+                self.kept.add(result.name, result.kept)
         self.ended_early |= result.ends_run
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,7 +90,7 @@ class Outcome:
             "failures": self.failures,
             "passed_over": self.passed_over.as_dict(),
             "ended_early": self.ended_early,
-        }
+        } | ({"kept": self.kept.as_dict()} if self.kept.scans else {})
 
 
 def refuse_like_names(inputs: Sequence[Path]) -> None:
@@ -100,6 +110,7 @@ def run_tasks(
     shard: Shard = WHOLE,
     advance: Advance = lambda done, total: None,
     jobs: int = 1,
+    tell: Callable[[Task, Result], None] = lambda task, result: None,
 ) -> None:
     """Do the tasks of a shard, until nothing more can be written.
 
@@ -110,6 +121,7 @@ def run_tasks(
         shard: which of them.
         advance: told (done, in all).
         jobs: processes; the outcome, and the order in it, are the same with any number.
+        tell: told of each task and what became of it.
     """
     total = sum(shard.takes(place) for place, _ in enumerate(tasks(Outcome())))
 
@@ -120,8 +132,11 @@ def run_tasks(
             if shard.takes(place):
                 yield task
 
-    for done, (_, result) in enumerate(calls(do, ours(), jobs), start=1):
+    started = time.monotonic()
+    for done, (task, result) in enumerate(calls(do, ours(), jobs), start=1):
         outcome.add(result)
+        outcome.seconds = time.monotonic() - started
+        tell(task, result)
         advance(done, max(total, done))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oasisvq.bulk import SKIPPED, Advance, Outcome, Result, refuse_like_names, run_tasks, surviving
 from oasisvq.codec import container
@@ -17,22 +17,31 @@ from oasisvq.codec.wish import Wish
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import (
     make_folder,
+    read_bytes,
     refuse_overwrite,
     remove_temporaries,
     require_output,
     write_atomically,
 )
 from oasisvq.folders import WHOLE, PassedOver, Shard
+from oasisvq.kept import Kept, kept_of, log_row
 from oasisvq.later import LaterCodec
 from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
-from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
 from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
 from oasisvq.scans.words import axes_of_oasis
 
 ALL = -1  # volumes of a source
 TO_DO = Result()  # of a task whose output is not there
+
+
+class Written(NamedTuple):
+    """A `.codes` file that was written, and what it kept."""
+
+    file: CodesFile
+    kept: Kept
 
 
 def encode_file(
@@ -44,7 +53,8 @@ def encode_file(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     before_write: Callable[[CodesHeader], None] = lambda header: None,
-) -> CodesFile:
+    measures: bool = True,
+) -> Written:
     """Encode an image, a volume or a DICOM series; returns what was written.
 
     Args:
@@ -56,6 +66,7 @@ def encode_file(
         advance: told (slices done, slices in all).
         max_pixels: how large a scan may be, see `limits.py`.
         before_write: called with what will be written, to see that its model is kept.
+        measures: whether to say what was kept, which takes decoding it.
 
     Raises:
         OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
@@ -67,16 +78,16 @@ def encode_file(
     require_output(codes, force)
     scan = read_scan(source, wish.axis, max_pixels)
     try:
-        content = codec.encode_scan(scan, wish, advance)
+        encoded = codec.encode_seen(scan, wish, advance)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
-    written = container.read(content, str(codes))
+    written = container.read(encoded.content, str(codes))
     if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     before_write(written.header)
-    write_atomically(codes, content)
-    return written
+    write_atomically(codes, encoded.content)
+    return Written(written, kept_of(encoded, source.size, measures))
 
 
 def source_to_encode(path: Path) -> Source:
@@ -161,6 +172,7 @@ class _Encoder:
     force: bool
     max_pixels: int
     carried_in: Path | None
+    measures: bool
 
     def __call__(self, task: _Task) -> Result:
         found = surviving(lambda: self._found(task), task.source.path)
@@ -179,7 +191,8 @@ class _Encoder:
             raise FileError(
                 f"{source.path}: its output {codes} is also that of {first.name}; rename one"
             )
-        if not self.force and (header := _valid_header(codes, source, self.codec, self.wish)):
+        found = not self.force and not self.wish.demands.are_any
+        if found and (header := _valid_header(codes, source, self.codec, self.wish)):
             self._carry_model(header)  # which someone may have taken away
             return SKIPPED
         return TO_DO
@@ -188,7 +201,7 @@ class _Encoder:
         source, codes, _ = task
         make_folder(codes.parent)
         try:
-            file = encode_file(
+            file, kept = encode_file(
                 codec,
                 source,
                 codes,
@@ -196,13 +209,26 @@ class _Encoder:
                 self.force,
                 max_pixels=self.max_pixels,
                 before_write=self._carry_model,
+                measures=self.measures,
             )
         except FileError:
-            if self.force or not _valid_header(codes, source, self.codec, self.wish):
+            if self.force or not self._is_there(source, codes, codec):
                 raise
-            return SKIPPED  # another process was faster
+            return SKIPPED  # another process was faster, or what is demanded gives the same
         assumed = assumptions_of(source, file.header, self.wish)
-        return Result(source.size, file.file_bytes, tuple(assumed))
+        name = str(source.path)
+        return Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept)
+
+    def _is_there(self, source: Source, codes: Path, codec: Codec) -> bool:
+        """Whether what is in the way is what encoding gives; with demands, only that tells."""
+        if not self.wish.demands.are_any:
+            return _valid_header(codes, source, codec, self.wish) is not None
+        try:
+            written = read_bytes(codes, MAX_FILE_BYTES)
+        except OasisVQError:
+            return False
+        scan = read_scan(source, self.wish.axis, self.max_pixels)
+        return codec.encode_scan(scan, self.wish) == written
 
     def _carry_model(self, header: CodesHeader) -> None:
         if self.carried_in is None or header.coder is Coder.LABELS:
@@ -224,6 +250,8 @@ def encode_many(
     jobs: int = 1,
     carries_model: bool = False,
     volume: int | None = None,
+    measures: bool = True,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
@@ -236,6 +264,7 @@ def encode_many(
     skipped; any other file in the way is a failure unless `force`. All shards together, and any number
     of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
     written whole. A full disk ends the run. With `carries_model` the model is put into `output`, once.
+    `log` is told of every file, see `log_row`; what was kept is measured unless `measures` is False.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
@@ -250,8 +279,13 @@ def encode_many(
         for task in _tasks(inputs, output, outcome):
             yield from _by_volume(task, volume, max_pixels)
 
-    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None)
-    run_tasks(encoder, tasks, outcome, shard, advance, jobs)
+    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None, measures)
+
+    def tell(task: _Task, result: Result) -> None:
+        status = "failed" if result.failure else "already there" if result.is_skipped else "encoded"
+        log(log_row(task.source.path, task.codes, status, result.kept, result.failure))
+
+    run_tasks(encoder, tasks, outcome, shard, advance, jobs, tell)
     return outcome
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import oasisvq
-from oasisvq.evaluation.metrics import similarity
+from oasisvq.codec.measure import similarity
 
 SLICES = [
     f"case_{subject}_slice_{index}.nii.png" for subject in (402, 421, 440) for index in (0, 15, 31)

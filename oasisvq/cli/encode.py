@@ -14,11 +14,17 @@ from oasisvq.cli.options import (
     ForceOption,
     JobsOption,
     JsonOption,
+    LogOption,
     LosslessOption,
+    MaxBytesOption,
     MaxErrorOption,
     MaxPixelsOption,
+    MinForegroundOption,
+    MinPsnrOption,
+    MinSsimOption,
     ModelOption,
     QualityOption,
+    QuickOption,
     ShardOption,
 )
 from oasisvq.cli.printing import counted, dice_line, note, print_json, print_line, progress_bar
@@ -50,6 +56,10 @@ def encode(
         ),
     ] = None,
     quality: QualityOption = None,
+    min_ssim: MinSsimOption = None,
+    min_foreground_ssim: MinForegroundOption = None,
+    min_psnr: MinPsnrOption = None,
+    max_bytes: MaxBytesOption = None,
     max_error: MaxErrorOption = None,
     lossless: LosslessOption = False,
     axis: Annotated[
@@ -100,6 +110,8 @@ def encode(
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    log: LogOption = None,
+    quick: QuickOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,12 +121,19 @@ def encode(
     range. A folder that holds one DICOM series is one volume: name a .codes file with -o. In a run
     over a folder or several inputs, outputs that are there, newer than their originals and as this run
     would make them are skipped, and a bad file does not stop the others.
+
+    What is demanded (--min-ssim, --max-bytes ...) holds for every file, of a volume for the whole of it.
+
+    It ends with what was kept, measured on what the files decode to: SSIM (scikit-image's, Gaussian of
+    1.5), that of the foreground, PSNR and the largest error of any voxel, on the range that it says.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content
+    from oasisvq.codec.demand import Demands, wrong_with
     from oasisvq.codec.headers import Coder
     from oasisvq.codec.wish import Wish
     from oasisvq.encoding import ALL, encode_many
+    from oasisvq.kept import log_to
 
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
@@ -124,15 +143,20 @@ def encode(
     bound = chosen_bound(max_error, lossless)
     if lossy and bound is not None:
         usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+    demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
+    if wrong := wrong_with(demands, quality, lossy):
+        usage_error(wrong)
     how = Coder[coder.name] if coder else None
-    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound)
+    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound, demands)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
     if chosen == ALL and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one volume; name a folder for all of them")
     if len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir()):
-        encode_one(inputs[0], output, wish, chosen, model, max_pixels, force, as_json)
+        encode_one(
+            inputs[0], output, wish, chosen, model, max_pixels, force, as_json, log, measures=not quick
+        )
         return
     if output is None and any(path.is_dir() for path in inputs):
         usage_error(
@@ -141,7 +165,7 @@ def encode(
     folder, part = Path(output) if output else None, chosen_shard(shard)
     carries_model = carries_model and folder is not None
     codec = choose_encoder(model, folder if carries_model else None)
-    with progress_bar("encoding") as advance:
+    with log_to(log, force) as told, progress_bar("encoding") as advance:
         outcome = encode_many(
             codec,
             inputs,
@@ -154,6 +178,8 @@ def encode(
             jobs,
             carries_model,
             chosen,
+            measures=not quick,
+            log=told,
         )
     finish(outcome, "encoded", folder, as_json)
 
@@ -189,6 +215,8 @@ def encode_one(
     max_pixels: int,
     force: bool,
     as_json: bool,
+    log: Path | None = None,
+    measures: bool = True,
 ) -> None:
     """Encode one scan and print what became of it."""
     from oasisvq.bulk import Outcome, Result
@@ -201,6 +229,7 @@ def encode_one(
         source_to_encode,
     )
     from oasisvq.files import require_output
+    from oasisvq.kept import log_row, log_to
 
     (source,) = one_or_all(source_to_encode(path), volume, max_pixels)
     codes = encoded_name(source)
@@ -208,15 +237,22 @@ def encode_one(
         codes = chosen_file(output, codes) if names_folder(output) else Path(output)
     require_output(codes, force)
     codec = load_encoder(model)
-    with progress_bar("encoding") as advance:
-        file = encode_file(codec, source, codes, wish, force, advance, max_pixels)
+    with log_to(log, force) as told:
+        with progress_bar("encoding") as advance:
+            file, kept = encode_file(
+                codec, source, codes, wish, force, advance, max_pixels, measures=measures
+            )
+        told(log_row(source.path, codes, "encoded", kept))
     assumed = assumptions_of(source, file.header, wish)
     if as_json:
         outcome = Outcome()
-        outcome.add(Result(source.size, file.file_bytes, tuple(assumed)))
+        name = str(source.path)
+        outcome.add(Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept))
         print_json(outcome.as_dict())
         return
-    print_line(encoded_line(source, codes, file))
+    print_line(encoded_line(source, codes, file, says_levels=wish.demands.are_any))
+    if kept.measure and kept.bound != 0:
+        print_line(f"kept: {kept.measure.words}")
     if "labels" in assumed:
         note(what_is_assumed(file.header))
     if "unplaced" in assumed:
@@ -232,7 +268,7 @@ def encode_one(
         print_line(dice_line(dice_of(read_scan(source, wish.axis, max_pixels), restored, file.header)))
 
 
-def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
+def encoded_line(source: "Source", codes: Path, file: "CodesFile", says_levels: bool = False) -> str:
     """What became of one scan: its file, how large it is, and what it holds."""
     from oasisvq.codec.headers import Coder
 
@@ -240,6 +276,8 @@ def encoded_line(source: "Source", codes: Path, file: "CodesFile") -> str:
     held = f", {counted(header.slices, 'slice')}" if header.volume else ""
     labels = f", {counted(len(header.labels), 'label')}" if header.labels else ""
     how = ", kept exactly" if header.coder is Coder.LABELS else ""
+    if says_levels and header.levels:
+        held += f", quality {header.levels}"
     if header.residue:
         bound = header.residue.binning.bound
         how = f", no voxel off by more than {bound:g}" if bound else ", nothing lost"

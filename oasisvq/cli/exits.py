@@ -47,9 +47,19 @@ def assumed_lines(outcome: "Outcome") -> list[str]:
 def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
     """Print how many files were done and what was passed over; on stderr, what failed."""
     ratio = f", {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes" if outcome.done else ""
+    kept = outcome.kept
+    if kept.scans:
+        ratio += (
+            f" ({outcome.bytes_in / outcome.bytes_out:.1f} times smaller, "
+            f"{8 * outcome.bytes_out / kept.voxels:.4f} bits a voxel)"
+        )
+        speed = kept.slices / max(outcome.seconds, 1e-3)
+        note(f"{counted(kept.slices, 'slice')} in {outcome.seconds:.1f} s, {speed:.1f} a second")
     skipped = f", {outcome.skipped:,} already there" if outcome.skipped else ""
     where = f"{output}: " if output else ""
     print_line(f"{where}{outcome.done:,} {verb}{ratio}{skipped}")
+    if kept.words:
+        print_line(kept.words)
     for line in assumed_lines(outcome):
         print_line(line)
     if passed_over := str(outcome.passed_over):

@@ -102,4 +102,40 @@ JobsOption = Annotated[
     int,
     typer.Option("--jobs", metavar="N", min=1, help="Processes, of a run over many files."),
 ]
+MinSsimOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-ssim",
+        metavar="S",
+        help="Keep an SSIM of at least S, such as 0.97, in the smallest file that does: few levels, "
+        "or all, or a residue.",
+    ),
+]
+MinForegroundOption = Annotated[
+    float | None,
+    typer.Option("--min-foreground-ssim", metavar="S", help="Likewise, of what is no background."),
+]
+MinPsnrOption = Annotated[
+    float | None, typer.Option("--min-psnr", metavar="DB", help="Likewise a PSNR, such as 38.")
+]
+MaxBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="N",
+        help="Write at most N bytes a file; alone, the best file that has no more.",
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Write a row for every file, with its bytes and what it kept: .csv, or .jsonl for JSON "
+        "lines.",
+    ),
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="Do not measure what the files keep, which takes decoding them.")
+]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

@@ -15,8 +15,9 @@ from oasisvq.cli.options import (
     ModelOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
+from oasisvq.cli.score_against import score_scan_against, score_split_against
 from oasisvq.cli.score_report import measure_report, print_report, refuse_to_replace
-from oasisvq.cli.score_tables import comparison_table, distance_line, scan_table, split_table
+from oasisvq.cli.score_tables import distance_line, scan_table, split_table
 from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.errors import DatasetError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -69,7 +70,7 @@ def score(
             "--against",
             metavar="CODECS",
             help="Instead: every quality beside avif,jpegxl,webp,jpeg2000,jpeg on the same slices, with "
-            "BD-rates.",
+            "BD-rates; of a volume beside av1,svt-av1,hevc,jpegxl,jpeg2000 over its slices.",
         ),
     ] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
@@ -78,7 +79,7 @@ def score(
         typer.Option(
             "--reuse",
             metavar="FILE",
-            help="With --against: take the classic codecs from what an earlier run printed with --json.",
+            help="With --against: take the other codecs from what an earlier run printed with --json.",
         ),
     ] = None,
     report: Annotated[
@@ -118,6 +119,9 @@ def score(
     refuse_to_replace(report, figures, force)
     codec = load_codec(model)
     qualities = quality or []
+    if source and against:
+        score_scan_against(codec, source, against.split(","), reuse, as_json, max_pixels)
+        return
     if source:
         score_scan(codec, source, qualities, as_json, max_pixels)
         return
@@ -150,7 +154,7 @@ def score(
         elif sample_count is not None:
             score_samples(codec, dataset, split, sample_count, as_json)
         elif against is not None:
-            score_against(codec, dataset, split, against.split(","), every, reuse, as_json)
+            score_split_against(codec, dataset, split, against.split(","), every, reuse, as_json)
         else:
             score_split(codec, dataset, split, qualities, as_json, every, jobs)
 
@@ -201,28 +205,6 @@ def score_split(
         print_json(result.as_dict())
     else:
         print_lines(split_table(result))
-
-
-def score_against(
-    codec: "Codec",
-    dataset: "Dataset",
-    split: str,
-    peers: list[str],
-    every: int,
-    reuse: Path | None,
-    as_json: bool,
-) -> None:
-    """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
-    from oasisvq.evaluation.baselines import compare, read_comparison
-
-    known = read_comparison(reuse) if reuse else None
-    with progress_bar(f"comparing on {split}") as advance:
-        result = compare(codec, dataset, split, peers, every, known, advance)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        print_line(f"{result.split}: {result.slices:,} slices, model {result.fingerprint[:8]}; means")
-        print_lines(comparison_table(result))
 
 
 def score_samples(codec: "Codec", dataset: "Dataset", split: str, count: int, as_json: bool) -> None:

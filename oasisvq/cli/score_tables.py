@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from oasisvq.evaluation.samples import SampleScore
     from oasisvq.evaluation.scan_score import ScanScore
     from oasisvq.evaluation.score import QualityScore, SplitScore
+    from oasisvq.evaluation.volume_rates import VolumeComparison
 
 
 def split_table(result: "SplitScore") -> list[str]:
@@ -43,20 +44,22 @@ def _score_line(name: str, row: "QualityScore") -> str:
 
 def scan_table(scores: "list[ScanScore]") -> list[str]:
     """Scores of one image or volume."""
-    from oasisvq.evaluation.scan_score import RANGE_QUANTILE
+    from oasisvq.codec.measure import RANGE_QUANTILE
 
-    lines = ["quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  worst SSIM (slice)"]
+    head = "quality       bytes  bits/voxel  SSIM    foreground SSIM  PSNR dB  largest error"
+    lines = [f"{head}  worst SSIM (slice)"]
     for each in scores:
-        name = str(each.levels) if each.levels else "exact"
+        name, found = str(each.levels) if each.levels else "exact", each.measure
         lines.append(
-            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {each.ssim:.4f}  "
-            f"{each.foreground_ssim:15.4f}  {each.psnr:7.2f}  {each.worst_ssim:.4f} ({each.worst_slice})"
+            f"{name:>7} {each.file_bytes:11,}  {each.bits_per_voxel:10.4f}  {found.ssim:.4f}  "
+            f"{found.foreground_ssim:15.4f}  {found.psnr:7.2f}  {found.largest_error:13g}  "
+            f"{found.worst_ssim:.4f} ({found.worst_slice})"
         )
         if each.dice:
             lines.append(dice_line(each.dice))
     lines.append(
-        f"SSIM and PSNR on a range of {scores[0].data_range:g}: from the darkest value to the "
-        f"{RANGE_QUANTILE:.1%} quantile"
+        f"SSIM and PSNR on stored values, on a range of {scores[0].measure.data_range:g}: 255 of an "
+        f"image of 8 bits, else from the darkest value to the {RANGE_QUANTILE:.1%} quantile"
     )
     return lines
 
@@ -78,13 +81,35 @@ def comparison_table(result: "Comparison") -> list[str]:
             f"{point.encode_seconds:.4f}    {point.decode_seconds:.4f}"
             for point in points
         ]
-    for name, rate in result.bd_rates.items():
-        shown = ", ".join(
-            f"{measure.replace('_', ' ')} " + ("no common range" if value is None else f"{value:+.1f} %")
-            for measure, value in rate._asdict().items()
+    return lines + [_rates_line(name, rate._asdict()) for name, rate in result.bd_rates.items()]
+
+
+def _rates_line(name: str, rates: dict[str, float | None]) -> str:
+    shown = ", ".join(
+        f"{measure.replace('_', ' ')} " + ("no common range" if value is None else f"{value:+.1f} %")
+        for measure, value in rates.items()
+    )
+    return f"BD-rate against {name}: {shown}"
+
+
+def volume_table(result: "VolumeComparison") -> list[str]:
+    """A comparison on one volume: a table for each coder, then the BD-rates."""
+    from oasisvq.evaluation.volume_rates import PEERS
+
+    lines = []
+    for name, points in result.curves.items():
+        says = f" ({PEERS[name].says})" if name in PEERS else ""
+        lines.append(f"{name}{says}")
+        lines.append(
+            "  setting          bytes    SSIM  foreground  PSNR dB  foreground  encode s  decode s"
         )
-        lines.append(f"BD-rate against {name}: {shown}")
-    return lines
+        lines += [
+            f"  {point.setting:<12} {point.file_bytes:9,.0f}  {point.ssim:.4f}      "
+            f"{point.foreground_ssim:.4f}    {point.psnr:5.2f}       {point.foreground_psnr:5.2f}   "
+            f"{point.encode_seconds:7.2f}   {point.decode_seconds:7.2f}"
+            for point in points
+        ]
+    return lines + [_rates_line(name, rates) for name, rates in result.bd_rates.items()]
 
 
 def distance_line(result: "SampleScore", split: str) -> str:

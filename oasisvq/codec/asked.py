@@ -1,9 +1,10 @@
 """What is asked of a model -> what it does, by its config alone. Never imports torch."""
 
 from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.demand import wrong_with
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.wish import Wish
-from oasisvq.errors import ModelError
+from oasisvq.errors import ImageError, ModelError
 
 # With a residue, further levels cost more than they save, by the validation slices; of volumes, slices
 # before say what levels would.
@@ -21,6 +22,16 @@ def checked_levels(config: ModelConfig, levels: int | None) -> int:
     if not 1 <= levels <= config.levels:
         raise ModelError(f"quality {levels}, but this model has 1 to {config.levels}")
     return levels
+
+
+def refuse_demands(wish: Wish) -> None:
+    """Raise for what cannot be demanded.
+
+    Raises:
+        ImageError: it is out of range, or contradicts the rest of the wish.
+    """
+    if wrong := wrong_with(wish.demands, wish.levels, wish.lossy):
+        raise ImageError(wrong)
 
 
 def levels_for(config: ModelConfig, wish: Wish, is_volume: bool) -> int:

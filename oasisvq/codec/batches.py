@@ -15,13 +15,16 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.asked import refuse_demands
 from oasisvq.codec.codes import NO_INDEX, Codes
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.content import Content
+from oasisvq.codec.demand import Demands
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError, OasisVQError
 from oasisvq.files import read_bytes
 from oasisvq.jobs import calls
@@ -47,24 +50,7 @@ class Batches(ABC):
     fingerprint: bytes
 
     @abstractmethod
-    def encode(
-        self,
-        array: NDArray[np.generic],
-        levels: int | None = None,
-        coder: Coder | None = None,
-        *,
-        spacing: tuple[float, float, float] | None = None,
-        affine: NDArray[np.float64] | None = None,
-        axis: str | None = None,
-        content: Content = Content.AUTO,
-        lossy: bool = False,
-    ) -> bytes: ...
-
-    @abstractmethod
-    def encode_read(
-        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
-    ) -> bytes:
-        """A scan that was read to the bytes of a `.codes` file."""
+    def encode_scan(self, scan: Scan, wish: Wish) -> bytes: ...
 
     @abstractmethod
     def decode(self, content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]: ...
@@ -73,7 +59,7 @@ class Batches(ABC):
     def decode_codes(self, codes: Codes, name: str) -> Scan: ...
 
     @abstractmethod
-    def check_levels(self, levels: int | None) -> int: ...
+    def levels_for(self, wish: Wish, is_volume: bool) -> int: ...
 
     @abstractmethod
     def check_coder(self, coder: Coder | None) -> Coder: ...
@@ -94,6 +80,11 @@ class Batches(ABC):
         axis: str | None = None,
         content: Content = Content.AUTO,
         lossy: bool = False,
+        max_error: float | None = None,
+        min_ssim: float | None = None,
+        min_foreground_ssim: float | None = None,
+        min_psnr: float | None = None,
+        max_bytes: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         jobs: int = 1,
     ) -> list[bytes]:
@@ -102,13 +93,18 @@ class Batches(ABC):
         Args:
             scans: arrays as `encode` takes them, so also one array (N, H, W) of N images; and paths of
                 images, volumes or folders of DICOM, as the command takes them.
-            levels: of all of them, as are the next five; see `encode`.
+            levels: of all of them, as is all up to `max_bytes` but the spacing; see `encode`.
             coder: of their indices.
             spacing: of the arrays; files have their own.
             affine: of the arrays, in place of `spacing`.
             axis: of volumes, that slices follow.
             content: whether they are scans or labels.
             lossy: code labels by the model too.
+            max_error: of any voxel.
+            min_ssim: of each, as are the next three.
+            min_foreground_ssim: of each.
+            min_psnr: of each, in dB.
+            max_bytes: of each file.
             max_pixels: how large a file's scan may be, as of the commands.
             jobs: processes. With several, a script needs `if __name__ == "__main__":`, as for all of
                 `multiprocessing`; a notebook needs nothing. They pay from some dozens of slices on.
@@ -117,9 +113,12 @@ class Batches(ABC):
             OasisVQError: of the first that cannot be encoded, which it names; nothing is returned.
             ModelError: `levels` or `coder` is not of this model.
         """
-        levels, coder = self.check_levels(levels), self.check_coder(coder)
-        encode_one = _EncodeOne(self, levels, coder, spacing, affine, axis, content, lossy, max_pixels)
-        return _each(encode_one, scans, jobs)
+        demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
+        coder = self.check_coder(coder)
+        wish = Wish(levels, coder, content, lossy, axis, max_error, demands)
+        self.levels_for(wish, False)
+        refuse_demands(wish)
+        return _each(_EncodeOne(self, wish, spacing, affine, max_pixels), scans, jobs)
 
     def decode_many(
         self,
@@ -303,32 +302,20 @@ class _EncodeOne:
     """Encodes one array or file after the other, in whatever process."""
 
     codec: Batches
-    levels: int
-    coder: Coder
+    wish: Wish
     spacing: tuple[float, float, float] | None
     affine: NDArray[np.float64] | None
-    axis: str | None
-    content: Content
-    lossy: bool
     max_pixels: int
 
     def __call__(self, given: NDArray[np.generic] | Path | str) -> bytes:
         if isinstance(given, (str, Path)):
-            scan = read_scan(source_at(Path(given)), self.axis, self.max_pixels)
+            scan = read_scan(source_at(Path(given)), self.wish.axis, self.max_pixels)
             try:
-                return self.codec.encode_read(scan, self.levels, self.coder, self.content, self.lossy)
+                return self.codec.encode_scan(scan, self.wish)
             except ImageError as error:
                 raise ImageError(f"{given}: {error}") from error
-        return self.codec.encode(
-            given,
-            self.levels,
-            self.coder,
-            spacing=self.spacing,
-            affine=self.affine,
-            axis=self.axis,
-            content=self.content,
-            lossy=self.lossy,
-        )
+        scan = as_scan(given, self.spacing, self.affine, self.wish.axis)
+        return self.codec.encode_scan(scan, self.wish)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 Shapes: L levels, H×W image, h×w grid.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,31 +14,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec import container, particular
-from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
-from oasisvq.codec.codes import Codes, CodesFile, refuse_indices
+from oasisvq.codec.asked import checked_coder, checked_levels, levels_for, refuse_demands
+from oasisvq.codec.attempts import Ways, smallest
+from oasisvq.codec.codes import NOTHING_BESIDE, Codes, CodesFile, indices_of, refuse_indices
 from oasisvq.codec.content import Content, labels_in
+from oasisvq.codec.demand import Demands, refuse_large_labels
+from oasisvq.codec.drawing import Drawing
+from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
-from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of, draw
+from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of
 from oasisvq.codec.headers import (
     Coder,
     CodesHeader,
-    Kind,
-    SampleType,
     header_of,
     placement_of,
     refuse_large_codes,
     slice_ranges,
 )
 from oasisvq.codec.labels import encode_labels
+from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
-from oasisvq.codec.pixels import NOTHING, centred_window, choose_window, from_pixels, to_pixels
+from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
 from oasisvq.codec.stacking import Stacking
 from oasisvq.codec.wish import Wish
-from oasisvq.errors import CodesFileError, ImageError, ModelError
+from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
 
@@ -58,7 +63,7 @@ def _refusing_what_does_not_fit() -> Iterator[None]:
         raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
 
 
-class Codec(Stacking):
+class Codec(Drawing, Measuring, Stacking):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -100,6 +105,10 @@ class Codec(Stacking):
         content: Content = Content.AUTO,
         lossy: bool = False,
         max_error: float | None = None,
+        min_ssim: float | None = None,
+        min_foreground_ssim: float | None = None,
+        min_psnr: float | None = None,
+        max_bytes: int | None = None,
     ) -> bytes:
         """An image or a volume to the bytes of a `.codes` file.
 
@@ -113,19 +122,18 @@ class Codec(Stacking):
             content: whether it is a scan or labels.
             lossy: code labels by the model too; else they come back exactly.
             max_error: no voxel comes back farther than this from the one given; 0 loses nothing.
+            min_ssim: the file keeps at least so much, see `Measure`; it is the smallest that does.
+            min_foreground_ssim: likewise.
+            min_psnr: likewise, in dB.
+            max_bytes: the file has at most so many; alone, it is the best that has.
 
         Raises:
-            ImageError: the array is none of these, or `max_error` cannot be held.
+            ImageError: the array is none of these, or no file satisfies what is asked for.
             ModelError: `levels` is out of range, or the model lacks what is asked for.
         """
-        wish = Wish(levels, coder, content, lossy, bound=max_error)
+        demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
+        wish = Wish(levels, coder, content, lossy, bound=max_error, demands=demands)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
-
-    def encode_read(
-        self, scan: Scan, levels: int | None, coder: Coder | None, content: Content, lossy: bool
-    ) -> bytes:
-        """`encode_scan`, with its wish in parts."""
-        return self.encode_scan(scan, Wish(levels, coder, content, lossy))
 
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
@@ -136,7 +144,14 @@ class Codec(Stacking):
             ImageError: labels are wished for, and these are none.
             ModelError: the wish does not fit the model.
         """
+        return self.encode_seen(scan, wish, advance).content
+
+    def encode_seen(
+        self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
+    ) -> Encoded:
+        """`encode_scan`, with what the file will decode to."""
         wish = wish or Wish()
+        refuse_demands(wish)
         self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
@@ -147,11 +162,14 @@ class Codec(Stacking):
         if wish.lossy:
             return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
-        exact = container.write(header, encode_labels(ranks, len(names)))
+        content = container.write(header, encode_labels(ranks, len(names)))
+        exact = Encoded(content, header, scan, lambda: scan)
         if labels.is_plain:
+            refuse_large_labels(len(content), wish.demands)
             return exact
         lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
-        return exact if len(exact) <= labels.most_times_larger * len(lossy) else lossy
+        most = min(labels.most_times_larger * len(lossy.content), wish.demands.max_bytes or math.inf)
+        return exact if len(content) <= most else lossy
 
     def _encode_planes(
         self,
@@ -161,7 +179,7 @@ class Codec(Stacking):
         wish: Wish,
         labels: tuple[float, ...],
         advance: Advance,
-    ) -> bytes:
+    ) -> Encoded:
         """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
         levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
         stored, planes = planes, particular.without_nan(planes, intensity[0])
@@ -177,18 +195,42 @@ class Codec(Stacking):
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
-        payload, grids = self._payload(header, self._latents_of(planes, header, advance))
-        if labels:
-            return container.write(header, payload)
-        decoded = self._decoded(header, grids)
-        header, beside = particular.encode_beside(
-            stored, header, decoded, self.file.residue, wish.bound, len(payload)
-        )
+        latents: Iterable[Numbers] = self._latents_of(planes, header, advance)
+        if not wish.demands.are_any:
+            return self._code(scan, stored, header, latents, wish.bound)
+        known = list(latents)  # for all attempts
+
+        def code(levels: int, bound: float | None) -> Encoded:
+            return self._code(scan, stored, replace(header, levels=levels), known, bound)
+
+        levels = self.levels_for(wish._replace(bound=0.0), bool(scan.placement))
+        has_residues = self.file.residue is not None
+        ways = Ways(code, self.config.levels, levels, has_residues, wish.bound)
+        return smallest(scan, wish.demands, ways)
+
+    def _code(
+        self,
+        scan: Scan,
+        stored: NDArray[np.generic],
+        header: CodesHeader,
+        latents: Iterable[Numbers],
+        bound: float | None,
+    ) -> Encoded:
+        """Latents (h, w, D) of the coded slices, and what is beside them, to a file."""
+        payload, grids = self._payload(header, latents)
+        beside = NOTHING_BESIDE
+        if not header.labels:
+            decoded = self._decoded(header, grids)
+            header, beside = particular.encode_beside(
+                stored, header, decoded, self.file.residue, bound, len(payload)
+            )
         content = container.write(header, payload, beside)
-        if wish.bound is not None:
-            restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-            particular.refuse_beyond(stored, restored.planes, wish.bound)
-        return content
+        codes = Codes(header, indices_of(header, grids), len(content), beside=beside)
+        if bound is None:
+            return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
+        restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
+        particular.refuse_beyond(stored, restored.planes, bound)
+        return Encoded(content, header, scan, lambda: restored)
 
     def _latents_of(
         self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
@@ -248,51 +290,7 @@ class Codec(Stacking):
 
         return choose
 
-    # --- sample -------------------------------------------------------------------------------
-
-    def sample(
-        self, seeds: Sequence[int], levels: int | None = None, temperature: float = 1.0
-    ) -> list[Codes]:
-        """Draw new slices from the prior, one by each seed, as codes of square uint8 images.
-
-        Args:
-            seeds: each decides its slice alone, whatever else is drawn.
-            levels: how many levels to draw, 1 to the model's; its default where None.
-            temperature: shares of codes are raised to 1 / temperature: below 1 nearer the most likely
-                brain, above 1 wilder. The kind of the slice is always drawn as it is met.
-
-        Raises:
-            ModelError: the model has no prior, or `levels` is out of range.
-        """
-        levels = self.check_levels(levels)
-        if self.prior is None:
-            raise ModelError(
-                f"model {self.fingerprint.hex()[:8]} has no prior to draw from; give it one with "
-                "`oasisvq train data/ --prior-only --model ...`"
-            )
-        trained_on = self.card.get("size")
-        side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
-        window = centred_window((side, side), self.config.window, self.config.stride)
-        generators = [np.random.default_rng(seed) for seed in seeds]
-        kinds = draw(self.prior.kind_frequencies[None, None], generators, 1.0)[:, 0]
-
-        def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
-            return draw(frequencies, generators, temperature)
-
-        shape = len(seeds), levels, window.height, window.width
-        header = CodesHeader(
-            coder=Coder.PRIOR,
-            kind=Kind.IMAGE,
-            sample_type=SampleType.UINT8,
-            shape=(side, side),
-            stride=self.config.stride,
-            window=window,
-            levels=levels,
-            codebook_size=self.config.codebook_size,
-            intensity=(0, 255),
-            fingerprint=self.fingerprint,
-        )
-        return [Codes(header, grid, 0) for grid in self.prior.walk(shape, kinds, choose)]
+    # --- write codes of a model's own --------------------------------------------------------------
 
     def write_codes(self, codes: Codes) -> bytes:
         """Codes that this model made to the bytes of a `.codes` file."""

@@ -52,6 +52,19 @@ class Codes(NamedTuple):
     beside: Beside = NOTHING_BESIDE
 
 
+def indices_of(header: CodesHeader, grids: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
+    """The grids (levels, h, w) of the coded slices -> the indices of a file, see `Codes`."""
+    if header.volume is None:
+        return grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
+    shape = header.slices, *header.grid_shape
+    if not grids:  # a few bytes may claim many slices: one element in memory, read-only
+        return np.broadcast_to(np.uint16(NO_INDEX), shape)
+    indices = np.full(shape, NO_INDEX, np.uint16)
+    for place, grid in zip(header.coded_slices, grids, strict=True):
+        indices[place] = grid
+    return indices
+
+
 def refuse_indices(codes: Codes, name: str) -> None:
     """Raise for indices that do not fit their header.
 
@@ -118,17 +131,7 @@ class CodesFile(NamedTuple):
                 grids = self._grids(prior, codebooks)
         except CodesFileError as error:
             raise CodesFileError(f"{self.name}: damaged: {error}") from error
-        if header.volume is None:
-            indices = grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
-            return Codes(header, indices, self.file_bytes, beside=self.beside)
-        shape = header.slices, *header.grid_shape
-        if not grids:  # a few bytes may claim many slices: one element in memory, read-only
-            nothing = np.broadcast_to(np.uint16(NO_INDEX), shape)
-            return Codes(header, nothing, self.file_bytes, beside=self.beside)
-        indices = np.full(shape, NO_INDEX, np.uint16)
-        for place, grid in zip(header.coded_slices, grids, strict=True):
-            indices[place] = grid
-        return Codes(header, indices, self.file_bytes, beside=self.beside)
+        return Codes(header, indices_of(header, grids), self.file_bytes, beside=self.beside)
 
     def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
         header, known = self.header, prior.config

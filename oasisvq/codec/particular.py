@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.bins import binning_of
+from oasisvq.codec.bins import Binning, binning_of
 from oasisvq.codec.codes import NOTHING_BESIDE, Beside, Codes
 from oasisvq.codec.ground import Ground, decode_support, encode_support, ground_of, laid_on
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
@@ -74,7 +74,7 @@ def encode_beside(
     if bound is None or network is None:
         return header, Beside(support)
     supports = ground.support if ground else np.ones(planes.shape, np.bool_)
-    binning = binning_of(planes, supports, ground.value if ground else math.nan, bound)
+    binning = _binning(planes, ground, bound)
     writer = SliceWriter(network, header.shape, binning.limits)
     coded = set(header.coded_slices)
     for place, (plane, chosen, guide) in enumerate(zip(planes, supports, decoded, strict=True)):
@@ -149,6 +149,35 @@ def lay_beside(
         reader.finish()
     except CodesFileError as error:
         raise CodesFileError(f"{name}: damaged: {error}") from error
+
+
+def can_hold(planes: Planes, bound: float) -> bool:
+    """Whether voxels of planes (S, H, W) can be held to a bound at all."""
+    try:
+        _binning(planes, ground_of(planes), bound)
+    except ImageError:
+        return False
+    return True
+
+
+def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
+    """What planes (S, H, W) come back as from a residue to a bound, without coding it.
+
+    Raises:
+        ImageError: the bound cannot be held.
+    """
+    ground = ground_of(planes)
+    binning = _binning(planes, ground, bound)
+    for place, plane in enumerate(planes):
+        support = ground.support[place] if ground else np.ones(plane.shape, np.bool_)
+        again = plane.copy()
+        again[support] = binning.voxels(binning.bins(plane, support)[support], plane.dtype)
+        yield again
+
+
+def _binning(planes: Planes, ground: Ground | None, bound: float) -> Binning:
+    supports = ground.support if ground else np.ones(planes.shape, np.bool_)
+    return binning_of(planes, supports, ground.value if ground else math.nan, bound)
 
 
 def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from oasisvq.codec.content import Content
+from oasisvq.codec.demand import NO_DEMANDS, Demands
 from oasisvq.codec.headers import Coder
 
 
@@ -16,6 +17,7 @@ class Wish(NamedTuple):
         lossy: code labels by the model; else they are kept exactly.
         axis: of a volume: that slices follow, see `scan_of_volume`.
         bound: the largest error of any voxel; none is guaranteed where None.
+        demands: what the file must satisfy; they find the levels.
     """
 
     levels: int | None = None
@@ -24,3 +26,4 @@ class Wish(NamedTuple):
     lossy: bool = False
     axis: str | None = None
     bound: float | None = None
+    demands: Demands = NO_DEMANDS

@@ -46,6 +46,7 @@ class VolumeRecord:
     axis_codes: str  # where the axes of its array grow to; empty for images
     voxel_size: tuple[float, ...]  # millimetres; empty for images
     intensity: tuple[float, float] | None  # values that became 0 and 255; None for labels
+    is_guessed: bool = False  # its header leaves open which side is left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +251,7 @@ def _volume(entry: dict[str, Any]) -> VolumeRecord:
         str(entry["axis_codes"]),
         tuple(float(step) for step in entry["voxel_size"]),
         intensity,
+        bool(entry.get("is_guessed", True)),  # manifests of before do not say
     )
 
 

@@ -286,7 +286,13 @@ def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
     if not cut.axis_codes and cut.intensity is None:
         return None
     return VolumeRecord(
-        member.name, member.session, member.variant.name, cut.axis_codes, cut.voxel_size, cut.intensity
+        member.name,
+        member.session,
+        member.variant.name,
+        cut.axis_codes,
+        cut.voxel_size,
+        cut.intensity,
+        cut.is_guessed,
     )
 
 

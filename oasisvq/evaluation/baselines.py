@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
-from scipy.interpolate import PchipInterpolator
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
-from oasisvq.evaluation.metrics import similarity
+from oasisvq.evaluation.rates import bd_rate
 from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
@@ -261,7 +261,11 @@ def compare(
         advance(done, len(planes))
     curves = {"oasisvq": [curve.point() for curve in ours.values()]}
     curves |= taken | {name: [curve.point() for curve in theirs[name]] for name in chosen}
-    rates = {name: bd_rates(curves["oasisvq"], curves[name]) for name in curves if name in PEERS}
+    rates = {
+        name: BDRate(*(bd_rate(curves["oasisvq"], curves[name], measure) for measure in MEASURES))
+        for name in curves
+        if name in PEERS
+    }
     return Comparison(split, len(planes), every, sha256, codec.fingerprint.hex(), curves, rates)
 
 
@@ -282,37 +286,3 @@ def _words(settings: dict[str, Any]) -> str:
     if "quality_layers" in settings:
         return f"rate {settings['quality_layers'][0]}"
     return f"quality {settings['quality']}"
-
-
-def bd_rates(ours: list[RatePoint], theirs: list[RatePoint]) -> BDRate:
-    """BD-rate by every measure."""
-    return BDRate(*(bd_rate(ours, theirs, measure) for measure in MEASURES))
-
-
-def bd_rate(ours: list[RatePoint], theirs: list[RatePoint], measure: str) -> float | None:
-    """Mean difference of log bytes over the common range of quality, as a percentage of bytes.
-
-    Bjøntegaard (2001), with piecewise cubics (PCHIP) in place of one polynomial; a similarity counts
-    as -10·log10(1 - similarity).
-    """
-    curves = []
-    for points in (ours, theirs):
-        quality = np.array([_decibels(getattr(point, measure), measure) for point in points])
-        rate = np.log([point.file_bytes for point in points])
-        order = np.argsort(quality)
-        quality, rate = quality[order], rate[order]
-        rising = np.concatenate([[True], np.diff(quality) > 1e-9])
-        curves.append((quality[rising], rate[rising]))
-    low = max(quality[0] for quality, _ in curves)
-    high = min(quality[-1] for quality, _ in curves)
-    if high <= low or any(len(quality) < 2 for quality, _ in curves):
-        return None
-    means = [
-        float(PchipInterpolator(quality, rate).integrate(low, high)) / (high - low)
-        for quality, rate in curves
-    ]
-    return 100 * (float(np.exp(means[0] - means[1])) - 1)
-
-
-def _decibels(score: float, measure: str) -> float:
-    return score if measure == "psnr" else float(-10 * np.log10(max(1 - score, 1e-9)))

@@ -18,10 +18,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
+from oasisvq.codec.measure import FOREGROUND_LEVEL, Scale
+from oasisvq.data.dataset import Dataset
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.colours import NEUTRAL, SERIES, level_colour, principal_components
 from oasisvq.evaluation.figures import SOFT, Chart, legend_above, new_chart, new_figure, styled
-from oasisvq.evaluation.metrics import FOREGROUND_LEVEL
+from oasisvq.evaluation.marks import marks_of_record
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
@@ -293,18 +295,20 @@ def draw_charts(seen: Observations, comparison: Comparison | None, metrics: list
         ]
 
 
-def draw_cases(seen: Observations, codebooks: NDArray[np.float32]) -> list[Chart]:
+def draw_cases(seen: Observations, dataset: Dataset, codebooks: NDArray[np.float32]) -> list[Chart]:
     """A panel of the first best, median and worst case, of a page's width."""
     charts = []
     for kind in ("best", "median", "worst"):
         case = next((case for case in seen.cases if case.kind == kind), None)
         if case is None:
             continue
-        view = View(case.record.source, case.codes, case.original[None], DATA_RANGE, 1.0)
+        name, marks = case.record.source, marks_of_record(dataset, case.record)
+        scale = Scale(0.0, DATA_RANGE)
+        view = View(name, case.codes, case.original[None], scale, 1.0, marks=marks)
         slices = [SliceView(0, case.original, case.restored, case.scores)]
         tiles = min(MOST_COLUMNS, case.codes.header.levels + 3)
         figure = draw_panel(view, slices, codebooks, (PAGE_INCHES - BAR_INCHES) / tiles)
-        charts.append(Chart(f"panel-{kind}", figure, f"{kind} case: {case.record.source}"))
+        charts.append(Chart(f"panel-{kind}", figure, f"{kind} case: {name}"))
     return charts
 
 

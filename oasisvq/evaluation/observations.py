@@ -17,11 +17,11 @@ from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
+from oasisvq.codec.measure import Similarity, similarity
 from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
-from oasisvq.evaluation.metrics import Similarity, similarity
 from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split
 
 Advance = Callable[[int, int], None]  # told (done, total)

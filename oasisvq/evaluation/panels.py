@@ -22,13 +22,13 @@ from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, placement_of, refuse_large_codes
+from oasisvq.codec.measure import SMALLEST_SIDE, Scale, Similarity, scale_of, similarity
 from oasisvq.codec.particular import without_nan
 from oasisvq.codec.pixels import NOTHING
 from oasisvq.errors import ImageError
 from oasisvq.evaluation.colours import NEUTRAL, Colours, code_colours, error_colours, label_colours
 from oasisvq.evaluation.figures import new_figure, styled
-from oasisvq.evaluation.metrics import Similarity, similarity
-from oasisvq.evaluation.scan_score import SMALLEST_SIDE, range_of
+from oasisvq.evaluation.marks import NOSE, UNKNOWN, Marks, draw_marks, marks_of_codes
 from oasisvq.scans.dicom import holds_dicom
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan
@@ -53,17 +53,19 @@ class View(NamedTuple):
         name: of the file.
         codes: header and indices, or labels.
         original: what was encoded, cut into the same planes; None where it is not there.
-        data_range: that SSIM and PSNR refer to, see `scan_score.range_of`; 0 without an original.
+        scale: that SSIM and PSNR refer to; None without an original.
         aspect: height of a pixel over its width.
         restored: all slices of a volume with more than indices, which are decoded together.
+        marks: which way its slices lie.
     """
 
     name: str
     codes: Codes
     original: NDArray[np.generic] | None
-    data_range: float
+    scale: Scale | None
     aspect: float
     restored: NDArray[np.generic] | None = None
+    marks: Marks = UNKNOWN
 
 
 class SliceView(NamedTuple):
@@ -115,11 +117,11 @@ def open_view(
     if placement is not None:
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
         aspect = down / across if down > 0 and across > 0 else 1.0
-    restored = None
+    restored, marks = None, marks_of_codes(codes.header, path)
     if codes.header.volume and (codes.header.ground or codes.header.residue):
         restored = codec.decode_codes(codes, str(path)).planes
     if original is None:
-        return View(path.name, codes, None, 0, aspect, restored)
+        return View(path.name, codes, None, None, aspect, restored, marks)
     scan = read_scan(original, max_pixels=max_pixels)
     planes = scan.planes
     if placement is not None and scan.placement is not None:
@@ -132,7 +134,7 @@ def open_view(
             "name its original with --original"
         )
     planes = without_nan(planes, scan.intensity[0])
-    return View(path.name, codes, planes, range_of(planes), aspect, restored)
+    return View(path.name, codes, planes, scale_of(scan), aspect, restored, marks)
 
 
 def choose_places(header: CodesHeader, place: int | None, count: int | None) -> list[int]:
@@ -181,10 +183,10 @@ def view_slice(codec: Codec, view: View, place: int) -> SliceView:
         return SliceView(place, None, restored, None)
     original: Plane = view.original[place]
     scores = None
-    if codes.label_map is None and min(restored.shape) >= SMALLEST_SIDE and view.data_range > 0:
-        low = float(view.original.min())
+    if codes.label_map is None and view.scale and min(restored.shape) >= SMALLEST_SIDE:
+        low = view.scale.low
         before, after = original.astype(np.float64) - low, restored.astype(np.float64) - low
-        scores = similarity(before, after, view.data_range)
+        scores = similarity(before, after, view.scale.range)
     return SliceView(place, original, restored, scores)
 
 
@@ -263,6 +265,7 @@ class _Tiles:
             plane = each.original if kind == "original" else each.restored
             assert plane is not None
             axes.imshow(plane.astype(np.float64), cmap="gray", vmin=self.low, vmax=self.high)
+        draw_marks(axes, self.view.marks)
         axes.set_aspect(aspect)
 
     def _label_picture(self, plane: Plane) -> Colours:
@@ -384,8 +387,10 @@ def _headline(view: View) -> list[str]:
         parts.append("labels without loss" + _agreement(view))
     else:
         parts += [f"quality {header.levels}", f"model {header.fingerprint.hex()[:8]}"]
-        if view.original is not None:
-            parts.append(f"scores on a range of {view.data_range:.4g}")
+        if view.scale is not None:
+            parts.append(f"scores on {view.scale.words}")
+    if NOSE in view.marks:
+        parts.append("▸ to the nose")
     return [printable(view.name), " · ".join(parts)]
 
 

@@ -59,7 +59,7 @@ def write_figures(report: Report, folder: Path) -> int:
     Raises:
         FileError: a file cannot be written.
     """
-    charts = _charts(report) + draw_cases(report.seen, report.codec.file.codebooks)
+    charts = _charts(report) + draw_cases(report.seen, report.dataset, report.codec.file.codebooks)
     if report.drawn:
         charts.append(draw_samples(report.drawn))
     make_folder(folder)

@@ -12,9 +12,10 @@ from PIL import Image
 
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.content import Content
+from oasisvq.codec.measure import Similarity, similarity
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.layouts import Images
-from oasisvq.evaluation.metrics import Overlap, Similarity, overlap, similarity, snap
+from oasisvq.evaluation.metrics import Overlap, overlap, snap
 from oasisvq.jobs import calls
 
 DATA_RANGE = 255.0

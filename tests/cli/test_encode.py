@@ -60,7 +60,7 @@ def test_results_go_to_stdout_and_notes_to_stderr(
     kept = f", kept as {store / (fingerprint(model_file)[:8] + '.safetensors')}"
     for command, more in ((("encode", "scan.png"), kept), (("decode", "scan.codes"), "")):
         result = run(*command, "--model", model_file)
-        assert len(result.out.splitlines()) == 1
+        assert len(result.out.splitlines()) == (2 if command[0] == "encode" else 1)
         assert result.err == f"model {fingerprint(model_file)[:8]}: {model_file} (named){more}\n"
 
 

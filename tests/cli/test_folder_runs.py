@@ -128,8 +128,9 @@ def test_encoding_a_folder_goes_on_after_a_bad_file(
     result = run("encode", folder, "-o", "codes", "--model", model_file)
     assert result.code == 1
     assert result.out.startswith("codes: 3 encoded, ")
-    assert result.out.splitlines()[1:] == ["passed over: 1 .txt"]
-    _, failed, *failures = result.err.splitlines()
+    assert result.out.splitlines()[2:] == ["passed over: 1 .txt"]
+    _, speed, failed, *failures = result.err.splitlines()
+    assert speed.startswith("3 slices in ")
     assert failed == "2 failed:"
     assert len(failures) == 2
     assert "deep/an_empty.png: an empty file" in result.err

@@ -11,14 +11,14 @@ from conftest import Result, draw_phantom, write_raw_folder
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import ModelError
 from oasisvq.evaluation.baselines import (
+    MEASURES,
     PEERS,
     RatePoint,
-    bd_rate,
-    bd_rates,
     load,
     require_peers,
     save,
 )
+from oasisvq.evaluation.rates import bd_rate
 
 
 def curve(*points: tuple[float, float, float]) -> list[RatePoint]:
@@ -31,9 +31,10 @@ SOME = curve((500, 0.90, 30), (1000, 0.95, 33), (2000, 0.97, 36), (4000, 0.985, 
 
 def test_the_bd_rate_of_a_curve_with_half_the_bytes_is_minus_50() -> None:
     halved = [point._replace(file_bytes=point.file_bytes / 2) for point in SOME]
-    assert bd_rates(SOME, SOME) == pytest.approx((0, 0, 0))
-    assert bd_rates(halved, SOME) == pytest.approx((-50, -50, -50))
-    assert bd_rates(SOME, halved) == pytest.approx((100, 100, 100))
+    for measure in MEASURES:
+        assert bd_rate(SOME, SOME, measure) == pytest.approx(0)
+        assert bd_rate(halved, SOME, measure) == pytest.approx(-50)
+        assert bd_rate(SOME, halved, measure) == pytest.approx(100)
 
 
 def test_the_bd_rate_does_not_depend_on_the_order_of_points_nor_on_what_is_not_common() -> None:
@@ -60,7 +61,7 @@ def test_the_bd_rate_of_published_curves() -> None:
 
 def test_curves_without_a_common_range_have_no_bd_rate() -> None:
     worse = curve((500, 0.5, 10), (1000, 0.6, 20))
-    assert bd_rates(SOME, worse) == (None, None, None)
+    assert bd_rate(SOME, worse, "psnr") is None
 
 
 @pytest.mark.parametrize("name", ["avif", "webp", "jpeg2000", "jpeg"])

@@ -237,7 +237,7 @@ def test_names_from_files_are_escaped(html: str, report: Report) -> None:
 
 def test_names_in_a_vector_figure_are_escaped(report: Report) -> None:
     """An SVG is a page of its own to a browser."""
-    view = View(EVIL, report.seen.cases[0].codes, None, 0, 1.0)
+    view = View(EVIL, report.seen.cases[0].codes, None, None, 1.0)
     slices = [view_slice(report.codec, view, 0)]
     content = figures.figure_bytes(draw_panel(view, slices, report.codec.file.codebooks), ".svg")
     root = ElementTree.fromstring(content)

@@ -11,11 +11,11 @@ from conftest import TINY, codec_of, tiny_model, write_raw_folder
 from PIL import Image
 
 from oasisvq.codec.codec import Codec
+from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import DatasetError, ModelError
-from oasisvq.evaluation.metrics import similarity
 from oasisvq.evaluation.score import score_split
 
 

@@ -10,11 +10,11 @@ from conftest import TINY, write_raw_folder
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import oasisvq
+from oasisvq.codec.measure import similarity
 from oasisvq.data import batches
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
-from oasisvq.evaluation.metrics import similarity
 from oasisvq.training import loop
 from oasisvq.training.codec_epoch import CodecEpoch
 from oasisvq.training.codec_step import TrainingConfig, levels_to_keep

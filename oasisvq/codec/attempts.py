@@ -1,0 +1,234 @@
+"""Demands -> the smallest file that satisfies them. Never imports torch.
+
+What a number of levels keeps, and what it takes, is known only once it is tried: the indices are
+chosen, coded and decoded again, from latents that are computed once. Both grow with the levels, so
+halving finds the fewest in log₂ of them. Where all levels do not suffice, a residue follows: what a
+bound keeps is known without coding it, for it divides the voxels into bins (`bins.py`), so that one
+residue is coded, of the largest bound that suffices.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from oasisvq.codec.demand import Demands
+from oasisvq.codec.encoded import Encoded
+from oasisvq.codec.measure import SMALLEST_SIDE, Measure, Scale, measure, scale_of
+from oasisvq.codec.particular import can_hold, held_to
+from oasisvq.errors import ImageError
+from oasisvq.scans.scan import Scan
+
+Code = Callable[[int, float | None], Encoded]  # by levels, and a bound or None
+Choice = TypeVar("Choice")
+
+_BOUNDS_ALL_TRIED = 32  # whole numbers up to it; beyond, and of floats, in steps of a quarter octave
+_WIDEST_BOUND, _NARROWEST_BOUND = 2.0**-2, 2.0**-16  # shares of the range
+
+
+class Ways(NamedTuple):
+    """How a scan can be encoded.
+
+    Attributes:
+        code: encodes it, from latents that are there.
+        most_levels: of the model.
+        residue_levels: that a residue is coded beside.
+        has_residues: whether the model has a network for them.
+        bound: the largest error that is wished for beside the demands.
+    """
+
+    code: Code
+    most_levels: int
+    residue_levels: int
+    has_residues: bool
+    bound: float | None
+
+
+def smallest(scan: Scan, demands: Demands, ways: Ways) -> Encoded:
+    """The smallest file that satisfies the demands; by a size alone, the best that is no larger.
+
+    Raises:
+        ImageError: none does; it says the nearest that can be.
+    """
+    search = _Search(scan, demands, ways)
+    found = search.by_quality() if demands.of_quality.are_any else search.by_size()
+    return found.encoded._replace(measured=found.measure)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to encode a scan, tried."""
+
+    encoded: Encoded
+    scale: Scale
+
+    @cached_property
+    def measure(self) -> Measure:
+        """What it keeps."""
+        return self.encoded.measure(self.scale)
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the file."""
+        return len(self.encoded.content)
+
+    @property
+    def words(self) -> str:
+        """What it keeps, and in how many bytes."""
+        return f"{self.measure.words}, in {self.file_bytes:,} bytes"
+
+
+class _Search:
+    """The attempts at one scan."""
+
+    def __init__(self, scan: Scan, demands: Demands, ways: Ways) -> None:
+        self._scan, self._demands, self._ways = scan, demands, ways
+        self._tried: dict[tuple[int, float | None], _Attempt] = {}
+        self._scale = scale_of(scan)
+        if demands.ssim is not None and min(scan.planes.shape[1:]) < SMALLEST_SIDE:
+            raise ImageError(
+                f"slices of {scan.planes.shape[1]}×{scan.planes.shape[2]} pixels, too small for SSIM, "
+                f"which takes {SMALLEST_SIDE}; leave out --min-ssim or name --min-psnr"
+            )
+
+    def code(self, levels: int, bound: float | None = None) -> _Attempt:
+        """The file of so many levels, and of a residue to a bound; each is tried once."""
+        key = levels, bound
+        if key not in self._tried:
+            self._tried[key] = _Attempt(self._ways.code(levels, bound), self._scale)
+        return self._tried[key]
+
+    def _is_met(self, attempt: _Attempt) -> bool:
+        return self._demands.are_met(attempt.measure)
+
+    def _fits(self, attempt: _Attempt) -> bool:
+        most = self._demands.max_bytes
+        return most is None or attempt.file_bytes <= most
+
+    # --- a quality ----------------------------------------------------------------------------
+
+    def by_quality(self) -> _Attempt:
+        """The smallest file that keeps the quality."""
+        ways = self._ways
+        found = None
+        if ways.bound is None:
+            every = range(1, ways.most_levels + 1)
+            levels = first_of(every, lambda levels: self._is_met(self.code(levels)))
+            found = self.code(levels) if levels else None
+        found = found or self._by_residue()
+        if found is None:
+            raise ImageError(self._falls_short())
+        if not self._fits(found):
+            raise ImageError(self._too_large(found))
+        return found
+
+    def _by_residue(self) -> _Attempt | None:
+        """With the widest bound that keeps the quality."""
+        if not self._ways.has_residues:
+            return None
+        bounds = self._bounds()
+        wanted = first_of(bounds, lambda bound: self._demands.are_met(self._held(bound)))
+        if wanted is None:
+            return None
+        for bound in bounds[bounds.index(wanted) :]:  # it is the file that counts
+            attempt = self.code(self._ways.residue_levels, bound)
+            if self._is_met(attempt):
+                return attempt
+        return None
+
+    def _bounds(self) -> list[float]:
+        """Largest errors to try, the widest first, 0 last; none that these voxels cannot have."""
+        whole = self._scan.planes.dtype.kind in "iu"
+        low, high = self._scan.intensity
+        quarters = range(int(4 * np.log2(_WIDEST_BOUND)), int(4 * np.log2(_NARROWEST_BOUND)) - 1, -1)
+        shares = [float(high - low) * 2.0 ** (quarter / 4) for quarter in quarters]
+        bounds = set(shares)
+        if whole:
+            few = range(min(_BOUNDS_ALL_TRIED, int(shares[0])) + 1)
+            bounds = {float(round(share)) for share in shares if share > _BOUNDS_ALL_TRIED} | set(few)
+        bounds |= {0.0}
+        if self._ways.bound is not None:
+            bounds = {bound for bound in bounds if bound < self._ways.bound} | {self._ways.bound}
+        ordered = sorted(bounds, reverse=True)
+        while len(ordered) > 1 and not can_hold(self._scan.planes, ordered[-1]):
+            ordered.pop()
+        return ordered
+
+    def _held(self, bound: float) -> Measure:
+        """What a residue to a bound keeps, without coding it."""
+        return measure(self._scan, held_to(self._scan.planes, bound), self._scale)
+
+    # --- a size -------------------------------------------------------------------------------
+
+    def by_size(self) -> _Attempt:
+        """The best file that is no larger."""
+        ways = self._ways
+        if ways.bound is not None:
+            found = self.code(ways.residue_levels, ways.bound)
+            if not self._fits(found):
+                raise ImageError(
+                    f"a largest error of {ways.bound:g} takes {found.file_bytes:,} bytes, more than "
+                    f"--max-bytes {self._demands.max_bytes}; allow a larger one, or more bytes"
+                )
+            return found
+        found = self._best_levels()
+        if found.encoded.header.levels < ways.most_levels or not ways.has_residues:
+            return found
+        return self._residue_within(found) or found
+
+    def _best_levels(self) -> _Attempt:
+        """That of most levels that fits."""
+        every = range(self._ways.most_levels, 0, -1)
+        levels = first_of(every, lambda levels: self._fits(self.code(levels)))
+        if levels is None:
+            raise ImageError(
+                f"the smallest file of it takes {self.code(1).file_bytes:,} bytes, more than "
+                f"--max-bytes {self._demands.max_bytes}"
+            )
+        return self.code(levels)
+
+    def _residue_within(self, best: _Attempt) -> _Attempt | None:
+        """With the narrowest bound that fits, of those that keep more than `best` does."""
+        kept = best.measure
+        beyond = Demands(ssim=None if np.isnan(kept.ssim) else kept.ssim, psnr=kept.psnr)
+        bounds = self._bounds()
+        widest = first_of(bounds, lambda bound: beyond.are_met(self._held(bound)))
+        if widest is None or not self._fits(self.code(self._ways.residue_levels, widest)):
+            return None
+        left = bounds[bounds.index(widest) :][::-1]
+        levels = self._ways.residue_levels
+        narrowest = first_of(left, lambda bound: self._fits(self.code(levels, bound)))
+        return None if narrowest is None else self.code(levels, narrowest)
+
+    # --- what to say --------------------------------------------------------------------------
+
+    def _falls_short(self) -> str:
+        ways = self._ways
+        if ways.has_residues:
+            narrowest = self._bounds()[-1]
+            nearest, how = self.code(ways.residue_levels, narrowest), f"a largest error of {narrowest:g}"
+        else:
+            nearest = self.code(ways.most_levels)
+            how = f"all {ways.most_levels} levels, for this model has no network for residues"
+        return f"{self._demands.words} cannot be kept; the nearest is {nearest.words}, with {how}"
+
+    def _too_large(self, found: _Attempt) -> str:
+        most = self._demands.max_bytes
+        takes = f"{self._demands.words} takes {found.file_bytes:,} bytes, more than --max-bytes {most}"
+        if self._ways.bound is not None:
+            return f"{takes}; demand less, or allow more bytes"
+        return f"{takes}; the nearest that fits keeps {self._best_levels().words}"
+
+
+def first_of(choices: Sequence[Choice], suffices: Callable[[Choice], bool]) -> Choice | None:
+    """The first that suffices, where all after it do too, by halving; None where the last does not."""
+    low, high = 0, len(choices)
+    while low < high:
+        middle = (low + high) // 2
+        if suffices(choices[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return choices[low] if low < len(choices) else None

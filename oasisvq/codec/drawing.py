@@ -1,0 +1,75 @@
+"""New slices from the prior of a model, as codes. Never imports torch."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.codec.batches import Batches
+from oasisvq.codec.codes import Codes
+from oasisvq.codec.frequencies import Frequencies, draw
+from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType
+from oasisvq.codec.pixels import centred_window
+from oasisvq.codec.prior import Pass, Prior
+from oasisvq.errors import ModelError
+
+
+class Drawing(Batches):
+    """The part of `Codec` that draws.
+
+    Attributes:
+        prior: of the model, where it has one.
+        card: what the model file says of its training.
+    """
+
+    prior: Prior | None
+    card: dict[str, Any]
+
+    @abstractmethod
+    def check_levels(self, levels: int | None) -> int: ...
+
+    def sample(
+        self, seeds: Sequence[int], levels: int | None = None, temperature: float = 1.0
+    ) -> list[Codes]:
+        """Draw new slices from the prior, one by each seed, as codes of square uint8 images.
+
+        Args:
+            seeds: each decides its slice alone, whatever else is drawn.
+            levels: how many levels to draw, 1 to the model's; its default where None.
+            temperature: shares of codes are raised to 1 / temperature: below 1 nearer the most likely
+                brain, above 1 wilder. The kind of the slice is always drawn as it is met.
+
+        Raises:
+            ModelError: the model has no prior, or `levels` is out of range.
+        """
+        levels = self.check_levels(levels)
+        if self.prior is None:
+            raise ModelError(
+                f"model {self.fingerprint.hex()[:8]} has no prior to draw from; give it one with "
+                "`oasisvq train data/ --prior-only --model ...`"
+            )
+        trained_on = self.card.get("size")
+        side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
+        window = centred_window((side, side), self.config.window, self.config.stride)
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        kinds = draw(self.prior.kind_frequencies[None, None], generators, 1.0)[:, 0]
+
+        def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
+            return draw(frequencies, generators, temperature)
+
+        shape = len(seeds), levels, window.height, window.width
+        header = CodesHeader(
+            coder=Coder.PRIOR,
+            kind=Kind.IMAGE,
+            sample_type=SampleType.UINT8,
+            shape=(side, side),
+            stride=self.config.stride,
+            window=window,
+            levels=levels,
+            codebook_size=self.config.codebook_size,
+            intensity=(0, 255),
+            fingerprint=self.fingerprint,
+        )
+        return [Codes(header, grid, 0) for grid in self.prior.walk(shape, kinds, choose)]

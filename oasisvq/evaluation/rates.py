@@ -1,0 +1,46 @@
+"""Curves of quality over bytes, and how far apart two of them are."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+
+class Point(Protocol):
+    """A codec at one setting: beside its size, measures that are named as they are asked for."""
+
+    @property
+    def file_bytes(self) -> float: ...
+
+
+def bd_rate(ours: Sequence[Point], theirs: Sequence[Point], measure: str) -> float | None:
+    """Mean difference of log bytes over the common range of quality, as a percentage of bytes.
+
+    Bjøntegaard (2001), with piecewise cubics (PCHIP) in place of one polynomial; a similarity counts
+    as -10·log10(1 - similarity).
+
+    Returns:
+        Below zero where ours are smaller; None where the curves share no range of quality.
+    """
+    curves = []
+    for points in (ours, theirs):
+        quality = np.array([_decibels(getattr(point, measure), measure) for point in points])
+        rate = np.log([point.file_bytes for point in points])
+        order = np.argsort(quality)
+        quality, rate = quality[order], rate[order]
+        rising = np.concatenate([[True], np.diff(quality) > 1e-9])
+        curves.append((quality[rising], rate[rising]))
+    low = max(quality[0] for quality, _ in curves)
+    high = min(quality[-1] for quality, _ in curves)
+    if not high > low or any(len(quality) < 2 for quality, _ in curves):
+        return None
+    means = [
+        float(PchipInterpolator(quality, rate).integrate(low, high)) / (high - low)
+        for quality, rate in curves
+    ]
+    return 100 * (float(np.exp(means[0] - means[1])) - 1)
+
+
+def _decibels(score: float, measure: str) -> float:
+    return score if measure.endswith("psnr") else float(-10 * np.log10(max(1 - score, 1e-9)))
