@@ -30,7 +30,6 @@ slice. Else each has its own corner as origin, and `NO_INDEX` pads it to the rig
 import hashlib
 import io
 import json
-import shutil
 import struct
 import zipfile
 import zlib
@@ -214,12 +213,10 @@ def store_writer(path: Path) -> Iterator[Path]:
     Raises:
         FileError: it cannot be written.
     """
-    with temporary_folder(path.parent) as folder:
+    with temporary_folder(path.parent) as folder, temporary_folder(path.parent) as old:
         yield folder
-        if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever removed
-            # without its strings first: a kill meanwhile leaves none that looks whole
-            (path / STRINGS_FILE).unlink()
-            shutil.rmtree(path)
+        if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever replaced
+            path.replace(old / path.name)
         move_into_place(folder, path)
 
 

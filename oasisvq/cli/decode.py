@@ -16,7 +16,7 @@ from oasisvq.cli.options import (
     QualityOption,
     ShardOption,
 )
-from oasisvq.cli.printing import note, print_json, print_line, progress_bar
+from oasisvq.cli.printing import counted, note, print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 
@@ -34,8 +34,9 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; or folder, as of `encode`. "
-            "[default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
+            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; or folder, as of `encode`, "
+            "and for the images of a stack. [default: scan.decoded.png, .nii.gz, .img where a pair was "
+            "encoded, or a folder scan.decoded of a stack]",
         ),
     ] = None,
     quality: QualityOption = None,
@@ -53,7 +54,7 @@ def decode(
     one.
     """
     from oasisvq.bulk import Outcome
-    from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target
+    from oasisvq.decoding import decode_file, decode_many, decode_target
     from oasisvq.files import require_file
     from oasisvq.models import ModelFinder
     from oasisvq.tokens import TOKEN_SUFFIXES
@@ -73,9 +74,10 @@ def decode(
     written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
     find = ModelFinder(model, note)
     with progress_bar("decoding") as advance:
-        decode_file(find, inputs[0], written, force, advance, max_pixels, quality)
+        files = decode_file(find, inputs[0], written, force, advance, max_pixels, quality)
+    bytes_in, bytes_out = inputs[0].stat().st_size, sum(path.stat().st_size for path in files)
     if as_json:
-        done = Outcome(done=1, bytes_in=bytes_of(inputs[0]), bytes_out=bytes_of(written))
-        print_json(done.as_dict())
+        print_json(Outcome(done=1, bytes_in=bytes_in, bytes_out=bytes_out).as_dict())
         return
-    print_line(f"{written}: restored, {bytes_of(written):,} bytes")
+    held = f"{counted(len(files), 'image')} " if written.is_dir() else ""
+    print_line(f"{written}: {held}restored, {bytes_out:,} bytes")

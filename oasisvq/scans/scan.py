@@ -389,8 +389,8 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_image(_as_image(scan, path), path)
 
 
-def write_stack(scan: Scan, paths: Sequence[Path]) -> None:
-    """Write the images of a stack as PNG or TIFF, all of them or none, into one folder.
+def write_stack(planes: Sequence[NDArray[np.generic]], paths: Sequence[Path]) -> None:
+    """Write images (H, W) of a stack as PNG or TIFF into one folder, when all of them are made.
 
     The folder need not be there, but the one that it lies in.
 
@@ -399,7 +399,7 @@ def write_stack(scan: Scan, paths: Sequence[Path]) -> None:
     """
     folder = paths[0].parent
     with temporary_folder(folder if folder.is_dir() else folder.parent) as unfinished:
-        for plane, path in zip(scan.planes, paths, strict=True):
+        for plane, path in zip(planes, paths, strict=True):
             write_image(plane, unfinished / path.name)
         move_into_place(unfinished, folder)
 
