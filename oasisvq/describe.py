@@ -71,6 +71,9 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
         }
     if header.ground:
         facts["ground"] = f"exactly, of {header.ground.value:g}, {header.ground.payload_bytes} bytes"
+    if header.outliers:
+        values = header.outliers.values
+        facts["outliers"] = f"{len(values):,} kept exactly, {min(values):g} to {max(values):g}"
     if header.residue:
         bound = header.residue.binning.bound
         facts["largest_error"] = bound

@@ -23,6 +23,7 @@ from oasisvq.codec.demand import Demands
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
 from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.outliers import typical_of
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError, OasisVQError
@@ -198,14 +199,15 @@ class Batches(ABC):
         scan = as_scan(array, spacing, affine, axis)  # type: ignore[arg-type]  # it says what else it is
         height, width = scan.planes.shape[1:]
         window = centred_window((height, width), self.config.window, self.config.stride)
+        planes, intensity, *_ = typical_of(scan.planes)
         header = header_of(
             scan,
             Coder.PACKED,
-            intensity=scan.intensity,
-            ranges=slice_ranges(scan.planes, scan.intensity) if scan.placement else (),
+            intensity=intensity,
+            ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
         latents = []
-        for place, plane in enumerate(scan.planes):
+        for place, plane in enumerate(planes):
             low, high = header.slice_range(place)
             if low == high:  # a slice of ground
                 low = high = float(plane.flat[0])
@@ -259,7 +261,7 @@ class Batches(ABC):
                 raise CodesFileError("indices: the header is of labels kept exactly, which have none")
             if like.volume is None and indices.ndim != 3:
                 raise CodesFileError(f"indices of shape {indices.shape}, expected (levels, h, w)")
-            header = replace(like, levels=indices.shape[-3])
+            header = replace(like.of_indices, levels=indices.shape[-3])
             codes = Codes(header, indices.astype(np.uint16, copy=False), 0)
             return self.decode_codes(codes, "indices").array
         header = self._header_for(indices.shape[-3:], like)

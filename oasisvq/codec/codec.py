@@ -36,6 +36,7 @@ from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
+from oasisvq.codec.outliers import Typical, typical_of
 from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.recall import Recall
@@ -155,34 +156,28 @@ class Codec(Drawing, Measuring, Stacking):
         self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
-            return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+            return self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         names, ranks = labels.names, labels.ranks(scan.planes)
         if wish.lossy and wish.bound is not None:
             raise ImageError("labels that are coded by the model have no largest error; leave one out")
         if wish.lossy:
-            return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
+            return self._encode_typical(scan, Typical(ranks, (0, len(names) - 1)), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
         content = container.write(header, encode_labels(ranks, len(names)))
         exact = Encoded(content, header, scan, lambda: scan)
         if labels.is_plain:
             refuse_large_labels(len(content), wish.demands)
             return exact
-        lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+        lossy = self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         most = min(labels.most_times_larger * len(lossy.content), wish.demands.max_bytes or math.inf)
         return exact if len(content) <= most else lossy
 
-    def _encode_planes(
-        self,
-        scan: Scan,
-        planes: NDArray[np.generic],
-        intensity: tuple[float, float],
-        wish: Wish,
-        labels: tuple[float, ...],
-        advance: Advance,
+    def _encode_typical(
+        self, scan: Scan, typical: Typical, wish: Wish, labels: tuple[float, ...], advance: Advance
     ) -> Encoded:
-        """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
+        """Code what is typical of a scan, or the ranks of its labels, by the model."""
         levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
-        stored, planes = planes, particular.without_nan(planes, intensity[0])
+        planes, intensity = typical.planes, typical.intensity
         header = header_of(
             scan,
             coder,
@@ -194,14 +189,15 @@ class Codec(Drawing, Measuring, Stacking):
             intensity=intensity,
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
+            outliers=typical.outliers,
         )
         latents: Iterable[Numbers] = self._latents_of(planes, header, advance)
         if not wish.demands.are_any:
-            return self._code(scan, stored, header, latents, wish.bound)
+            return self._code(scan, typical, header, latents, wish.bound)
         known = list(latents)  # for all attempts
 
         def code(levels: int, bound: float | None) -> Encoded:
-            return self._code(scan, stored, replace(header, levels=levels), known, bound)
+            return self._code(scan, typical, replace(header, levels=levels), known, bound)
 
         levels = self.levels_for(wish._replace(bound=0.0), bool(scan.placement))
         has_residues = self.file.residue is not None
@@ -211,7 +207,7 @@ class Codec(Drawing, Measuring, Stacking):
     def _code(
         self,
         scan: Scan,
-        stored: NDArray[np.generic],
+        typical: Typical,
         header: CodesHeader,
         latents: Iterable[Numbers],
         bound: float | None,
@@ -222,14 +218,14 @@ class Codec(Drawing, Measuring, Stacking):
         if not header.labels:
             decoded = self._decoded(header, grids)
             header, beside = particular.encode_beside(
-                stored, header, decoded, self.file.residue, bound, len(payload)
+                scan.planes, typical, header, decoded, self.file.residue, bound, len(payload)
             )
         content = container.write(header, payload, beside)
         codes = Codes(header, indices_of(header, grids), len(content), beside=beside)
         if bound is None:
             return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
         restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-        particular.refuse_beyond(stored, restored.planes, bound)
+        particular.refuse_beyond(scan.planes, restored.planes, bound)
         return Encoded(content, header, scan, lambda: restored)
 
     def _latents_of(
