@@ -124,7 +124,10 @@ class Gathering:
         kept = [rows[place] for place in ours]
         self._paths = [self._paths[place] for place in ours]
         self.names = [names[place] for place in ours]
-        self.subjects = [subject_of(name) or "" for name in self.names]
+        self.subjects = [
+            subject_of(PurePosixPath(name).with_name(row[12]).as_posix()) or ""
+            for name, row in zip(self.names, kept, strict=True)
+        ]
         slices = [row[10] for row in kept]
         self.shape = (sum(slices), max(row[9] for row in rows), int(extent[0]), int(extent[1]))
         if 2 * int(np.prod(self.shape, dtype=np.float64)) > MAX_TOKEN_BYTES:
@@ -133,8 +136,8 @@ class Gathering:
                 "export shards, or images of one kind at a time"
             )
         positions = [
-            np.arange(count) if is_volume else [slice_of(PurePosixPath(name).name)[1]]
-            for name, count, is_volume in zip(self.names, slices, [row[11] for row in kept], strict=True)
+            [slice_of(PurePosixPath(name).name)[1]] if row[11] is None else row[11]
+            for name, row in zip(self.names, kept, strict=True)
         ]
         self.arrays: Arrays = {
             "files": np.repeat(np.arange(len(kept), dtype=np.int32), slices),
@@ -164,9 +167,11 @@ class Gathering:
                 f"{path}: made with model {header.fingerprint.hex()[:8]}, but {self._paths[0]} with "
                 f"{self._first.fingerprint.hex()[:8]}; export the files of one model at a time"
             )
-        volume = header.volume is not None
+        numbers = header.stack.numbers if header.stack else range(header.slices)
         sizes = (*header.window, *header.shape, *header.intensity)
-        return (*sizes, int(header.sample_type), header.levels, header.slices, volume)
+        kinds = int(header.sample_type), header.levels, header.slices
+        shown = header.stack.names[0] if header.stack else path.name  # whose it is
+        return (*sizes, *kinds, numbers if header.volume else None, shown)
 
     def blocks(self) -> Iterator[NDArray[np.uint16]]:
         """The rows (slices, L, h, w) of the array, one file after the other; then `headers` are known.

@@ -10,7 +10,7 @@ read. It holds
 |---|---|---|
 | indices | (N, L, h, w) uint16 | 0..K-1, or `NO_INDEX` where a slice has no such cell or level |
 | files | (N,) int32 | place of each slice's file in `names`; slices of a file follow each other |
-| positions | (N,) int32 | number of a slice in its volume, or of an image the one in its name, else 0 |
+| positions | (N,) int32 | number of a slice in its volume, of an image that in its name, else 0 |
 | windows | (F, 4) int32 | top, left, height, width of the window in the grid of a file's slices |
 | origins | (F, 2) int32 | cell of that grid that the array's cell (0, 0) is |
 | shapes | (F, 2) int32 | height and width of the slices in pixels |
