@@ -108,6 +108,7 @@ def _geometry(volume: VolumeHeader) -> dict[str, Any]:
 def _model(path: Path) -> dict[str, Any]:
     from oasisvq.codec.config import config_to_dict
     from oasisvq.codec.modelfile import read_model  # and safetensors with it
+    from oasisvq.codec.typical import KEY
     from oasisvq.model_store import store_folder
 
     file = read_model(path)
@@ -126,7 +127,10 @@ def _model(path: Path) -> dict[str, Any]:
         "prior": config_to_dict(prior.config) if prior else None,
         "residue": config_to_dict(file.residue.config) if file.residue else None,
         "support": config_to_dict(file.support.config) if file.support else None,
-        "training": file.card,
+        "typical": {f"-q {place}": each for place, each in enumerate(file.card[KEY]["levels"], start=1)}
+        if KEY in file.card
+        else None,
+        "training": {key: entry for key, entry in file.card.items() if key != KEY},
         "store": str(store_folder()),
     }
 

@@ -42,6 +42,7 @@ from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS, Quantizer
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.codec.residue_networks import ResidueNetwork, SupportNetwork
+from oasisvq.codec.typical import typical_in
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import read_bytes, write_atomically
 from oasisvq.scans.limits import MAX_TRAINING_SIDE
@@ -129,6 +130,10 @@ class ModelFile:
             for inner, array in part.arrays.items()
         }
         return self.arrays | parts
+
+    def with_card(self, card: dict[str, Any]) -> "ModelFile":
+        """The same model, of the same fingerprint, with another card."""
+        return ModelFile(self.config, self.arrays, self.prior, card, self.residue, self.support)
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
         """The same model with another prior, or none, and another card."""
@@ -221,6 +226,8 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
         raise ModelError(f"{path}: damaged model file: its card is no JSON object")
     _refuse_card(card, path)
     config = config_from_dict(header.get("config"), str(path))
+    with named(f"{path}: damaged model file"):
+        typical_in(card, config.levels)
     prior = _part(PriorConfig, "prior", header, path)
     if prior and (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
         raise ModelError(
