@@ -275,7 +275,7 @@ def encode_many(
         ModelError: the wish does not fit the model.
     """
     codec.levels_for(wish, False)  # may be none of the model's
-    wish = wish._replace(coder=codec.check_coder(wish.coder))
+    codec.check_coder(wish.coder)
     outcome = Outcome()
     refuse_like_names(inputs)
 
@@ -400,5 +400,6 @@ def _valid_header(
         return header
     bound = header.residue.binning.bound if header.residue else None
     kept = header.coder, header.levels, header.fingerprint, bound
-    levels = codec.levels_for(wish, header.volume is not None)
-    return header if kept == (wish.coder, levels, codec.fingerprint, wish.bound) else None
+    is_volume = header.volume is not None
+    levels, coder = codec.levels_for(wish, is_volume), codec.check_coder(wish.coder, is_volume)
+    return header if kept == (coder, levels, codec.fingerprint, wish.bound) else None
