@@ -8,7 +8,7 @@ import sys
 import nibabel
 import numpy as np
 
-import oasisvq.nibabel  # registers the format
+import oasisvq.nibabel  # noqa: F401 - registers the format
 
 image = nibabel.load(sys.argv[1])
 voxels = image.get_fdata()

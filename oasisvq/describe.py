@@ -4,7 +4,7 @@ All of it is found without torch.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oasisvq.codec import container
 from oasisvq.codec.container import MAGIC
@@ -13,6 +13,9 @@ from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
 from oasisvq.scans.limits import MAX_FILE_BYTES
+
+if TYPE_CHECKING:
+    from oasisvq.codec.modelfile import ModelFile
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def _geometry(volume: VolumeHeader) -> dict[str, Any]:
 def _model(path: Path) -> dict[str, Any]:
     from oasisvq.codec.config import config_to_dict
     from oasisvq.codec.modelfile import read_model  # and safetensors with it
+    from oasisvq.codec.typical import KEY
     from oasisvq.model_store import store_folder
 
     file = read_model(path)
@@ -126,8 +130,24 @@ def _model(path: Path) -> dict[str, Any]:
         "prior": config_to_dict(prior.config) if prior else None,
         "residue": config_to_dict(file.residue.config) if file.residue else None,
         "support": config_to_dict(file.support.config) if file.support else None,
-        "training": file.card,
+        "volumes": _coding(file.volumes) if file.volumes else None,
+        "typical": {f"-q {place}": each for place, each in enumerate(file.card[KEY]["levels"], start=1)}
+        if KEY in file.card
+        else None,
+        "training": {key: entry for key, entry in file.card.items() if key != KEY},
         "store": str(store_folder()),
+    }
+
+
+def _coding(volumes: "ModelFile") -> dict[str, Any]:
+    """What codes the volumes of a model."""
+    from oasisvq.codec.config import config_to_dict
+
+    prior = volumes.prior
+    return {
+        "default_quality": volumes.config.default_levels,
+        "config": config_to_dict(volumes.config),
+        "prior": config_to_dict(prior.config) if prior else None,
     }
 
 

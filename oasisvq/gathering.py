@@ -19,6 +19,7 @@ from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import Coder, CodesHeader
+from oasisvq.codec.slices import codes_of
 from oasisvq.data.layouts import slice_of
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
@@ -69,7 +70,7 @@ class _Unpacker:
         if file.header.coder is Coder.PACKED:
             return file.codes()
         model = self.find(file.header, path)
-        codes = file.codes(model.prior, model.codebooks)
+        codes = codes_of(model, file)
         return codes._replace(header=replace(codes.header, coder=Coder.PACKED))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from oasisvq.codec.asked import checked_coder, checked_levels, levels_for
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.headers import Coder
+from oasisvq.codec.modelfile import ModelHeader
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import FileError, ModelError
 from oasisvq.files import require_file
@@ -62,11 +63,16 @@ class LaterCodec:
 
     def levels_for(self, wish: Wish, is_volume: bool) -> int:
         """See `Codec.levels_for`."""
-        return levels_for(self._known.header.config, wish, is_volume)
+        return levels_for(self._coding(is_volume).config, wish, is_volume)
 
-    def check_coder(self, coder: Coder | None) -> Coder:
+    def check_coder(self, coder: Coder | None, is_volume: bool = False) -> Coder:
         """See `Codec.check_coder`."""
-        return checked_coder(self._known.header.prior is not None, self.fingerprint, coder)
+        return checked_coder(self._coding(is_volume).prior is not None, self.fingerprint, coder)
+
+    def _coding(self, is_volume: bool) -> ModelHeader:
+        """See `ModelFile.coding`."""
+        header = self._known.header
+        return header.volumes if is_volume and header.volumes else header
 
     def lies_at(self, path: Path) -> bool:
         """Whether a file is a copy of this model, by its header and size."""

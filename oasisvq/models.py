@@ -17,6 +17,7 @@ from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
+from oasisvq.codec.slices import codes_of
 from oasisvq.errors import FileError, ModelError, OtherModelError
 from oasisvq.files import MODEL_FILE
 from oasisvq.model_store import (
@@ -349,5 +350,4 @@ def read_codes(path: Path, model: Path | None = None, max_pixels: int = DEFAULT_
     refuse_large_codes(codes_file.header, str(path), max_pixels)
     if codes_file.header.coder is not Coder.PRIOR:
         return codes_file.codes()
-    file = ModelFinder(model)(codes_file.header, path)
-    return codes_file.codes(file.prior, file.codebooks)
+    return codes_of(ModelFinder(model)(codes_file.header, path), codes_file)

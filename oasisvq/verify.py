@@ -12,6 +12,7 @@ from oasisvq.codec.codec import Codec
 from oasisvq.codec.container import MAGIC, SUFFIX, read_codes_file
 from oasisvq.codec.headers import Coder, CodesHeader, refuse_large_codes
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
+from oasisvq.codec.slices import codes_of
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import (
     CodesFileError,
@@ -132,7 +133,7 @@ class Verifier:
             codec = Codec(model)
             codec.decode_codes(codec.codes_of(file), str(path))
         elif self._deep and needs_prior:
-            file.codes(model.prior, model.codebooks)
+            codes_of(model, file)
 
     def _check_model(self, path: Path) -> None:
         read_model(path)

@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,11 @@ TINY_PRIOR = PriorConfig(
     blocks=(1, 1, 0),
     reach=(2, 1, 0),
     passes=(8, 2, 1),
+)
+
+TINY_OF_VOLUMES = replace(TINY, levels=2, context=1)
+TINY_PRIOR_OF_VOLUMES = replace(
+    TINY_PRIOR, hidden=(16, 12), blocks=(1, 1), reach=(2, 1), passes=(8, 2), expected=3
 )
 
 
@@ -229,6 +235,18 @@ def residue_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def volumes_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `residue_model_file` with codec and prior of volumes of their own."""
+    path = tmp_path_factory.mktemp("volumes") / "model.safetensors"
+    file = file_of(tiny_model(), {"images": "scans", "size": 64}, tiny_prior())
+    theirs = tiny_model(TINY_OF_VOLUMES, seed=3)
+    volumes = file_of(theirs, {}, tiny_prior(TINY_PRIOR_OF_VOLUMES, seed=3))
+    with_residue = file.with_residue(tiny_residue(), None, file.card)
+    write_model(with_residue.with_volumes(volumes, file.card), path)
+    return path
+
+
 @pytest.fixture
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("other") / "model.safetensors"
@@ -236,7 +254,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["model_file", "prior_model_file"])
+@pytest.fixture(params=["model_file", "prior_model_file", "volumes_model_file"])
 def model(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue(request.param)
     return path

@@ -15,6 +15,7 @@ from oasisvq import model_store, models
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import read_codes_file
 from oasisvq.codec.modelfile import ModelFile, read_model
+from oasisvq.codec.slices import codes_of
 from oasisvq.errors import FileError, ModelError, OtherModelError
 from oasisvq.model_store import how_far, keep, keep_file, models_in, store_folder
 from oasisvq.models import ModelFinder, choose_model
@@ -54,7 +55,7 @@ def find(codes: Path, named: Path | None = None) -> tuple[Codes, str]:
     told: list[str] = []
     file = read_codes_file(codes)
     model = ModelFinder(named, told.append)(file.header, codes)
-    return file.codes(model.prior, model.codebooks), "".join(told)
+    return codes_of(model, file), "".join(told)
 
 
 # --- the model that made a file ---------------------------------------------------------------------

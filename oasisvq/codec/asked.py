@@ -11,8 +11,13 @@ from oasisvq.errors import ImageError, ModelError
 LEVELS_OF_A_RESIDUE, LEVELS_OF_A_VOLUME = 2, 1
 
 
-def checked_levels(config: ModelConfig, levels: int | None) -> int:
+def checked_levels(config: ModelConfig, levels: int | None, is_volume: bool = False) -> int:
     """The number of levels to keep: the asked one, or the model's default.
+
+    Args:
+        config: of what codes images, or volumes.
+        levels: the asked one.
+        is_volume: which of the two, for messages.
 
     Raises:
         ModelError: out of the model's range.
@@ -20,7 +25,8 @@ def checked_levels(config: ModelConfig, levels: int | None) -> int:
     if levels is None:
         return config.default_levels
     if not 1 <= levels <= config.levels:
-        raise ModelError(f"quality {levels}, but this model has 1 to {config.levels}")
+        of_volumes = " for volumes" if is_volume else ""
+        raise ModelError(f"quality {levels}, but this model has 1 to {config.levels}{of_volumes}")
     return levels
 
 
@@ -41,7 +47,7 @@ def levels_for(config: ModelConfig, wish: Wish, is_volume: bool) -> int:
         ModelError: out of the model's range.
     """
     if wish.levels is not None or wish.bound is None:
-        return checked_levels(config, wish.levels)
+        return checked_levels(config, wish.levels, is_volume and bool(config.context))
     return min(LEVELS_OF_A_VOLUME if is_volume else LEVELS_OF_A_RESIDUE, config.levels)
 
 

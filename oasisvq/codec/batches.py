@@ -25,6 +25,7 @@ from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_o
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.outliers import typical_of
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
+from oasisvq.codec.slices import refusing_what_does_not_fit, steps_of
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError, OasisVQError
 from oasisvq.files import read_bytes
@@ -63,10 +64,7 @@ class Batches(ABC):
     def levels_for(self, wish: Wish, is_volume: bool) -> int: ...
 
     @abstractmethod
-    def check_coder(self, coder: Coder | None) -> Coder: ...
-
-    @abstractmethod
-    def _encoded(self, pixels: NDArray[np.float64]) -> Numbers: ...
+    def check_coder(self, coder: Coder | None, is_volume: bool = False) -> Coder: ...
 
     # --- many ---------------------------------------------------------------------------------
 
@@ -115,9 +113,8 @@ class Batches(ABC):
             ModelError: `levels` or `coder` is not of this model.
         """
         demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
-        coder = self.check_coder(coder)
         wish = Wish(levels, coder, content, lossy, axis, max_error, demands)
-        self.levels_for(wish, False)
+        self.levels_for(wish, False), self.check_coder(coder)
         refuse_demands(wish)
         return _each(_EncodeOne(self, wish, spacing, affine, max_pixels), scans, jobs)
 
@@ -144,10 +141,16 @@ class Batches(ABC):
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
-        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to."""
-        codebooks = self.file.codebooks.view()
-        codebooks.flags.writeable = False
-        return codebooks
+        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to.
+
+        Those of images; of volumes see `volume_codebooks`.
+        """
+        return _closed(self.file.codebooks)
+
+    @property
+    def volume_codebooks(self) -> NDArray[np.float32]:
+        """(L, K, D) those that volumes are coded with; see `codebooks`."""
+        return _closed(self.file.coding(is_volume=True).codebooks)
 
     @overload
     def latents(
@@ -179,6 +182,8 @@ class Batches(ABC):
     ) -> Numbers | list[Numbers]:
         """What the encoder makes of a scan, before it is quantized, over the model's centred window.
 
+        In a volume it sees the slice before as that is in the scan, not as it will be decoded.
+
         Args:
             array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of those.
             spacing: of volumes, see `encode`.
@@ -198,7 +203,9 @@ class Batches(ABC):
             ]
         scan = as_scan(array, spacing, affine, axis)  # type: ignore[arg-type]  # it says what else it is
         height, width = scan.planes.shape[1:]
-        window = centred_window((height, width), self.config.window, self.config.stride)
+        model = self.file.coding(bool(scan.placement))
+        stride = model.config.stride
+        window = centred_window((height, width), model.config.window, stride)
         planes, intensity, *_ = typical_of(scan.planes)
         header = header_of(
             scan,
@@ -211,15 +218,24 @@ class Batches(ABC):
             low, high = header.slice_range(place)
             if low == high:  # a slice of ground
                 low = high = float(plane.flat[0])
-            latents.append(self._encoded(to_pixels(plane, (low, high), window, self.config.stride)))
+            context = None
+            if model.config.context and place and scan.placement:
+                before = to_pixels(planes[place - 1], (low, high), window, stride)
+                context = steps_of(before.clip(0, 1))
+            pixels = steps_of(to_pixels(plane, (low, high), window, stride))
+            with refusing_what_does_not_fit():
+                latents.append(model.encoder(pixels, context)[0])
         return np.stack(latents) if scan.placement else latents[0]
 
-    def embed(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def embed(
+        self, indices: NDArray[np.integer[Any]], *, of_volumes: bool = False
+    ) -> NDArray[np.float32]:
         """Indices to vectors: the sum over levels of the codes that they name.
 
         Args:
             indices: (..., L, h, w) integers from 0 to K-1, of the first L levels; a cell that is
                 `NO_INDEX` (65,535) in a level gets nothing from it.
+            of_volumes: whether they are of volumes, which may have codebooks of their own.
 
         Returns:
             (..., h, w, D), whole numbers in 256ths: what `latents` are quantized to.
@@ -227,12 +243,14 @@ class Batches(ABC):
         Raises:
             CodesFileError: no such array, or out of range.
         """
-        _refuse_odd_indices(indices, self.config, least=3)
-        vectors = np.zeros((*indices.shape[:-3], *indices.shape[-2:], self.config.code_dim), np.float32)
+        model = self.file.coding(of_volumes)
+        _refuse_odd_indices(indices, model.config, least=3)
+        shape = *indices.shape[:-3], *indices.shape[-2:], model.config.code_dim
+        vectors = np.zeros(shape, np.float32)
         for level in range(indices.shape[-3]):
             chosen = indices[..., level, :, :]
             has_index = chosen != NO_INDEX
-            codes = self.file.codebooks[level][np.where(has_index, chosen, 0)]
+            codes = model.codebooks[level][np.where(has_index, chosen, 0)]
             vectors += codes * has_index[..., None]
         return vectors
 
@@ -255,7 +273,8 @@ class Batches(ABC):
             CodesFileError: not such an array, out of range, or of another grid than `like` has.
             OtherModelError: the header is of another model.
         """
-        _refuse_odd_indices(indices, self.config, least=3)
+        is_volume = isinstance(like, CodesHeader) and like.volume is not None
+        _refuse_odd_indices(indices, self.file.coding(is_volume).config, least=3)
         if isinstance(like, CodesHeader):
             if like.coder is Coder.LABELS:
                 raise CodesFileError("indices: the header is of labels kept exactly, which have none")
@@ -382,6 +401,13 @@ def each_of(arrays: Iterable[object]) -> list[Any]:
         if not isinstance(each, np.ndarray):
             raise ImageError(f"[{place}]: {_kind_of(each)}, expected a NumPy array")
     return arrays
+
+
+def _closed(codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same numbers, which cannot be written to."""
+    view = codebooks.view()
+    view.flags.writeable = False
+    return view
 
 
 def _kind_of(given: object) -> str:

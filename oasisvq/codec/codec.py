@@ -5,7 +5,6 @@ Shapes: L levels, H×W image, h×w grid.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,11 +34,11 @@ from oasisvq.codec.headers import (
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
-from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
+from oasisvq.codec.networks import DECODED_STEPS
 from oasisvq.codec.outliers import Typical, typical_of
 from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
-from oasisvq.codec.recall import Recall
+from oasisvq.codec.slices import Chain, codes_of, steps_of
 from oasisvq.codec.stacking import Stacking
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError
@@ -55,15 +54,6 @@ LARGEST_RATE_WEIGHT = 0.075
 Advance = Callable[[int, int], None]
 
 
-@contextmanager
-def _refusing_what_does_not_fit() -> Iterator[None]:
-    """An image too large for this machine's memory is an error of the image, not a crash."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ImageError("an image too large for this machine's memory; cut or shrink it") from error
-
-
 class Codec(Drawing, Measuring, Stacking):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
@@ -72,6 +62,7 @@ class Codec(Drawing, Measuring, Stacking):
     Attributes:
         config: the model's config.
         prior: of the model, where it has one.
+        volumes: codec and prior of volumes, those of images where the model has no others.
         fingerprint: 8 bytes that name the model in the files that it makes.
         card: what the model file says of its training.
     """
@@ -79,8 +70,8 @@ class Codec(Drawing, Measuring, Stacking):
     def __init__(self, file: ModelFile) -> None:
         self.file = file
         self.config, self.prior, self.card = file.config, file.prior, file.card
+        self.volumes = file.coding(True)
         self.fingerprint = file.fingerprint
-        self._quantizer = file.quantizer
 
     @classmethod
     def load(cls, path: Path) -> "Codec":
@@ -153,7 +144,8 @@ class Codec(Drawing, Measuring, Stacking):
         """`encode_scan`, with what the file will decode to."""
         wish = wish or Wish()
         refuse_demands(wish)
-        self.levels_for(wish, False), self.check_coder(wish.coder)  # asked for in vain even of labels
+        is_volume = bool(scan.placement)  # what is asked for in vain is so even of labels
+        self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
             return self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
@@ -176,32 +168,33 @@ class Codec(Drawing, Measuring, Stacking):
         self, scan: Scan, typical: Typical, wish: Wish, labels: tuple[float, ...], advance: Advance
     ) -> Encoded:
         """Code what is typical of a scan, or the ranks of its labels, by the model."""
-        levels, coder = self.levels_for(wish, bool(scan.placement)), self.check_coder(wish.coder)
+        is_volume = bool(scan.placement)
+        levels, coder = self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
+        coding = self.file.coding(is_volume)
         planes, intensity = typical.planes, typical.intensity
         header = header_of(
             scan,
             coder,
             labels=labels,
-            stride=self.config.stride,
-            window=choose_window(planes, self.config.window, self.config.stride),
+            stride=coding.config.stride,
+            window=choose_window(planes, coding.config.window, coding.config.stride),
             levels=levels,
-            codebook_size=self.config.codebook_size,
+            codebook_size=coding.config.codebook_size,
             intensity=intensity,
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
             outliers=typical.outliers,
         )
-        latents: Iterable[Numbers] = self._latents_of(planes, header, advance)
         if not wish.demands.are_any:
-            return self._code(scan, typical, header, latents, wish.bound)
-        known = list(latents)  # for all attempts
+            return self._code(scan, typical, header, wish.bound, None, advance)
+        known: dict[int, Numbers] = {}  # for all attempts
 
         def code(levels: int, bound: float | None) -> Encoded:
-            return self._code(scan, typical, replace(header, levels=levels), known, bound)
+            return self._code(scan, typical, replace(header, levels=levels), bound, known, advance)
 
-        levels = self.levels_for(wish._replace(bound=0.0), bool(scan.placement))
+        levels = self.levels_for(wish._replace(bound=0.0), is_volume)
         has_residues = self.file.residue is not None
-        ways = Ways(code, self.config.levels, levels, has_residues, wish.bound)
+        ways = Ways(code, coding.config.levels, levels, has_residues, wish.bound)
         return smallest(scan, wish.demands, ways)
 
     def _code(
@@ -209,82 +202,71 @@ class Codec(Drawing, Measuring, Stacking):
         scan: Scan,
         typical: Typical,
         header: CodesHeader,
-        latents: Iterable[Numbers],
         bound: float | None,
+        known: dict[int, Numbers] | None,
+        advance: Advance,
     ) -> Encoded:
-        """Latents (h, w, D) of the coded slices, and what is beside them, to a file."""
-        payload, grids = self._payload(header, latents)
+        """Planes (slices, H, W), and what is beside their indices, to a file; see `_payload`."""
+        chain = Chain(self.file.coding(header.volume is not None), header)
+        payload, grids = self._payload(chain, header, typical.planes, known, advance)
+        windows = chain.windows or None
         beside = NOTHING_BESIDE
         if not header.labels:
-            decoded = self._decoded(header, grids)
+            decoded = self._decoded(header, grids, windows=windows)
             header, beside = particular.encode_beside(
                 scan.planes, typical, header, decoded, self.file.residue, bound, len(payload)
             )
         content = container.write(header, payload, beside)
-        codes = Codes(header, indices_of(header, grids), len(content), beside=beside)
+        indices = indices_of(header, grids)
+        codes = Codes(header, indices, len(content), beside=beside, windows=windows)
         if bound is None:
             return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
         restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
         particular.refuse_beyond(scan.planes, restored.planes, bound)
         return Encoded(content, header, scan, lambda: restored)
 
-    def _latents_of(
-        self, planes: NDArray[np.generic], header: CodesHeader, advance: Advance
-    ) -> Iterator[Numbers]:
-        """Latents (h, w, D) of one coded plane after the other."""
+    def _payload(
+        self,
+        chain: Chain,
+        header: CodesHeader,
+        planes: NDArray[np.generic],
+        known: dict[int, Numbers] | None,
+        advance: Advance,
+    ) -> tuple[bytes, list[NDArray[np.uint16]]]:
+        """Planes (slices, H, W) to a payload, and the indices (L, h, w) of each coded one.
+
+        Args:
+            chain: at its start.
+            header: of the file.
+            planes: without NaN.
+            known: latents of slices by their places, found in an earlier attempt or added by this one
+                where they do not depend on the slice before; None where there will be no other.
+            advance: told (slices done, slices in all).
+        """
+        model, grids = chain.model, []
+        encoder = None
+        if header.coder is Coder.PRIOR and header.coded_slices:
+            assert model.prior is not None
+            encoder = GridEncoder(model.prior, header.grid_shape, chain.recall)
         for place in header.coded_slices:
             pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
-            yield self._encoded(pixels)
+            latents = known.get(place) if known else None
+            if latents is None:
+                latents = chain.latents(place, steps_of(pixels))
+            if known is not None and not model.config.context:
+                known[place] = latents
+            if encoder is None:
+                grid = model.quantizer.quantize(latents, header.levels).astype(np.uint16)
+            else:
+                assert model.prior is not None
+                kind, choose = model.prior.kind_of(latents), _chooser(model, latents, header.levels)
+                grid = encoder.put(kind, choose, chain.expected(place))
+            chain.go_on(place, grid)
+            grids.append(grid)
             advance(place + 1, header.slices)
-
-    def _encoded(self, pixels: NDArray[np.float64]) -> Numbers:
-        """Pixels (H, W) -> latents (h, w, D) in 256ths."""
-        with _refusing_what_does_not_fit():
-            steps = np.rint(pixels * PIXEL_STEPS).astype(np.int32)
-            latents: Numbers = self.file.encoder(steps[None])[0]
-        return latents
-
-    def _payload(
-        self, header: CodesHeader, latents: Iterable[Numbers]
-    ) -> tuple[bytes, list[NDArray[np.uint16]]]:
-        """Latents (h, w, D) of one slice after the other to a payload, and the indices of each."""
         if header.coder is Coder.PACKED:
-            packed = [self._quantizer.quantize(each, header.levels) for each in latents]
-            content = pack(np.array(packed, np.int64), header.codebook_size)
-            return content, [grid.astype(np.uint16) for grid in packed]
-        assert self.prior is not None
-        if not header.coded_slices:
-            return b"", []
-        encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
-        grids = [
-            encoder.put(self.prior.kind_of(each), self._chooser(each, header.levels)) for each in latents
-        ]
-        return encoder.finish(), grids
-
-    def _recall(self, header: CodesHeader) -> Recall | None:
-        return Recall(self.file.codebooks) if header.volume else None
-
-    def _chooser(
-        self, latents: Numbers, levels: int
-    ) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
-        """Gives the indices of each pass over latents (h, w, D).
-
-        Of each residual the code is taken with the least squared distance, all levels completed, plus
-        weight · bits: near, and cheap under the prior.
-        """
-        residual = latents.copy()
-        quantizer = self._quantizer
-        weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT)
-        weight *= quantizer.energies[levels - 1] / (2 * BIT_UNITS)  # distances are halved
-
-        def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
-            vectors = residual[step.rows, step.columns]  # (n, D)
-            costs = np.rint(bits_of(frequencies) * weight).astype(np.float32)
-            chosen = quantizer.best(vectors, step.level, levels, costs)
-            residual[step.rows, step.columns] = vectors - quantizer.codebooks[step.level][chosen]
-            return chosen.astype(np.uint16)
-
-        return choose
+            return pack(np.array(grids, np.int64), header.codebook_size), grids
+        return encoder.finish() if encoder else b"", grids
 
     # --- write codes of a model's own --------------------------------------------------------------
 
@@ -297,10 +279,14 @@ class Codec(Drawing, Measuring, Stacking):
         grids = grids[header.coded_slices]
         if header.coder is Coder.PACKED or not grids.size:
             return container.write(header, pack(grids, header.codebook_size), codes.beside)
-        assert self.prior is not None
-        encoder = GridEncoder(self.prior, header.grid_shape, self._recall(header))
-        for grid in grids:
-            encoder.put(self.prior.kind_of(self._quantizer.dequantize(grid)), partial(_given, grid))
+        model = self.file.coding(header.volume is not None)
+        assert model.prior is not None
+        chain = Chain(model, header)
+        encoder = GridEncoder(model.prior, header.grid_shape, chain.recall)
+        for place, grid in zip(header.coded_slices, grids, strict=True):
+            kind = model.prior.kind_of(model.quantizer.dequantize(grid))
+            encoder.put(kind, partial(_given, grid), chain.expected(place))
+            chain.go_on(place, grid)
         return container.write(header, encoder.finish(), codes.beside)
 
     # --- decode -------------------------------------------------------------------------------
@@ -333,7 +319,7 @@ class Codec(Drawing, Measuring, Stacking):
             CodesFileError: it is damaged, or another model made it.
         """
         self.refuse_other_model(file.header, file.name)
-        return file.codes(self.prior, self.file.codebooks)
+        return codes_of(self.file, file)
 
     def decode_codes(
         self,
@@ -360,13 +346,14 @@ class Codec(Drawing, Measuring, Stacking):
         if codes.label_map is not None:
             labels = codes.label_map.reshape(header.slices, *header.shape)
             return Scan(labels, placement, stack=header.stack)
-        ours = (self.config.stride, self.config.codebook_size)
-        if (header.stride, header.codebook_size) != ours or header.levels > self.config.levels:
+        config = self.file.coding(header.volume is not None).config
+        ours = (config.stride, config.codebook_size)
+        if (header.stride, header.codebook_size) != ours or header.levels > config.levels:
             raise CodesFileError(f"{name}: damaged: its grid does not fit the model that it names")
         refuse_indices(codes, name)
         grids = codes.indices if header.volume else codes.indices[None]
-        coded = (grids[place][:levels] for place in header.coded_slices)
-        decoded = self._decoded(header, coded)
+        coded = (grids[place] for place in header.coded_slices)
+        decoded = self._decoded(header, coded, levels, codes.windows)
         planes = np.empty((header.slices, *header.shape), header.decoded_dtype)
         for place, plane in enumerate(
             particular.lay_beside(decoded, codes, self.file.residue, levels, name)
@@ -378,14 +365,33 @@ class Codec(Drawing, Measuring, Stacking):
         return Scan(planes, placement, stack=header.stack)
 
     def _decoded(
-        self, header: CodesHeader, grids: Iterable[NDArray[np.uint16]]
+        self,
+        header: CodesHeader,
+        grids: Iterable[NDArray[np.uint16]],
+        levels: int | None = None,
+        windows: list[NDArray[np.uint16]] | None = None,
     ) -> Iterator[NDArray[np.generic]]:
-        """The indices (levels, h, w) of the coded slices to planes (H, W) of all slices."""
-        left, is_coded, dtype = iter(grids), set(header.coded_slices), header.decoded_dtype
+        """The indices (L, h, w) of the coded slices to planes (H, W) of all slices.
+
+        Args:
+            header: of the file.
+            grids: with all its levels, which the slices after them build on.
+            levels: to decode; all where None.
+            windows: what the grids decode to with all levels, where that is known.
+        """
+        chain = Chain(self.file.coding(header.volume is not None), header)
+        left, known = iter(grids), iter(windows or ())
+        is_coded, dtype = set(header.coded_slices), header.decoded_dtype
         for place in range(header.slices):
             pixels, window = np.zeros((0, 0)), NOTHING
             if place in is_coded:
-                pixels, window = self._pixels(next(left)), header.window
+                grid, window = next(left), header.window
+                steps = next(known) if windows else chain.pixels(place, grid)
+                shown = steps
+                if levels is not None and levels < header.levels:
+                    shown = chain.pixels(place, grid[:levels])
+                chain.go_on_with(place, steps)
+                pixels = shown / np.float64(DECODED_STEPS)
             darkest_and_brightest = header.slice_range(place)
             yield from_pixels(pixels, darkest_and_brightest, window, header.stride, header.shape, dtype)
 
@@ -393,22 +399,13 @@ class Codec(Drawing, Measuring, Stacking):
         """See `refuse_other_model` in `modelfile.py`."""
         refuse_other_model(self.file, header, name)
 
-    def _pixels(self, indices: NDArray[np.uint16]) -> NDArray[np.float64]:
-        """Indices (levels, h, w) -> pixels (H, W)."""
-        if not indices.size:
-            return np.zeros((0, 0))
-        with _refusing_what_does_not_fit():
-            steps = self.file.decoder(self._quantizer.dequantize(indices)[None])[0]
-        pixels: NDArray[np.float64] = steps / np.float64(DECODED_STEPS)
-        return pixels
-
     def levels_for(self, wish: Wish, is_volume: bool) -> int:
         """The number of levels that a wish comes to, of an image or a volume.
 
         Raises:
             ModelError: out of the model's range.
         """
-        return levels_for(self.config, wish, is_volume)
+        return levels_for(self.file.coding(is_volume).config, wish, is_volume)
 
     def check_levels(self, levels: int | None) -> int:
         """The number of levels to keep.
@@ -418,16 +415,40 @@ class Codec(Drawing, Measuring, Stacking):
         """
         return checked_levels(self.config, levels)
 
-    def check_coder(self, coder: Coder | None) -> Coder:
-        """The coder to use.
+    def check_coder(self, coder: Coder | None, is_volume: bool = False) -> Coder:
+        """The coder to use, of an image or a volume.
 
         Raises:
             ModelError: it needs a prior, and the model has none.
         """
-        return checked_coder(self.prior is not None, self.fingerprint, coder)
+        has_prior = self.file.coding(is_volume).prior is not None
+        return checked_coder(has_prior, self.fingerprint, coder)
 
 
 def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[np.uint16]:
     """The indices (levels, h, w) of a pass."""
     chosen: NDArray[np.uint16] = indices[step.level, step.rows, step.columns]
     return chosen
+
+
+def _chooser(
+    model: ModelFile, latents: Numbers, levels: int
+) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
+    """Gives the indices of each pass over latents (h, w, D).
+
+    Of each residual the code is taken with the least squared distance, all levels completed, plus
+    weight · bits: near, and cheap under the prior.
+    """
+    residual = latents.copy()
+    quantizer = model.quantizer
+    weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT)
+    weight *= quantizer.energies[levels - 1] / (2 * BIT_UNITS)  # distances are halved
+
+    def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
+        vectors = residual[step.rows, step.columns]  # (n, D)
+        costs = np.rint(bits_of(frequencies) * weight).astype(np.float32)
+        chosen = quantizer.best(vectors, step.level, levels, costs)
+        residual[step.rows, step.columns] = vectors - quantizer.codebooks[step.level][chosen]
+        return chosen.astype(np.uint16)
+
+    return choose

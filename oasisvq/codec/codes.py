@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.entropy import GridDecoder, unpack
+from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.codec.labels import decode_labels
 from oasisvq.codec.prior import Prior
@@ -43,6 +44,7 @@ class Codes(NamedTuple):
         file_bytes: size of the whole file.
         label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
         beside: what follows the payload of the indices, not decoded.
+        windows: what each coded slice decodes to, where the indices could not be known without that.
     """
 
     header: CodesHeader
@@ -50,6 +52,27 @@ class Codes(NamedTuple):
     file_bytes: int
     label_map: NDArray[np.generic] | None = None
     beside: Beside = NOTHING_BESIDE
+    windows: list[NDArray[np.uint16]] | None = None
+
+
+class Slices:
+    """What is known of the slices of a file while they are decoded: here, no more than their indices.
+
+    Attributes:
+        recall: what the indices say of each other; None of an image.
+        windows: (H, W) what each was decoded to, where that must be known for the next.
+    """
+
+    def __init__(self, recall: Recall | None) -> None:
+        self.recall = recall
+        self.windows: list[NDArray[np.uint16]] = []
+
+    def expected(self, place: int) -> Numbers | None:
+        """Latents (h, w, D) that a slice is expected to be near to; None where there are none."""
+        return None
+
+    def go_on(self, place: int, indices: NDArray[np.uint16]) -> None:
+        """Take in what the next slice was coded to, all levels (L, h, w) of it."""
 
 
 def indices_of(header: CodesHeader, grids: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
@@ -105,12 +128,12 @@ class CodesFile(NamedTuple):
     name: str
     beside: Beside = NOTHING_BESIDE
 
-    def codes(self, prior: Prior | None = None, codebooks: NDArray[np.float32] | None = None) -> Codes:
+    def codes(self, prior: Prior | None = None, slices: Slices | None = None) -> Codes:
         """Decode the payload.
 
         Args:
             prior: of the model whose fingerprint the file names, which the caller has compared.
-            codebooks: (L, K, D) of that model; the prior needs them for volumes.
+            slices: of the file, by that model; the prior needs them for volumes.
 
         Raises:
             CodesFileError: the payload is damaged, or it needs a prior and none is given.
@@ -128,19 +151,24 @@ class CodesFile(NamedTuple):
                 flat = unpack(self.payload, header.codebook_size, header.index_count)
                 grids = list(flat.reshape(len(header.coded_slices), *header.grid_shape))
             else:
-                grids = self._grids(prior, codebooks)
+                grids = self._grids(prior, slices)
         except CodesFileError as error:
             raise CodesFileError(f"{self.name}: damaged: {error}") from error
-        return Codes(header, indices_of(header, grids), self.file_bytes, beside=self.beside)
+        windows = slices.windows if slices and slices.windows else None
+        indices = indices_of(header, grids)
+        return Codes(header, indices, self.file_bytes, beside=self.beside, windows=windows)
 
-    def _grids(self, prior: Prior, codebooks: NDArray[np.float32] | None) -> list[NDArray[np.uint16]]:
+    def _grids(self, prior: Prior, slices: Slices | None) -> list[NDArray[np.uint16]]:
         header, known = self.header, prior.config
         if known.codebook_size != header.codebook_size or known.levels < header.levels:
             raise CodesFileError("its grid does not fit the prior of the model that it names")
-        assert header.volume is None or codebooks is not None
-        recall = Recall(codebooks) if header.volume and codebooks is not None else None
-        decoder = GridDecoder(self.payload, prior, header.grid_shape, recall)
-        grids = [decoder.take() for _ in header.coded_slices]
+        assert header.volume is None or slices is not None
+        decoder = GridDecoder(self.payload, prior, header.grid_shape, slices.recall if slices else None)
+        grids = []
+        for place in header.coded_slices:
+            grids.append(decoder.take(slices.expected(place) if slices else None))
+            if slices:
+                slices.go_on(place, grids[-1])
         decoder.finish()
         return grids
 

@@ -35,6 +35,7 @@ class ModelConfig:
         codebook_size: codes K of each level.
         levels: residual levels L.
         default_levels: levels kept where no quality is named.
+        context: how many slices before a slice its networks see, 0 or 1; see `networks.py`.
     """
 
     window: tuple[int, int]
@@ -47,6 +48,7 @@ class ModelConfig:
     codebook_size: int
     levels: int
     default_levels: int
+    context: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -54,6 +56,7 @@ class ModelConfig:
             ("codebook_size", 2, MAX_CODEBOOK_SIZE),
             ("levels", 1, MAX_LEVELS),
             ("default_levels", 1, self.levels),
+            ("context", 0, 1),
             ("stride", 1, MAX_STRIDE),
         ):
             if not low <= getattr(self, name) <= high:
@@ -87,11 +90,19 @@ Part = TypeVar("Part", PriorConfig, ResidueConfig, SupportConfig)
 
 
 def config_to_dict(config: ModelConfig | PartConfig) -> dict[str, Any]:
-    """A config as JSON holds it."""
+    """A config as JSON holds it; what has a default is named only where it is another."""
+    defaults = _defaults(type(config))
     return {
         key: list(entry) if isinstance(entry, tuple) else entry
         for key, entry in dataclasses.asdict(config).items()
+        if key not in defaults or entry != defaults[key]
     }
+
+
+def _defaults(kind: type[ModelConfig | PartConfig]) -> dict[str, Any]:
+    """What a config need not name."""
+    fields = dataclasses.fields(kind)
+    return {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
 
 
 def config_from_dict(fields: object, where: str) -> ModelConfig:
@@ -100,7 +111,7 @@ def config_from_dict(fields: object, where: str) -> ModelConfig:
     Raises:
         ModelError: a key is unknown or missing, or a value has another type or is out of range.
     """
-    known = _fields(fields, get_type_hints(ModelConfig), f"{where}: model config")
+    known = _fields(fields, ModelConfig, f"{where}: model config")
     with named(where):
         return ModelConfig(**known)
 
@@ -111,7 +122,7 @@ def part_config_from_dict(kind: type[Part], name: str, fields: object, where: st
     Raises:
         ModelError: a key is unknown or missing, or a value has another type or is out of range.
     """
-    known = _fields(fields, get_type_hints(kind), f"{where}: {name} config")
+    known = _fields(fields, kind, f"{where}: {name} config")
     with named(where):
         return kind(**known)
 
@@ -125,9 +136,10 @@ def named(what: str) -> Iterator[None]:
         raise ModelError(f"{what}: {error}") from error
 
 
-def _fields(fields: object, hints: dict[str, Any], what: str) -> dict[str, Any]:
+def _fields(fields: object, kind: type[ModelConfig | PartConfig], what: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ModelError(f"{what}: no JSON object")
+    hints, fields = get_type_hints(kind), _defaults(kind) | fields
     unknown, missing = sorted(set(fields) - set(hints)), sorted(set(hints) - set(fields))
     if unknown or missing:
         raise ModelError(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oasisvq.codec.exact import Numbers
 from oasisvq.codec.frequencies import Frequencies, Indices, fewest_bits
 from oasisvq.codec.prior import Pass, Prior
 from oasisvq.codec.recall import Recall
@@ -189,12 +190,18 @@ class GridEncoder:
         self._prior, self._shape, self._recall = prior, shape, recall
         self._coder = RangeEncoder()
 
-    def put(self, kind: int, choose: Callable[[Pass, Frequencies], Indices]) -> Indices:
+    def put(
+        self,
+        kind: int,
+        choose: Callable[[Pass, Frequencies], Indices],
+        expected: Numbers | None = None,
+    ) -> Indices:
         """Append one grid.
 
         Args:
             kind: of the slice, see `Prior.kind_of`.
             choose: given a pass and its frequencies (n, K), returns the indices (n,) to code.
+            expected: latents (h, w, D), see `Prior.walk`.
 
         Returns:
             The indices (levels, h, w) that were coded.
@@ -207,7 +214,7 @@ class GridEncoder:
             self._coder.put(chosen, frequencies)
             return chosen
 
-        return _walk(self._prior, self._shape, kinds, code, self._recall)
+        return _walk(self._prior, self._shape, kinds, code, self._recall, expected)
 
     def finish(self) -> bytes:
         """The payload."""
@@ -227,8 +234,8 @@ class GridDecoder:
         self._payload, self._prior, self._shape, self._recall = payload, prior, shape, recall
         self._decoder, self._encoder = RangeDecoder(payload), RangeEncoder()
 
-    def take(self) -> Indices:
-        """The next grid (levels, h, w).
+    def take(self, expected: Numbers | None = None) -> Indices:
+        """The next grid (levels, h, w), whose latents are expected to be near (h, w, D).
 
         Raises:
             CodesFileError: the payload is damaged.
@@ -244,7 +251,7 @@ class GridDecoder:
         try:
             kinds = self._decoder.take(self._prior.kind_frequencies[None])
             self._encoder.put(kinds, self._prior.kind_frequencies[None])
-            return _walk(self._prior, self._shape, kinds, code, self._recall)
+            return _walk(self._prior, self._shape, kinds, code, self._recall, expected)
         except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
             raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
 
@@ -265,10 +272,11 @@ def _walk(
     kinds: NDArray[np.integer],
     code: Callable[[Pass, Frequencies], Indices],
     recall: Recall | None,
+    expected: Numbers | None,
 ) -> Indices:
     """Fill one grid pass by pass, by the frequencies of the prior and of the slice before."""
     if recall is not None:
-        recall.begin(shape[1], shape[2])
+        recall.begin(shape[1], shape[2], expected)
 
     def choose(step: Pass, frequencies: Frequencies) -> Indices:
         if recall is None:
@@ -277,7 +285,8 @@ def _walk(
         recall.learn(step, chosen)
         return chosen[None]
 
-    indices: Indices = prior.walk((1, *shape), kinds, choose)[0]
+    near = None if expected is None else expected[None]
+    indices: Indices = prior.walk((1, *shape), kinds, choose, near)[0]
     return indices
 
 

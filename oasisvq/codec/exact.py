@@ -33,6 +33,7 @@ Put = Callable[[slice, Numbers], None]  # takes the results for some rows
 
 EXACT = 2**24  # float32 holds every integer below
 EXACT_DOUBLE = 2**53  # float64 does
+LATENT_UNITS = 256  # steps to 1 of latents and codes
 SCALE_BITS = 26  # a scale of 2^26 multiplies by one
 LARGEST_BIAS = 2**22
 LARGEST_ACTIVATION = 2**15 - 1

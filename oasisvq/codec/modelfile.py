@@ -2,7 +2,8 @@
 
 A model file is one safetensors file: the arrays of encoder, decoder (`networks.py`) and codebooks
 (`quantizer.py`), those of the parts that it has beside them (`prior.…`, see `prior.py`; `residue.…` and
-`support.…`, see `residue_config.py`), and one metadata entry (`oasisvq`): sorted JSON with the format
+`support.…`, see `residue_config.py`; `volumes.…`, a codec and a prior of their own for the slices of
+volumes, which see the slice before), and one metadata entry (`oasisvq`): sorted JSON with the format
 version, the config of the codec, that of each part or null, the model card, and the fingerprint, with
 which all is compared when the file is read. Nothing is unpickled. All
 arrays are integers, and are checked before anything is computed with them: names, shapes, types, ranges,
@@ -42,6 +43,7 @@ from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS, Quantizer
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.codec.residue_networks import ResidueNetwork, SupportNetwork
+from oasisvq.codec.typical import typical_in
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import read_bytes, write_atomically
 from oasisvq.scans.limits import MAX_TRAINING_SIDE
@@ -52,11 +54,12 @@ MAX_MODEL_BYTES = 2**31
 MAX_HEADER_BYTES = 2**24  # of any safetensors file
 MAX_MODEL_HEADER_BYTES = 2**20
 PARTS = ("prior", "residue", "support")  # what a model may have beside its codec
+VOLUMES = "volumes"  # what it has once more, of its own kind
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def fingerprint(configs: dict[str, dict[str, Any]], arrays: Arrays) -> bytes:
+def fingerprint(configs: dict[str, Any], arrays: Arrays) -> bytes:
     """What names a model: of its configs by the name of what they rebuild, and of all its arrays."""
     digest = hashlib.sha256(json.dumps(configs, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -77,6 +80,7 @@ class ModelFile:
         card: what it says of its training.
         residue: the network of residues, where it has one.
         support: the network of supports, where it has one.
+        volumes: codec and prior that code the slices of volumes, where it has others for those.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class ModelFile:
         card: dict[str, Any],
         residue: ResidueNetwork | None = None,
         support: SupportNetwork | None = None,
+        volumes: "ModelFile | None" = None,
     ) -> None:
         """Take the arrays that `config` asks for.
 
@@ -94,7 +99,7 @@ class ModelFile:
             ModelError: they are others, out of range, or so large that a sum could be inexact.
         """
         self.config, self.arrays, self.prior, self.card = config, arrays, prior, card
-        self.residue, self.support = residue, support
+        self.residue, self.support, self.volumes = residue, support, volumes
         blocks = sum(config.encoder_blocks + config.decoder_blocks)
         if blocks > len(arrays):  # said before so many are named
             raise ModelError(f"{len(arrays)} arrays, but {blocks} blocks")
@@ -115,30 +120,46 @@ class ModelFile:
         return {name: part for name, part in parts if part}
 
     @property
-    def configs(self) -> dict[str, dict[str, Any]]:
+    def configs(self) -> dict[str, Any]:
         """What is rebuilt -> its config, as JSON holds it."""
         parts = {name: config_to_dict(part.config) for name, part in self._parts.items()}
-        return {"config": config_to_dict(self.config)} | parts
+        volumes = {VOLUMES: self.volumes.configs} if self.volumes else {}
+        return {"config": config_to_dict(self.config)} | parts | volumes
 
     @property
     def all_arrays(self) -> Arrays:
         """The arrays of the codec and of its parts, as the file names them."""
-        parts = {
-            f"{name}.{inner}": array
-            for name, part in self._parts.items()
-            for inner, array in part.arrays.items()
+        parts = {name: part.arrays for name, part in self._parts.items()}
+        if self.volumes:
+            parts[VOLUMES] = self.volumes.all_arrays
+        return self.arrays | {
+            f"{name}.{inner}": array for name, arrays in parts.items() for inner, array in arrays.items()
         }
-        return self.arrays | parts
+
+    def coding(self, is_volume: bool) -> "ModelFile":
+        """The codec and prior that code an image, or a volume."""
+        return self.volumes if is_volume and self.volumes else self
+
+    def with_card(self, card: dict[str, Any]) -> "ModelFile":
+        """The same model, of the same fingerprint, with another card."""
+        return ModelFile(self.config, self.arrays, self.prior, card, self.residue, self.support)
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
         """The same model with another prior, or none, and another card."""
-        return ModelFile(self.config, self.arrays, prior, card, self.residue, self.support)
+        parts = self.residue, self.support, self.volumes
+        return ModelFile(self.config, self.arrays, prior, card, *parts)
+
+    def with_volumes(self, volumes: "ModelFile | None", card: dict[str, Any]) -> "ModelFile":
+        """The same model with other codec and prior for volumes, or none, and another card."""
+        parts = self.residue, self.support, volumes
+        return ModelFile(self.config, self.arrays, self.prior, card, *parts)
 
     def with_residue(
         self, residue: ResidueNetwork | None, support: SupportNetwork | None, card: dict[str, Any]
     ) -> "ModelFile":
         """The same model with other networks of residues, or none, and another card."""
-        return ModelFile(self.config, self.arrays, self.prior, card, residue, support)
+        parts = residue, support, self.volumes
+        return ModelFile(self.config, self.arrays, self.prior, card, *parts)
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
@@ -156,6 +177,7 @@ class ModelHeader(NamedTuple):
         support: the config of its network of supports, where it has one.
         card: of its training.
         fingerprint: in hexadecimal.
+        volumes: what it says of the codec and prior for volumes, where it has them.
     """
 
     config: ModelConfig
@@ -164,6 +186,7 @@ class ModelHeader(NamedTuple):
     support: SupportConfig | None
     card: dict[str, Any]
     fingerprint: object
+    volumes: "ModelHeader | None" = None
 
 
 def parse_safetensors_metadata(
@@ -220,7 +243,14 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
     if not isinstance(card, dict):
         raise ModelError(f"{path}: damaged model file: its card is no JSON object")
     _refuse_card(card, path)
+    return _read_configs(header, card, path)
+
+
+def _read_configs(header: dict[str, Any], card: dict[str, Any], path: Path) -> ModelHeader:
+    """The configs of a model, or of what codes its volumes."""
     config = config_from_dict(header.get("config"), str(path))
+    with named(f"{path}: damaged model file"):
+        typical_in(card, config.levels)
     prior = _part(PriorConfig, "prior", header, path)
     if prior and (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
         raise ModelError(
@@ -229,7 +259,12 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
         )
     residue = _part(ResidueConfig, "residue", header, path)
     support = _part(SupportConfig, "support", header, path)
-    return ModelHeader(config, prior, residue, support, card, header.get("fingerprint"))
+    volumes, theirs = None, header.get(VOLUMES)
+    if theirs is not None:
+        if not isinstance(theirs, dict) or set(theirs) - {"config", "prior"}:
+            raise ModelError(f"{path}: damaged model file: its volumes have no config and prior alone")
+        volumes = _read_configs(theirs, {}, path)
+    return ModelHeader(config, prior, residue, support, card, header.get("fingerprint"), volumes)
 
 
 def _part(kind: type[Part], name: str, header: dict[str, Any], path: Path) -> Part | None:
@@ -269,17 +304,21 @@ def read_model(path: Path) -> ModelFile:
 
 def _file_of(header: ModelHeader, arrays: Arrays) -> ModelFile:
     """A model of the arrays of its file."""
-    ours: dict[str, Arrays] = {part: {} for part in PARTS}
-    for name in [name for name in arrays if name.partition(".")[0] in PARTS]:
+    ours: dict[str, Arrays] = {part: {} for part in (*PARTS, VOLUMES)}
+    for name in [name for name in arrays if name.partition(".")[0] in ours]:
         part, _, inner = name.partition(".")
         ours[part][inner] = arrays.pop(name)
-    for part in PARTS:
-        if ours[part] and getattr(header, part) is None:
+    for part, found in ours.items():
+        if found and getattr(header, part) is None:
             raise ModelError(f"arrays of a {part}, but no config of one")
     prior = Prior(header.prior, ours["prior"]) if header.prior else None
     residue = ResidueNetwork(header.residue, ours["residue"]) if header.residue else None
     support = SupportNetwork(header.support, ours["support"]) if header.support else None
-    return ModelFile(header.config, arrays, prior, header.card, residue, support)
+    volumes = None
+    if header.volumes:
+        with named(VOLUMES):
+            volumes = _file_of(header.volumes, ours[VOLUMES])
+    return ModelFile(header.config, arrays, prior, header.card, residue, support, volumes)
 
 
 def _refuse_wrong_fingerprint(file: ModelFile, header: ModelHeader, path: Path) -> None:
@@ -296,7 +335,7 @@ def write_model(file: ModelFile, path: Path) -> None:
         "format": MODEL_FORMAT,
         "card": file.card,
         "fingerprint": file.fingerprint.hex(),
-        **dict.fromkeys(PARTS),
+        **dict.fromkeys((*PARTS, VOLUMES)),
     } | file.configs
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
     arrays = {name: np.ascontiguousarray(array) for name, array in file.all_arrays.items()}

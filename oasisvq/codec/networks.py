@@ -20,8 +20,13 @@ The arrays of a model, all int32 but for the weights, which are int8:
 | `decoder.input` | (C, 3, 3, D) | |
 | `decoder.stage<n>.up` | (2·2·finer C, C) | to each further stage, n from 2 |
 | `decoder.output` | (patch², 3, 3, C) | |
+| `<network>.stage<n>.context` | (C, 3, 3, side²) | a layer of the slice before, if the config has it |
 | `<layer>.table` | (4,) | of what silu gives to `first`, `second` and the last layer of a network |
 | `<layer>.scaling` | (2,) | of what enters `down`, `up` and `decoder.input` as it is |
+
+A *context* is the slice before, as it was decoded, in steps of the pixels that it is a guess of. Each
+stage sees it at its own resolution, side×side pixels folded into a cell, and adds what its layer gives
+to the stream before the first block. A slice without one has a context of 0.
 
 Where cells are folded into channels, or unfolded from them, these are in the order row, column, C.
 """
@@ -35,6 +40,7 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.exact import (
+    LATENT_UNITS,
     Layer,
     Maps,
     Numbers,
@@ -47,11 +53,11 @@ from oasisvq.errors import ModelError
 
 Arrays = Mapping[str, NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
+Steps = NDArray[np.integer[Any]]
 
 PIXEL_STEPS = 2047  # what the encoder sees of a pixel: 0 is the darkest value, 2047 the brightest
 DECODED_STEPS = 65_535  # what the decoder gives for the brightest value
 STREAM_UNITS = 1024  # steps to 1 of a stream, and of the latents before they are normalised
-LATENT_UNITS = 256  # of latents and codes
 LARGEST_LATENT = 2**20  # before they are normalised
 _SMALLEST_SQUARE = 1.0  # added to their mean square, about 1e-6 · 1024²
 
@@ -69,7 +75,20 @@ def network_shapes(config: ModelConfig) -> Shapes:
         shapes |= _scaled(f"decoder.stage{stage}.up", (4 * finer, coarser))
     shapes |= _block_shapes("decoder", decoder, config.decoder_blocks)
     shapes |= _after_silu("decoder.output", (patch_of(config, decoder) ** 2, 3, 3, decoder[-1]))
+    for network, channels in (("encoder", encoder), ("decoder", decoder)) if config.context else ():
+        for stage, (width, side) in enumerate(
+            zip(channels, sides_of(config, network), strict=True), start=1
+        ):
+            shapes |= layer_shapes(f"{network}.stage{stage}.context", (width, 3, 3, side**2))
     return shapes
+
+
+def sides_of(config: ModelConfig, network: str) -> list[int]:
+    """Pixels to a side of a cell of each stage of the `encoder` or the `decoder`."""
+    if network == "encoder":
+        stages = len(config.encoder_channels)
+        return [config.stride // 2 ** (stages - 1 - stage) for stage in range(stages)]
+    return [config.stride // 2**stage for stage in range(len(config.decoder_channels))]
 
 
 def patch_of(config: ModelConfig, channels: tuple[int, ...]) -> int:
@@ -186,6 +205,31 @@ def _unfolded(grid: NDArray[Any], side: int) -> NDArray[Any]:
     return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, -1)
 
 
+class _Contexts:
+    """What the slice before adds to the stream of each stage; nothing in a model without contexts."""
+
+    def __init__(self, config: ModelConfig, arrays: Arrays, network: str) -> None:
+        self._sides = sides_of(config, network) if config.context else []
+        self._layers = [
+            Layer.of(arrays, f"{network}.stage{stage}.context", Range(0, PIXEL_STEPS))
+            for stage in range(1, len(self._sides) + 1)
+        ]
+
+    def add_to(self, stream: Numbers, maps: Maps, stage: int, context: Steps | None) -> None:
+        """Change the stream (p, C) of a stage, from 0, by a context (B, H, W) in 0..PIXEL_STEPS."""
+        if not self._layers:
+            return
+        if context is None:
+            stream += self._layers[stage].bias
+            return
+        grid = maps.flat(_folded(context[..., None], self._sides[stage]))
+
+        def add(cells: slice, numbers: Numbers) -> None:
+            stream[cells] += numbers
+
+        self._layers[stage].convolve(maps, grid, add)
+
+
 class Encoder:
     """Pixels -> latents, each of a root mean square of 1.
 
@@ -208,17 +252,25 @@ class Encoder:
             for name, blocks in zip(names, config.encoder_blocks, strict=True)
         ]
         self._output = _Activated(arrays, "encoder.output", STREAM_UNITS)
+        self._contexts = _Contexts(config, arrays, "encoder")
 
-    def __call__(self, pixels: NDArray[np.integer]) -> Numbers:
-        """Pixels (B, H, W) in 0..PIXEL_STEPS -> latents (B, h, w, D) in 256ths."""
+    def __call__(self, pixels: Steps, context: Steps | None = None) -> Numbers:
+        """Pixels (B, H, W) in 0..PIXEL_STEPS -> latents (B, h, w, D) in 256ths.
+
+        Args:
+            pixels: of the slices.
+            context: the slice before each, likewise; None where there is none.
+        """
         grid = _folded(pixels[..., None], self._patch)
         maps = Maps(*grid.shape[:3])
         stream = _convolved(self._input, maps, maps.flat(grid))
+        self._contexts.add_to(stream, maps, 0, context)
         self._stages[0].run(stream, maps)
-        for down, stage in zip(self._downs, self._stages[1:], strict=True):
+        for number, (down, stage) in enumerate(zip(self._downs, self._stages[1:], strict=True), start=1):
             grid = down.scaling(_folded(maps.grid(stream), 2))
             maps = Maps(*grid.shape[:3])
             stream = maps.flat(down.layer(grid.reshape(-1, grid.shape[3])).reshape(*grid.shape[:3], -1))
+            self._contexts.add_to(stream, maps, number, context)
             stage.run(stream, maps)
         cells = np.zeros_like(stream)
         activate(self._output.table, stream, maps, cells)
@@ -255,18 +307,26 @@ class Decoder:
             for name, blocks in zip(names, config.decoder_blocks, strict=True)
         ]
         self._output = _Activated(arrays, "decoder.output", STREAM_UNITS)
+        self._contexts = _Contexts(config, arrays, "decoder")
 
-    def __call__(self, latents: Numbers) -> NDArray[np.uint16]:
-        """Latents (B, h, w, D) in 256ths -> pixels (B, H, W) in 0..DECODED_STEPS."""
+    def __call__(self, latents: Numbers, context: Steps | None = None) -> NDArray[np.uint16]:
+        """Latents (B, h, w, D) in 256ths -> pixels (B, H, W) in 0..DECODED_STEPS.
+
+        Args:
+            latents: of the slices.
+            context: the slice before each, (B, H, W) in 0..PIXEL_STEPS; None where there is none.
+        """
         maps = Maps(*latents.shape[:3])
         stream = _convolved(self._input.layer, maps, maps.flat(self._input.scaling(latents)))
+        self._contexts.add_to(stream, maps, 0, context)
         self._stages[0].run(stream, maps)
-        for up, stage in zip(self._ups, self._stages[1:], strict=True):
+        for number, (up, stage) in enumerate(zip(self._ups, self._stages[1:], strict=True), start=1):
             grid = up.scaling(maps.grid(stream))
             shape = grid.shape[:3]
             grid = _unfolded(up.layer(grid.reshape(-1, grid.shape[3])).reshape(*shape, -1), 2)
             maps = Maps(*grid.shape[:3])
             stream = maps.flat(grid)
+            self._contexts.add_to(stream, maps, number, context)
             stage.run(stream, maps)
         cells = np.zeros_like(stream)
         activate(self._output.table, stream, maps, cells)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.exact import EXACT, largest_sum, refuse_other_arrays, symmetric
+from oasisvq.codec.exact import EXACT, LATENT_UNITS, largest_sum, refuse_other_arrays, symmetric
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices, frequencies_of
 from oasisvq.errors import ModelError
 
@@ -66,6 +66,8 @@ class PriorConfig:
         blocks: by level, residual blocks.
         reach: by level, how many cells in each direction are looked at.
         passes: by level, number of passes: 1, 2, 4, 8, 12 or 16.
+        expected: cells to a side, an odd number, in which expected latents are seen; 0 of a prior that
+            is given none.
     """
 
     codebook_size: int
@@ -79,6 +81,7 @@ class PriorConfig:
     blocks: tuple[int, ...]
     reach: tuple[int, ...]
     passes: tuple[int, ...]
+    expected: int = 0
 
     def __post_init__(self) -> None:
         limits = {
@@ -105,6 +108,11 @@ class PriorConfig:
                 raise ModelError(
                     f"prior config: {name} is {values}, expected {self.levels} of {allowed}"
                 )
+        if self.expected and self.expected not in range(1, 2 * MAX_REACH + 2, 2):
+            raise ModelError(
+                f"prior config: expected is {self.expected}, expected 0 or an odd number to "
+                f"{2 * MAX_REACH + 1}"
+            )
         if len(self.grid) != 2 or not all(1 <= side <= 4096 for side in self.grid):
             raise ModelError(f"prior config: grid {self.grid}, expected two sides of 1 to 4096")
 
@@ -124,7 +132,8 @@ class PriorConfig:
     def inputs(self, level: int) -> int:
         """Inputs of the network of a level."""
         cells = (2 * self.reach[level] + 1) ** 2 * self.cell_features(level)
-        return cells + self.position_features + self.kind_features
+        expected = self.expected**2 * self.code_dim
+        return cells + self.position_features + self.kind_features + expected
 
     def kind_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """Name -> shape and type of the arrays that say which kinds there are."""
@@ -177,6 +186,13 @@ def _parts(side: int) -> list[tuple[int, int]]:
     starts = [min(part * side // PARTS, side - 1) for part in range(PARTS)]
     ends = [(part + 1) * side // PARTS for part in range(PARTS)]
     return [(start, max(end, start + 1)) for start, end in zip(starts, ends, strict=True)]
+
+
+def as_features(latents: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Latents in 256ths -> steps of features, from -127 to 127."""
+    steps = np.rint(latents.astype(np.float32) * np.float32(FEATURE_UNITS / LATENT_UNITS))
+    clipped: NDArray[np.float32] = np.clip(steps, -ACTIVATION_MAX, ACTIVATION_MAX)
+    return clipped
 
 
 class Pass(NamedTuple):
@@ -307,6 +323,7 @@ class Prior:
         shape: tuple[int, int, int, int],
         kinds: NDArray[np.integer],
         choose: Callable[[Pass, Frequencies], Indices],
+        expected: NDArray[np.floating] | None = None,
     ) -> Indices:
         """Fill grids of (B, levels, h, w), pass by pass.
 
@@ -315,6 +332,8 @@ class Prior:
             kinds: (B,) of each grid.
             choose: given a pass and frequencies (B, n, K), returns the indices (B, n): those to
                 encode, those that a payload holds, or drawn ones.
+            expected: (B, h, w, D) latents in 256ths that the grids are expected to be near to, seen by
+                a prior whose config says so; None is 0, which no latent is.
 
         Raises:
             ModelError: it predicts fewer levels.
@@ -324,15 +343,24 @@ class Prior:
             raise ModelError(f"{levels} levels, but the prior knows {self.config.levels}")
         indices = np.zeros(shape, dtype=np.uint16)
         for step in self.schedule(levels, height, width):
-            logits = self.logits(indices, kinds, step)
+            logits = self.logits(indices, kinds, step, expected)
             chosen = choose(step, frequencies_of(logits).reshape(batch, step.rows.size, -1))
             indices[:, step.level, step.rows, step.columns] = chosen
         return indices
 
-    def logits(self, indices: Indices, kinds: NDArray[np.integer], step: Pass) -> NDArray[np.int64]:
+    def logits(
+        self,
+        indices: Indices,
+        kinds: NDArray[np.integer],
+        step: Pass,
+        expected: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.int64]:
         """(B·n, K) in 1/16 octave, for the cells of a pass; of this level only known cells count."""
         layers = self._layers[step.level]
-        stream = layers["input"][0].of_sparse(self._inputs(indices, kinds, step))
+        seen = self._inputs(indices, kinds, step)
+        if self.config.expected:
+            seen = np.concatenate([seen, self._expected(expected, step, len(indices))], axis=1)
+        stream = layers["input"][0].of_sparse(seen)
         stream = np.clip(stream, -_STREAM_MAX, _STREAM_MAX)
         for first, second in zip(layers["first"], layers["second"], strict=True):
             inner = np.clip(first(_activations(stream)), 0, ACTIVATION_MAX).astype(np.float32)
@@ -357,6 +385,20 @@ class Prior:
         places = np.tile(self._places(step, height, width), (batch, 1))
         kind = _symmetric(self._array(step.level, "kind")[kinds]).repeat(corners.size, axis=0)
         return np.concatenate([cells.reshape(count, -1), places, kind], axis=1)
+
+    def _expected(
+        self, expected: NDArray[np.floating] | None, step: Pass, batch: int
+    ) -> NDArray[np.float32]:
+        """What is expected around each cell of a pass: (B·n, side² · D), integers from -127 to 127."""
+        reach, dimension = self.config.expected // 2, self.config.code_dim
+        side = np.arange(-reach, reach + 1)
+        if expected is None:
+            return np.zeros((batch * step.rows.size, side.size**2 * dimension), np.float32)
+        steps = as_features(expected)
+        padded = np.pad(steps, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        rows = step.rows[:, None, None] + side[:, None] + reach
+        columns = step.columns[:, None, None] + side + reach
+        return padded[:, rows, columns].reshape(batch * step.rows.size, -1)
 
     def _cells(self, indices: Indices, step: Pass) -> NDArray[np.float32]:
         """Features of every cell, (B, h, w, cell features)."""

@@ -18,8 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.exact import EXACT, EXACT_DOUBLE, Numbers
-from oasisvq.codec.networks import LATENT_UNITS
+from oasisvq.codec.exact import EXACT, EXACT_DOUBLE, LATENT_UNITS, Numbers
 from oasisvq.errors import ModelError
 
 CODEBOOKS = "quantizer.codebooks"

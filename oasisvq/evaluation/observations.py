@@ -16,9 +16,9 @@ from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.measure import Similarity, similarity
-from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
@@ -105,6 +105,7 @@ class TallyPrior(Prior):
         shape: tuple[int, int, int, int],
         kinds: NDArray[np.integer],
         choose: Callable[[Pass, Frequencies], Indices],
+        expected: NDArray[np.floating] | None = None,
     ) -> Indices:
         self.bits = np.zeros(shape[1:])
 
@@ -114,7 +115,7 @@ class TallyPrior(Prior):
             self.bits[step.level, step.rows, step.columns] = FREQUENCY_BITS - np.log2(shares)
             return chosen
 
-        return super().walk(shape, kinds, noted)
+        return super().walk(shape, kinds, noted, expected)
 
 
 class _Observer:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oasisvq.codec.codec import Codec
 from oasisvq.codec.codes import Codes
 from oasisvq.codec.container import SUFFIX
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.measure import similarity
-from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.data.dataset import Dataset, open_dataset
 from oasisvq.errors import DatasetError
 from oasisvq.files import make_folder, refuse_overwrite, require_output, write_atomically

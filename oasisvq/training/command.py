@@ -16,7 +16,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, FileError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE, remove_temporaries
-from oasisvq.model_store import keep_file, keep_finished
+from oasisvq.model_store import keep_finished
 from oasisvq.models import choose_model
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_step import TrainingConfig
@@ -24,6 +24,7 @@ from oasisvq.training.codec_training import CHECKPOINT_FILE, Training
 from oasisvq.training.devices import choose_device
 from oasisvq.training.display import LiveReporter, console_reporter
 from oasisvq.training.distributed import World, joined_world
+from oasisvq.training.ending import end
 from oasisvq.training.hardware import (
     choose_compiling,
     choose_precision,
@@ -86,18 +87,10 @@ def train(
                     keep_finished(request.run / MODEL_FILE)  # before another one replaces it
                 trained = _train(session)
                 if world.first and trained.finished:
-                    _keep_trained(trained.model, tell)
+                    end(trained, tell)
             finally:
                 session.reporter.close()
         return trained if world.first else None
-
-
-def _keep_trained(model: Path, tell: Callable[[str], None]) -> None:
-    """Keep a finished model; where that cannot be it is in its run folder all the same."""
-    try:
-        tell(f"model finished, kept as {keep_file(model)}")
-    except FileError as error:
-        tell(f"model finished, in {model} only: {error}")
 
 
 class _Session(NamedTuple):

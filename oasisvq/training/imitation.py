@@ -12,21 +12,16 @@ gauges see what ranges they need; then ranges and steps are fixed, and weights s
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.exact import GAIN_UNITS, SCALE_BITS, Table
+from oasisvq.codec.exact import GAIN_UNITS, LATENT_UNITS, SCALE_BITS, Table
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.networks import (
-    DECODED_STEPS,
-    LARGEST_LATENT,
-    LATENT_UNITS,
-    PIXEL_STEPS,
-    patch_of,
-)
+from oasisvq.codec.networks import DECODED_STEPS, LARGEST_LATENT, PIXEL_STEPS, patch_of, sides_of
 from oasisvq.training.distributed import World
 from oasisvq.training.integers import Entry, entry_of, free_limit, layer_of, rounded, units_of
 from oasisvq.training.networks import Activation, Gauge, shuffled, unshuffled
@@ -59,8 +54,16 @@ class Integers(nn.Module):
             if name.endswith(".table")
         }
 
-    def encoder(self, arrays: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
+    def encoder(
+        self, arrays: Mapping[str, Tensor], pixels: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256.
+
+        Args:
+            arrays: of the model.
+            pixels: of the slices.
+            context: the slice before each, likewise; None where there is none.
+        """
         channels, blocks = self.config.encoder_channels, self.config.encoder_blocks
         grid = unshuffled(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
         stream = _layer(arrays, "encoder.input", grid)
@@ -69,12 +72,15 @@ class Integers(nn.Module):
             if stage > 1:
                 scaled = self._scaled(f"{name}.down", stream)
                 stream = _layer(arrays, f"{name}.down", scaled, stride=2)
+            stream = self._with_context(arrays, "encoder", stage, stream, context)
             stream = self._blocks(arrays, name, count, stream)
         latents = _layer(arrays, "encoder.output", self._activated("encoder.output", stream))
         return _normalised(latents, self.exact)
 
-    def decoder(self, arrays: Mapping[str, Tensor], latents: Tensor) -> Tensor:
-        """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
+    def decoder(
+        self, arrays: Mapping[str, Tensor], latents: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]; see `encoder`."""
         channels, blocks = self.config.decoder_channels, self.config.decoder_blocks
         scaled = self._scaled("decoder.input", rounded(latents.float() * LATENT_UNITS))
         stream = _layer(arrays, "decoder.input", scaled)
@@ -85,9 +91,27 @@ class Integers(nn.Module):
                 # (B, row · column · C, h, w) -> (B, C · row · column, h, w)
                 grid = grid.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
                 stream = shuffled(grid, 2)
+            stream = self._with_context(arrays, "decoder", stage, stream, context)
             stream = self._blocks(arrays, name, count, stream)
         grid = _layer(arrays, "decoder.output", self._activated("decoder.output", stream))
         return F.pixel_shuffle(grid, patch_of(self.config, channels)) / DECODED_STEPS
+
+    def _with_context(
+        self,
+        arrays: Mapping[str, Tensor],
+        network: str,
+        stage: int,
+        stream: Tensor,
+        context: Tensor | None,
+    ) -> Tensor:
+        """The stream of a stage and what the slice before adds to it."""
+        if not self.config.context:
+            return stream
+        name = f"{network}.stage{stage}.context"
+        if context is None:
+            return stream + arrays[f"{name}.bias"][:, None, None]
+        side = sides_of(self.config, network)[stage - 1]
+        return stream + _layer(arrays, name, unshuffled(rounded(context * PIXEL_STEPS), side))
 
     def _blocks(self, arrays: Mapping[str, Tensor], stage: str, count: int, stream: Tensor) -> Tensor:
         for block in range(1, count + 1):
@@ -152,13 +176,13 @@ class Imitation(nn.Module):
         self.integers = Integers(model.config, specs, device, exact=False)
         self.units = {part.name: units_of(part) for part in self.parts}
 
-    def encoder(self, pixels: Tensor) -> Tensor:
+    def encoder(self, pixels: Tensor, context: Tensor | None = None) -> Tensor:
         """As `Encoder.forward` of the floating networks."""
-        return self.integers.encoder(self._arrays("encoder"), pixels)
+        return self.integers.encoder(self._arrays("encoder"), pixels, context)
 
-    def decoder(self, latents: Tensor) -> Tensor:
+    def decoder(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
         """As `Decoder.forward` of the floating networks."""
-        return self.integers.decoder(self._arrays("decoder"), latents)
+        return self.integers.decoder(self._arrays("decoder"), latents, context)
 
     def _arrays(self, network: str) -> dict[str, Tensor]:
         arrays: dict[str, Tensor] = {}
@@ -174,8 +198,8 @@ def _kind(entry: Gauge | None) -> str:
     return "table" if isinstance(entry, Activation) else "scaling"
 
 
-class FrozenEncoder(nn.Module):
-    """The encoder of a model file: what `codec/networks.py` computes, for many slices at once."""
+class Frozen(nn.Module):
+    """The networks of a model file: what `codec/networks.py` computes, for many slices at once."""
 
     def __init__(self, file: ModelFile, device: torch.device) -> None:
         super().__init__()
@@ -183,15 +207,27 @@ class FrozenEncoder(nn.Module):
         for name, array in file.arrays.items():
             if name.endswith((".table", ".scaling")):
                 specs[name] = tuple(array.tolist())
-            elif name.startswith("encoder."):
+            elif name.startswith(("encoder.", "decoder.")):
                 self.arrays[name] = torch.from_numpy(array).float().to(device)
         self.integers = Integers(file.config, specs, device, exact=True)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def encoder(self, pixels: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-        with torch.autocast(pixels.device.type, enabled=False), exact:
-            return self.integers.encoder(self.arrays, pixels.float())
+        with _exactly(pixels):
+            return self.integers.encoder(self.arrays, pixels.float(), context)
+
+    def decoder(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latents (B, D, h, w) -> pixels (B, 1, H, W) in [0, 1]."""
+        with _exactly(latents):
+            return self.integers.decoder(self.arrays, latents.float(), context).clamp(0, 1)
+
+
+@contextmanager
+def _exactly(numbers: Tensor) -> Iterator[None]:
+    """No narrower numbers than float32 on the device of a tensor."""
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+    with torch.autocast(numbers.device.type, enabled=False), exact:
+        yield
 
 
 @torch.no_grad()

@@ -22,10 +22,11 @@ from oasisvq.codec.exact import (
     LARGEST_BIAS,
     LARGEST_TABLE,
     LARGEST_UNITS,
+    LATENT_UNITS,
     SCALE_BITS,
 )
-from oasisvq.codec.networks import DECODED_STEPS, LATENT_UNITS, PIXEL_STEPS, STREAM_UNITS
-from oasisvq.training.networks import Activation, Gauge, ResidualBlock
+from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS, STREAM_UNITS
+from oasisvq.training.networks import Activation, Decoder, Encoder, Gauge, ResidualBlock
 
 WEIGHT_MAX = 127
 LEAST_LIMIT = 255  # of an input: 8 bits and a sign, however large the weights are
@@ -42,7 +43,7 @@ class Part(NamedTuple):
     Attributes:
         name: of its arrays, see `codec/networks.py`.
         layer: the convolution.
-        entry: what numbers pass before it; None of the encoder's first.
+        entry: what numbers pass before it; None where they are pixels.
         units_out: steps to 1 of what comes out; None where a table of its own is looked up with it.
         after: the gauge of that table.
         fold: cells of channels that the layer unfolds its outputs to.
@@ -58,7 +59,11 @@ class Part(NamedTuple):
 
 def parts_of(network: nn.Module, name: str) -> Iterator[Part]:
     """The layers of an encoder or decoder in their order."""
-    layers: nn.Sequential = network.layers  # type: ignore[assignment]
+    assert isinstance(network, Encoder | Decoder)
+    layers = network.layers
+    for stage, context in enumerate(network.contexts.layers, start=1):
+        assert isinstance(context, nn.Conv2d)
+        yield Part(f"{name}.stage{stage}.context", context, None, STREAM_UNITS)
     stage, block, entry = 1, 0, None
     convolutions = [each for each in layers if isinstance(each, nn.Conv2d)]
     for module in layers:

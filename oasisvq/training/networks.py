@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.networks import sides_of
 
 FIRST_RANGE = 8.0  # to either side, until a gauge has seen something
 
@@ -102,11 +103,67 @@ class Unshuffle(nn.PixelUnshuffle):
         return unshuffled(pixels, self.downscale_factor)
 
 
+class Contexts(nn.Module):
+    """What the slice before adds to each stage of a network; starts as nothing.
+
+    Attributes:
+        sides: pixels to a side of a cell of each stage; none where there is no context.
+        layers: a convolution for each.
+    """
+
+    def __init__(self, config: ModelConfig, network: str) -> None:
+        """For the `encoder` or the `decoder`."""
+        super().__init__()
+        channels = config.encoder_channels if network == "encoder" else config.decoder_channels
+        self.sides = sides_of(config, network) if config.context else []
+        self.layers = nn.ModuleList(
+            nn.Conv2d(side * side, width, 3, padding=1)
+            for side, width in zip(self.sides, channels, strict=False)
+        )
+        for layer in self.layers:
+            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def add_to(self, stream: Tensor, stage: int, context: Tensor | None) -> Tensor:
+        """The stream of a stage, from 0, and what a context (B, 1, H, W) in [0, 1] says; None is 0."""
+        if not self.sides:
+            return stream
+        layer = self.layers[stage]
+        if context is None:
+            assert isinstance(layer.bias, Tensor)
+            return stream + layer.bias[:, None, None]
+        added: Tensor = layer(unshuffled(context, self.sides[stage]))
+        return stream + added
+
+
+class _Conditional(nn.Module):
+    """Layers in their order, some of which begin a stage, where the slice before is seen."""
+
+    layers: nn.Sequential
+    contexts: Contexts
+
+    def run(self, numbers: Tensor, context: Tensor | None) -> Tensor:
+        """Through all layers."""
+        stage = 0
+        for layer in self.layers:
+            numbers = layer(numbers)
+            if begins_stage(layer) and stage < len(self.contexts.sides):
+                numbers = self.contexts.add_to(numbers, stage, context)
+                stage += 1
+        return numbers
+
+
+def begins_stage(layer: nn.Module) -> bool:
+    """Whether a stream starts here: at the first convolution, and where the resolution changes."""
+    return (isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)) or isinstance(layer, Shuffle)
+
+
 def _blocks(channels: int, count: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(count)]
 
 
-class Encoder(nn.Module):
+class Encoder(_Conditional):
     """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride.
 
     Each latent vector is scaled to a root mean square of 1. Left free, latents grow faster than the
@@ -126,15 +183,17 @@ class Encoder(nn.Module):
             layers += [Gauge(), nn.Conv2d(finer, coarser, 2, stride=2), *_blocks(coarser, count)]
         layers += [Activation(), nn.Conv2d(channels[-1], config.code_dim, 1)]
         self.layers = nn.Sequential(*layers)
+        self.contexts = Contexts(config, "encoder")
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        latents: Tensor = self.layers(pixels)
+    def forward(self, pixels: Tensor, context: Tensor | None = None) -> Tensor:
+        """Also given the slice before, (B, 1, H, W) in [0, 1], where the config has contexts."""
+        latents = self.run(pixels, context)
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             return latents * torch.rsqrt(latents.square().mean(1, keepdim=True) + 1e-6)
 
 
-class Decoder(nn.Module):
+class Decoder(_Conditional):
     """Latents (B, D, h, w) -> pixels (B, 1, H, W), not yet clamped to [0, 1]."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -155,10 +214,11 @@ class Decoder(nn.Module):
             nn.PixelShuffle(patch),
         ]
         self.layers = nn.Sequential(*layers)
+        self.contexts = Contexts(config, "decoder")
 
-    def forward(self, latents: Tensor) -> Tensor:
-        pixels: Tensor = self.layers(latents)
-        return pixels
+    def forward(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
+        """Also given the slice before, (B, 1, H, W) in [0, 1], where the config has contexts."""
+        return self.run(latents, context)
 
 
 class _ClampTowardsRange(torch.autograd.Function):

@@ -115,6 +115,7 @@ class LevelNetwork(nn.Module):
         kinds: Tensor,
         known: Tensor,
         targets: tuple[Tensor, Tensor, Tensor],
+        expected: Tensor | None = None,
     ) -> Tensor:
         """Logits (n, K) in octaves.
 
@@ -123,6 +124,7 @@ class LevelNetwork(nn.Module):
             kinds: (B,) int64.
             known: (B, h, w) bool, cells of this level that count as known.
             targets: batch, row and column of each cell to predict, (n,) each.
+            expected: (B, h, w, D) steps of features, see `as_features`; where the config says so.
         """
         batch, row, column = targets
         reach = self.config.reach[self.level]
@@ -134,12 +136,29 @@ class LevelNetwork(nn.Module):
         seen = F.embedding(corner[:, None] + offsets, cells.reshape(-1, features))
         place = rounded_features(self.position[row, column])
         kind = rounded_features(self.kind)[kinds[batch]]
-        stream = self.input(torch.cat([seen.reshape(len(corner), -1), place, kind], 1))
+        inputs = [seen.reshape(len(corner), -1), place, kind]
+        if self.config.expected:
+            assert expected is not None
+            inputs.append(self._expected(expected, targets))
+        stream = self.input(torch.cat(inputs, 1))
         for first, second in zip(self.first, self.second, strict=True):
             inner = rounded_activations(first(rounded_activations(stream)))
             stream = stream + second(inner)
         logits: Tensor = self.output(rounded_activations(stream))
         return logits
+
+    def _expected(self, expected: Tensor, targets: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """(n, side² · D); see `Prior._expected`."""
+        batch, row, column = targets
+        side = self.config.expected
+        reach = side // 2
+        padded = F.pad(expected.float(), (0, 0, reach, reach, reach, reach))
+        _, height, width, dimension = padded.shape
+        steps = torch.arange(side, device=row.device)
+        offsets = (steps[:, None] * width + steps[None, :]).reshape(-1)
+        corner = (batch * height + row) * width + column
+        seen = F.embedding(corner[:, None] + offsets, padded.reshape(-1, dimension))
+        return seen.reshape(len(corner), -1) / FEATURE_UNITS
 
     def _cells(self, indices: Tensor, known: Tensor) -> Tensor:
         """(B, h, w, features of a cell); see `Prior._cells`."""

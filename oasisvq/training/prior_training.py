@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oasisvq.codec.config import config_to_dict
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies
 from oasisvq.codec.modelfile import ModelFile, write_model
-from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.prior import PARTS, Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.data.batches import SliceBatches, seeded_generator
@@ -28,7 +28,7 @@ from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import FrozenEncoder
+from oasisvq.training.imitation import Frozen
 from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
@@ -230,7 +230,7 @@ def narrowest(codebook_size: int) -> torch.dtype:
 
 @torch.no_grad()
 def index_grids(
-    encoder: FrozenEncoder,
+    networks: Frozen,
     quantizer: ResidualQuantizer,
     batches: SliceBatches,
     slices: Tensor,
@@ -250,7 +250,7 @@ def index_grids(
     for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
         if number % world.size == world.rank:
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
-            latents = encoder(pixels)
+            latents = networks.encoder(pixels)
             kept = (places + mirrored) % levels + 1
             there = send(places, device)
             indices[there] = quantizer.quantize(latents, kept).to(narrow)
@@ -290,9 +290,9 @@ class PriorTraining(Loop):
         parameters = list(self.network.named_parameters())
         levels = tuple(f"level {level}" for level in range(1, config.prior.levels + 1))
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
-        encoder, quantizer = FrozenEncoder(codec, world.device), quantizer_of(codec).to(world.device)
+        networks, quantizer = Frozen(codec, world.device), quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
-        training, self.validation = self._index_grids(encoder, quantizer, tell)
+        training, self.validation = self._index_grids(networks, quantizer, tell)
         self.indices = training.indices
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
@@ -306,7 +306,7 @@ class PriorTraining(Loop):
         self.step_module = self.distributed(step)
 
     def _index_grids(
-        self, encoder: FrozenEncoder, quantizer: ResidualQuantizer, tell: Callable[[str], None]
+        self, networks: Frozen, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
         dataset, config = self.dataset, self.codec.config
@@ -318,7 +318,7 @@ class PriorTraining(Loop):
             batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
             grid = window.height, window.width
             return index_grids(
-                encoder, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
+                networks, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
             )
 
         every = torch.arange(self.slices)

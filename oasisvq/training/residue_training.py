@@ -30,7 +30,7 @@ from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import FrozenEncoder, Integers
+from oasisvq.training.imitation import Frozen
 from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.reports import Reporter
 from oasisvq.training.residue_drawing import Drawn, Looks, draw_looks, draw_passes, in_bins, plain_looks
@@ -181,25 +181,6 @@ def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tens
     return cells, weights.flatten()
 
 
-class FrozenDecoder(nn.Module):
-    """The decoder of a model file: what `codec/networks.py` computes, for many slices at once."""
-
-    def __init__(self, file: ModelFile, device: torch.device) -> None:
-        super().__init__()
-        specs, self.arrays = {}, {}
-        for name, array in file.arrays.items():
-            if name.endswith((".table", ".scaling")):
-                specs[name] = tuple(array.tolist())
-            elif name.startswith("decoder."):
-                self.arrays[name] = torch.from_numpy(array).float().to(device)
-        self.integers = Integers(file.config, specs, device, exact=True)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(B, D, h, w) -> pixels (B, H, W) in [0, 1]; in float32."""
-        with torch.autocast(latents.device.type, enabled=False):
-            return self.integers.decoder(self.arrays, latents.float())[:, 0].clamp(0, 1)
-
-
 def noise_generator(device: torch.device, seed: int) -> torch.Generator:
     """Of the noise that slices are given, which is drawn where they are."""
     return torch.Generator(device).manual_seed(seed)
@@ -234,7 +215,7 @@ class _Source:
         self, file: ModelFile, slices: Tensor, world: World, advance: Callable[[int], None]
     ) -> None:
         """Let the codec decode some slices, each with its number of levels; processes share them."""
-        encoder, decoder = FrozenEncoder(file, world.device), FrozenDecoder(file, world.device)
+        networks = Frozen(file, world.device)
         quantizer = quantizer_of(file).to(world.device)
         levels = [2**power for power in range(file.config.levels.bit_length())]
         parts = torch.arange(len(slices)).split(DECODED_AT_ONCE)
@@ -250,9 +231,9 @@ class _Source:
                 continue
             brightest = grey.flatten(1).amax(1).clamp_min(1)[:, None, None]
             kept = levels[number % len(levels)]
-            latents = encoder((grey / brightest)[:, None])
+            latents = networks.encoder((grey / brightest)[:, None])
             indices = quantizer.quantize(latents, torch.full((len(places),), kept))
-            image = decoder(quantizer.dequantize(indices[:, :kept]))
+            image = networks.decoder(quantizer.dequantize(indices[:, :kept]))[:, 0]
             decoded[places] = (image * brightest).round()
         assert decoded is not None
         world.sum_(decoded)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
-from oasisvq.codec.networks import LATENT_UNITS
 from oasisvq.codec.prior import Prior
 from oasisvq.codec.quantizer import CODEBOOKS
 from oasisvq.training.integers import Part, entry_of, floats_into, layer_of, parts_of, units_of

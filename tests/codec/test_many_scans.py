@@ -76,7 +76,8 @@ def test_latents_of_volumes_and_lists(codec: oasisvq.Codec, rng: np.random.Gener
     plane, voxels = draw_phantom(rng), draw_volume(rng)
     volume = codec.latents(voxels, affine=AFFINE)
     assert volume.shape == (6, 5, 6, 6)
-    np.testing.assert_array_equal(volume[4], volume[5])  # both empty
+    if codec.file.volumes is None:  # else they have other slices before them
+        np.testing.assert_array_equal(volume[4], volume[5])  # both empty
     single, other = codec.latents([plane, plane])
     np.testing.assert_array_equal(single, codec.latents(plane))
     np.testing.assert_array_equal(single, other)

@@ -381,4 +381,5 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, model_file: Path) ->
 def test_every_field_of_the_config_is_stored(model_file: Path) -> None:
     stored = header_of(model_file.read_bytes())
     assert stored["format"] == 2
-    assert stored["config"].keys() == {field.name for field in fields(ModelConfig)}
+    assert stored["config"].keys() | {"context"} == {field.name for field in fields(ModelConfig)}
+    assert config_to_dict(replace(TINY, context=1))["context"] == 1  # named where it is not the default

@@ -8,8 +8,9 @@ from conftest import TINY, tiny_model
 from numpy.typing import NDArray
 
 from oasisvq.codec.config import ModelConfig
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.modelfile import ModelFile
-from oasisvq.codec.networks import DECODED_STEPS, LATENT_UNITS, PIXEL_STEPS, network_shapes
+from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS, network_shapes
 from oasisvq.training.weights import file_of, model_arrays
 
 PATCHES = replace(  # one stage: all of the stride is folded into channels

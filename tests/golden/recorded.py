@@ -29,7 +29,7 @@ from oasisvq.codec.headers import Coder
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.prior import Pass
-from oasisvq.codec.recall import Recall
+from oasisvq.codec.slices import Chain
 from oasisvq.models import read_codes
 
 FOLDERS = sorted(path for path in Path(__file__).parent.glob("version*") if path.is_dir())
@@ -78,11 +78,12 @@ def code_again(codes: Codes, kinds: list[int], file: ModelFile) -> bytes:
     grids = (codes.indices if header.volume else codes.indices[None])[header.coded_slices]
     if header.coder is Coder.PACKED:
         return container.write(header, pack(grids, header.codebook_size), codes.beside)
-    assert file.prior is not None
-    recall = Recall(file.codebooks) if header.volume else None
-    encoder = GridEncoder(file.prior, header.grid_shape, recall)
-    for kind, grid in zip(kinds, grids, strict=True):
-        encoder.put(kind, partial(_recorded, grid))
+    chain = Chain(file.coding(header.volume is not None), header)
+    assert chain.model.prior is not None
+    encoder = GridEncoder(chain.model.prior, header.grid_shape, chain.recall)
+    for kind, place, grid in zip(kinds, header.coded_slices, grids, strict=True):
+        encoder.put(kind, partial(_recorded, grid), chain.expected(place))
+        chain.go_on(place, grid)
     return container.write(header, encoder.finish(), codes.beside)
 
 

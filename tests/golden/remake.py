@@ -31,6 +31,8 @@ from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import read_model, write_model
 from oasisvq.codec.outliers import typical_of
+from oasisvq.codec.pixels import to_pixels
+from oasisvq.codec.slices import Chain, steps_of
 from oasisvq.codec.wish import Wish
 from oasisvq.scans.geometry import Form, Geometry
 from oasisvq.scans.scan import Scan, as_scan, scan_of_stack, scan_of_volume
@@ -242,11 +244,17 @@ def kinds_of(codes: Codes, scan: Scan, codec: Codec) -> list[int]:
     header = codes.header
     if header.coder is not Coder.PRIOR:
         return []
-    assert codec.prior is not None
     planes = typical_of(scan.planes).planes
     if header.labels:
         planes = np.searchsorted(np.array(header.labels), scan.planes).astype(np.uint16)
-    return [codec.prior.kind_of(each) for each in codec._latents_of(planes, header, lambda *_: None)]
+    chain, kinds = Chain(codec.file.coding(header.volume is not None), header), []
+    assert chain.model.prior is not None
+    grids = codes.indices if header.volume else codes.indices[None]
+    for place in header.coded_slices:
+        pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
+        kinds.append(chain.model.prior.kind_of(chain.latents(place, steps_of(pixels))))
+        chain.go_on(place, grids[place])
+    return kinds
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.training import command, hardware, loop, residue_stage, residue_training
 from oasisvq.training.codebooks import CodebookLearner, Quantized
-from oasisvq.training.imitation import FrozenEncoder
+from oasisvq.training.imitation import Frozen
 from oasisvq.training.networks import Shuffle
 from oasisvq.training.presets import PRESETS
 
@@ -189,13 +189,13 @@ def main() -> None:
             train_step(self, order)
 
     loop.Loop.train_step = watched
-    exact = FrozenEncoder.forward
+    exact = Frozen.encoder
 
-    def in_float64(self: FrozenEncoder, pixels: Tensor) -> Tensor:
+    def in_float64(self: Frozen, pixels: Tensor) -> Tensor:
         with watch.allowing_float64():  # finds indices, between the two trainings
             return exact(self, pixels)
 
-    FrozenEncoder.forward = in_float64
+    Frozen.encoder = in_float64
     for module in (residue_training, residue_stage):
         module.noise_generator = lambda device, seed: torch.Generator().manual_seed(seed)
     raw = write_raw_folder(Path("raw"), {"train": [1, 2, 3], "validate": [4]})

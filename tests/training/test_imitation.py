@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.networks import DECODED_STEPS, LATENT_UNITS, PIXEL_STEPS
+from oasisvq.codec.exact import LATENT_UNITS
+from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import FrozenEncoder, Imitation, update_ranges
+from oasisvq.training.imitation import Frozen, Imitation, update_ranges
 from oasisvq.training.networks import Activation, Gauge
 from oasisvq.training.weights import Model, build_model, file_of
 
@@ -32,7 +33,13 @@ PIXELWISE = replace(
     decoder_channels=(3,),
     decoder_blocks=(2,),
 )
-CONFIGS = {"tiny": TINY, "stepwise": STEPWISE, "pixelwise": PIXELWISE}
+CONFIGS = {
+    "tiny": TINY,
+    "stepwise": STEPWISE,
+    "pixelwise": PIXELWISE,
+    "context": replace(TINY, context=1),
+    "stepwise context": replace(STEPWISE, context=1),
+}
 ONE = World(0, 1, torch.device("cpu"))
 
 
@@ -73,16 +80,36 @@ def test_imitation_and_integers_are_equal(
     imitation, file = Imitation(model), file_of(model, {})
     pixels = images(kind, config, rng)
     given = torch.from_numpy(pixels)[:, None].float()
+    steps = np.rint(pixels * PIXEL_STEPS).astype(np.int32)
     latents = imitation.encoder(given)
-    expected = file.encoder(np.rint(pixels * PIXEL_STEPS).astype(np.int32))
+    expected = file.encoder(steps)
     np.testing.assert_array_equal(frozen(latents) * LATENT_UNITS, expected)
     np.testing.assert_array_equal(
-        frozen(FrozenEncoder(file, torch.device("cpu"))(given)) * LATENT_UNITS, expected
+        frozen(Frozen(file, torch.device("cpu")).encoder(given)) * LATENT_UNITS, expected
     )
     for codes in (expected, rng.integers(-3000, 3000, expected.shape).astype(np.float32)):
         decoded = imitation.decoder(torch.from_numpy(codes).permute(0, 3, 1, 2) / LATENT_UNITS)
         steps = (decoded.detach()[:, 0] * DECODED_STEPS).round().clamp(0, DECODED_STEPS)
         np.testing.assert_array_equal(steps.numpy(), file.decoder(codes))
+
+
+@pytest.mark.parametrize("config", [replace(TINY, context=1), replace(STEPWISE, context=1)])
+def test_the_slice_before_says_the_same_to_both(config: ModelConfig, rng: np.random.Generator) -> None:
+    model = trained(config)
+    imitation, file = Imitation(model), file_of(model, {})
+    before, pixels = images("random", config, rng), images("random", config, rng)
+    context = torch.from_numpy(before)[:, None].float()
+    steps = np.rint(before * PIXEL_STEPS).astype(np.int32)
+    latents = imitation.encoder(torch.from_numpy(pixels)[:, None].float(), context)
+    expected = file.encoder(np.rint(pixels * PIXEL_STEPS).astype(np.int32), steps)
+    np.testing.assert_array_equal(frozen(latents) * LATENT_UNITS, expected)
+    assert (expected != file.encoder(np.rint(pixels * PIXEL_STEPS).astype(np.int32))).any()
+    decoded = imitation.decoder(latents, context)
+    whole = (decoded.detach()[:, 0] * DECODED_STEPS).round().clamp(0, DECODED_STEPS)
+    np.testing.assert_array_equal(whole.numpy(), file.decoder(expected, steps))
+    assert (whole.numpy() != file.decoder(expected)).any()
+    nothing = np.zeros_like(steps)
+    np.testing.assert_array_equal(file.decoder(expected, nothing), file.decoder(expected))
 
 
 def test_integers_are_near_what_they_were_made_of() -> None:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PRIOR, tiny_kinds, tiny_network
+from conftest import TINY_PRIOR, TINY_PRIOR_OF_VOLUMES, tiny_kinds, tiny_network
 
 from oasisvq.codec.exact import EXACT, largest_sum, symmetric
 from oasisvq.codec.frequencies import FREQUENCY_BITS
-from oasisvq.codec.prior import order_of, pooled
+from oasisvq.codec.prior import as_features, order_of, pooled
 from oasisvq.training.prior_network import (
     Kinds,
     LevelNetwork,
@@ -49,6 +49,27 @@ def test_it_computes_what_the_integers_will(rng: np.random.Generator) -> None:
         assert whole.std() > 0.3
         assert difference.mean() < HALF_A_STEP
         assert difference.max() < 0.25
+
+
+def test_expected_latents_say_the_same_to_both(rng: np.random.Generator) -> None:
+    network = tiny_network(TINY_PRIOR_OF_VOLUMES)
+    prior = network.prior(tiny_kinds(TINY_PRIOR_OF_VOLUMES))
+    indices, kinds = indices_of(rng)[:, :2], rng.integers(0, 4, 6)
+    latents = rng.integers(-600, 600, (6, 5, 6, 6)).astype(np.float32)
+    for step in prior.schedule(2, 5, 6):
+        count = step.rows.size
+        targets = (
+            torch.arange(6).repeat_interleave(count),
+            torch.from_numpy(step.rows).repeat(6),
+            torch.from_numpy(step.columns).repeat(6),
+        )
+        known = torch.from_numpy(step.known)[None].expand(6, -1, -1)
+        given = torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(kinds), known, targets
+        with torch.no_grad():
+            floating = network.levels[step.level](*given, torch.from_numpy(as_features(latents))).numpy()
+        whole = prior.logits(indices, kinds, step, latents) / 16
+        assert np.abs(floating - whole).mean() < HALF_A_STEP
+        assert (whole * 16 != prior.logits(indices, kinds, step)).any()
 
 
 def test_bits_of_a_training_step_are_those_of_the_integers(rng: np.random.Generator) -> None:

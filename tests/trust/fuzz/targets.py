@@ -23,12 +23,13 @@ from mutators import (
 from numpy.typing import NDArray
 
 from oasisvq.codec import container, modelfile
-from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile
+from oasisvq.codec.codes import NO_INDEX, Codes, CodesFile, Slices
 from oasisvq.codec.entropy import encode_with_prior, kind_in, pack
+from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.headers import MAX_INDICES, Coder, refuse_large_codes
 from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
-from oasisvq.codec.networks import LATENT_UNITS, PIXEL_STEPS
+from oasisvq.codec.networks import PIXEL_STEPS
 from oasisvq.codec.recall import Recall
 from oasisvq.codec.residue import SliceReader
 from oasisvq.data.dataset import MANIFEST, Dataset, manifest_bytes, open_dataset
@@ -99,7 +100,7 @@ def read_payload(content: bytes, folder: Path) -> Codes:
     number = content[0] if content else 0
     header = seeds.cases()[number % len(seeds.cases())].header
     file = CodesFile(header, content[1:], len(content), "scan.codes")
-    return file.codes(seeds.prior(), seeds.codebooks())
+    return file.codes(seeds.prior(), Slices(Recall(seeds.codebooks()) if header.volume else None))
 
 
 def hold_payload(codes: Codes, content: bytes, folder: Path) -> None:
