@@ -104,7 +104,7 @@ def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
     window = smallest_centred_window(
         (dataset.size, dataset.size), dataset.splits["train"].content, preset.stride
     )
-    shared = {field.name for field in dataclasses.fields(ModelConfig)} - {"window"}
+    shared = {field.name for field in dataclasses.fields(ModelConfig)} - {"window", "context"}
     return ModelConfig(window=window, **{name: getattr(preset, name) for name in sorted(shared)})
 
 
