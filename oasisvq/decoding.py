@@ -14,7 +14,7 @@ from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.headers import CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
-from oasisvq.folders import WHOLE, Shard, walk
+from oasisvq.folders import EVERYTHING, WHOLE, Globs, Shard, walk
 from oasisvq.models import ModelFinder
 from oasisvq.scans.images import STACK_SUFFIXES, WRITABLE_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -243,6 +243,7 @@ def decode_many(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
     levels: int | None = None,
+    globs: Globs = EVERYTHING,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -268,7 +269,7 @@ def decode_many(
             elif path.is_dir():
                 assert output is not None
                 below = output / path.resolve().name if len(inputs) > 1 else output
-                yield from _tasks_below(path, below, outcome)
+                yield from _tasks_below(path, below, outcome, globs)
             else:
                 place = output / path.stem if output else path.with_suffix(".decoded")
                 first = named.setdefault(place, path)
@@ -287,11 +288,11 @@ def _tasks_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Task]:
         yield _Task(path, output / name, place)
 
 
-def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task]:
-    """The `.codes` files of a folder and of those below it."""
+def _tasks_below(folder: Path, output: Path, outcome: Outcome, globs: Globs) -> Iterator[_Task]:
+    """The `.codes` files of a folder and of those below it that globs take."""
     beside = ".decoded" if output.resolve() == folder.resolve() else ""
     nothing = True
-    for listing in walk(folder):
+    for listing in walk(folder, globs):
         remove_temporaries(output / listing.folder.relative_to(folder))
         for file in outcome.passed_over.sift(listing, lambda path: path.suffix == SUFFIX):
             nothing = False

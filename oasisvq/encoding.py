@@ -31,9 +31,9 @@ from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
-from oasisvq.scans.source import SCAN_SUFFIXES, Source, SourceKind, source_at, sources_below
+from oasisvq.scans.source import SCAN_SUFFIXES, Source, SourceKind, source_at
 from oasisvq.scans.words import axes_of_oasis
-from oasisvq.stacks import in_stacks
+from oasisvq.stacks import ALL_OF_THEM, Taken
 
 ALL = -1  # volumes of a source
 ALONE = "alone"  # assumed of an image in a run over stacks: that it is no slice of one
@@ -262,12 +262,12 @@ def encode_many(
     volume: int | None = None,
     measures: bool = True,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
-    stacks: bool = False,
+    taken: Taken = ALL_OF_THEM,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
     Of files with several volumes `volume` names one, see `one_or_all`; each gets a `.codes` file of
-    its own. With `stacks`, images that are the slices of one subject get one file, see `stacks.py`.
+    its own. Which files of a folder `taken` says, and whether slices of one subject get one file.
 
     Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
     same place below `output`, and where there are several inputs below the folder's name there. A
@@ -287,11 +287,11 @@ def encode_many(
     refuse_like_names(inputs)
 
     def tasks(outcome: Outcome) -> Iterator[_Task]:
-        for task in _tasks(inputs, output, outcome, max_pixels if stacks else None):
+        for task in _tasks(inputs, output, outcome, taken, max_pixels):
             yield from _by_volume(task, volume, max_pixels)
 
     carried_in = output if carries_model else None
-    encoder = _Encoder(codec, wish, force, max_pixels, carried_in, measures, stacks)
+    encoder = _Encoder(codec, wish, force, max_pixels, carried_in, measures, taken.stacks)
 
     def tell(task: _Task, result: Result) -> None:
         status = "failed" if result.failure else "already there" if result.is_skipped else "encoded"
@@ -332,14 +332,14 @@ def found_of(
     max_pixels: int,
     volume: int | None,
     outcome: Outcome,
-    stacks: bool = False,
+    taken: Taken = ALL_OF_THEM,
 ) -> Iterator[Found]:
     """What `encode_many` would take, in its order; `outcome` is told what it passes over."""
     codec.levels_for(wish, False)
     wish = wish._replace(coder=codec.check_coder(wish.coder))
     refuse_like_names(inputs)
-    encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False, stacks=stacks)
-    ones = _tasks(inputs, output, outcome, max_pixels if stacks else None)
+    encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False, stacks=taken.stacks)
+    ones = _tasks(inputs, output, outcome, taken, max_pixels)
     each = (task for one in ones for task in _by_volume(one, volume, max_pixels))
     for task in (task for place, task in enumerate(each) if shard.takes(place)):
         result = encoder.look(task)
@@ -350,22 +350,18 @@ def found_of(
 
 
 def _tasks(
-    inputs: Sequence[Path], output: Path | None, outcome: Outcome, stacked: int | None
+    inputs: Sequence[Path], output: Path | None, outcome: Outcome, taken: Taken, max_pixels: int
 ) -> Iterator[_Task]:
-    """Every source of the inputs with its output, in a fixed order.
-
-    Images are put into stacks where `stacked` is not None: the pixels that one may have.
-    """
+    """Every source of the inputs with its output, in a fixed order."""
     named: dict[Path, Path] = {}  # outputs of the inputs themselves; of what lies below, a folder's
     for is_folder, paths in groupby(inputs, Path.is_dir):
         if is_folder:
             assert output is not None
             for path in paths:
                 below = output / path.resolve().name if len(inputs) > 1 else output
-                yield from _tasks_below(path, below, outcome, stacked)
+                yield from _tasks_below(path, below, outcome, taken, max_pixels)
             continue
-        sources = _sources_named(paths, outcome)
-        for source in sources if stacked is None else in_stacks(sources, None, stacked):
+        for source in taken.of_named(_sources_named(paths, outcome), max_pixels):
             beside = encoded_name(source)
             codes = output / beside.name if output else beside
             yield _Task(source, codes, named.setdefault(codes, source.path))
@@ -379,18 +375,19 @@ def _sources_named(paths: Iterable[Path], outcome: Outcome) -> Iterator[Source]:
             outcome.failures.append(str(error))
 
 
-def _tasks_below(folder: Path, output: Path, outcome: Outcome, stacked: int | None) -> Iterator[_Task]:
+def _tasks_below(
+    folder: Path, output: Path, outcome: Outcome, taken: Taken, max_pixels: int
+) -> Iterator[_Task]:
     passed_over, nothing = PassedOver(), True
     parent: Path | None = None
-    taken: dict[Path, Path] = {}
-    sources = sources_below(folder, passed_over)
-    for source in sources if stacked is None else in_stacks(sources, folder, stacked):
+    outputs: dict[Path, Path] = {}
+    for source in taken.below(folder, passed_over, max_pixels):
         place = encoded_name(source)
         if place.parent != parent:  # the walk lists one folder after the other
-            parent, taken = place.parent, {}
+            parent, outputs = place.parent, {}
             remove_temporaries(output / parent.relative_to(folder))
         nothing = False
-        first = taken.setdefault(place, source.path)
+        first = outputs.setdefault(place, source.path)
         yield _Task(source, output / place.relative_to(folder), first)
     outcome.passed_over.counts += passed_over.counts
     if nothing:

@@ -24,7 +24,7 @@ from oasisvq.data.layouts import slice_of
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer
-from oasisvq.folders import WHOLE, PassedOver, Shard, walk
+from oasisvq.folders import EVERYTHING, WHOLE, Globs, PassedOver, Shard, walk
 from oasisvq.jobs import calls
 from oasisvq.models import ModelFinder
 from oasisvq.tokens import (
@@ -84,6 +84,7 @@ class Gathering:
         passed_over: PassedOver | None = None,
         shard: Shard = WHOLE,
         jobs: int = 1,
+        globs: Globs = EVERYTHING,
     ) -> None:
         """Read the headers.
 
@@ -94,6 +95,7 @@ class Gathering:
             passed_over: told of the other files there.
             shard: which of the files; the grid is that of all.
             jobs: processes that read indices.
+            globs: which files of the folder.
 
         Raises:
             FileError: there are none.
@@ -102,10 +104,11 @@ class Gathering:
         self._paths, self._jobs = [], jobs
         self._unpack = _Unpacker(ModelFinder(model))
         passed_over = passed_over or PassedOver()
-        for listing in walk(folder):
+        for listing in walk(folder, globs):
             self._paths += passed_over.sift(listing, lambda path: path.suffix == SUFFIX)
         if not self._paths:
-            raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
+            told = f"; {passed_over}" if str(passed_over) else ""
+            raise FileError(f"{folder}: no {SUFFIX} files in it{told}; make them with `oasisvq encode`")
         names = [path.relative_to(folder).with_suffix("").as_posix() for path in self._paths]
         refuse_unsafe(names, str(folder))
         rows = [self._row(path) for path in self._paths]

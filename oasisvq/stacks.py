@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import ImageError
-from oasisvq.folders import PassedOver
+from oasisvq.folders import EVERYTHING, Globs, PassedOver
 from oasisvq.scans.images import look_at
 from oasisvq.scans.limits import MAX_VOXELS, VOXELS_A_PIXEL
 from oasisvq.scans.source import Source, SourceKind, sources_below, stack_at
@@ -24,6 +25,30 @@ MAX_STACKED = 32_767  # images of a stack, and their sides: what the geometry of
 _OF_SERIES = re.compile(  # what stands before the number of an image that was exported from DICOM
     r"(?i)(?:im|img|image|i|mr|frame|se|ser|series|dicom|dcm)[-_ ]?(?:\d+[-_ ]+)*"
 )
+
+
+class Taken(NamedTuple):
+    """What of its inputs a run takes.
+
+    Attributes:
+        globs: which files below folders.
+        stacks: whether images that are slices of one subject become one source.
+    """
+
+    globs: Globs = EVERYTHING
+    stacks: bool = False
+
+    def below(self, folder: Path, passed_over: PassedOver, max_pixels: int) -> Iterator[Source]:
+        """The sources below a folder, see `sources_below`."""
+        sources = sources_below(folder, passed_over, self.globs)
+        return in_stacks(sources, folder, max_pixels) if self.stacks else sources
+
+    def of_named(self, sources: Iterator[Source], max_pixels: int) -> Iterator[Source]:
+        """Those of files that were named."""
+        return in_stacks(sources, None, max_pixels) if self.stacks else sources
+
+
+ALL_OF_THEM = Taken()
 
 
 def in_stacks(sources: Iterable[Source], top: Path | None, max_pixels: int) -> Iterator[Source]:
@@ -45,14 +70,14 @@ def in_stacks(sources: Iterable[Source], top: Path | None, max_pixels: int) -> I
                 yield source
 
 
-def only_stack(folder: Path, max_pixels: int) -> Source:
+def only_stack(folder: Path, max_pixels: int, globs: Globs = EVERYTHING) -> Source:
     """The stack that a folder is.
 
     Raises:
         FileError: the folder cannot be listed.
         ImageError: it holds none, or several.
     """
-    found = in_stacks(sources_below(folder, PassedOver()), folder, max_pixels)
+    found = Taken(globs, stacks=True).below(folder, PassedOver(), max_pixels)
     stacks = [source for source in found if source.stack]
     if len(stacks) != 1:
         raise ImageError(

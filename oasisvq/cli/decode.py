@@ -8,7 +8,9 @@ import typer
 from oasisvq.cli.chosen import chosen_shard, names_folder, refuse_pipes
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
+    ExcludeOption,
     ForceOption,
+    IncludeOption,
     JobsOption,
     JsonOption,
     MaxPixelsOption,
@@ -42,6 +44,8 @@ def decode(
     ] = None,
     quality: QualityOption = None,
     model: ModelOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -58,6 +62,7 @@ def decode(
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import decode_file, decode_many, decode_target
     from oasisvq.files import require_file
+    from oasisvq.folders import Globs
     from oasisvq.models import ModelFinder
     from oasisvq.tokens import TOKEN_SUFFIXES
 
@@ -69,7 +74,10 @@ def decode(
         folder, part = Path(output) if output else None, chosen_shard(shard)
         find = ModelFinder(model, note)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(find, inputs, folder, force, part, advance, max_pixels, jobs, quality)
+            globs = Globs(tuple(include or ()), tuple(exclude or ()))
+            outcome = decode_many(
+                find, inputs, folder, force, part, advance, max_pixels, jobs, quality, globs
+            )
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])

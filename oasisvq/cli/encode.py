@@ -19,7 +19,9 @@ from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
     ContentName,
+    ExcludeOption,
     ForceOption,
+    IncludeOption,
     JobsOption,
     JsonOption,
     LogOption,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from oasisvq.codec.codes import CodesFile
     from oasisvq.codec.wish import Wish
     from oasisvq.scans.source import Source
+    from oasisvq.stacks import Taken
 
 
 def encode(
@@ -124,6 +127,8 @@ def encode(
             "carries it, so that `decode` needs nothing beside.",
         ),
     ] = True,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -158,7 +163,9 @@ def encode(
     from oasisvq.codec.headers import Coder
     from oasisvq.codec.wish import Wish
     from oasisvq.encoding import ALL, encode_many
+    from oasisvq.folders import Globs
     from oasisvq.kept import log_to
+    from oasisvq.stacks import Taken
 
     refuse_pipes(*inputs, output)
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
@@ -183,6 +190,7 @@ def encode(
         usage_error(f"{output}: a {SUFFIX} file holds one volume; name a folder for all of them")
     if stacks and len(inputs) == 1 and not inputs[0].is_dir():
         usage_error("--stacks takes a folder, or several images")
+    taken = Taken(Globs(tuple(include or ()), tuple(exclude or ())), stacks)
     if len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir()):
         encode_one(
             inputs[0],
@@ -196,7 +204,7 @@ def encode(
             log,
             not quick,
             dry_run,
-            is_stack=stacks,
+            taken=taken,
         )
         return
     if output is None and any(path.is_dir() for path in inputs):
@@ -205,7 +213,7 @@ def encode(
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
     if dry_run:
-        plan_many(inputs, folder, wish, force, part, model, max_pixels, chosen, as_json)
+        plan_many(inputs, folder, wish, force, part, model, max_pixels, chosen, taken, as_json)
         return
     carries_model = carries_model and folder is not None
     codec = choose_encoder(model, folder if carries_model else None)
@@ -224,7 +232,7 @@ def encode(
             chosen,
             measures=not quick,
             log=told,
-            stacks=stacks,
+            taken=taken,
         )
     finish(outcome, "encoded", folder, as_json)
 
@@ -263,7 +271,7 @@ def encode_one(
     log: Path | None = None,
     measures: bool = True,
     is_dry: bool = False,
-    is_stack: bool = False,
+    taken: "Taken | None" = None,
 ) -> None:
     """Encode one scan and print what became of it; or, dry, what would."""
     from oasisvq.bulk import Outcome, Result
@@ -279,7 +287,8 @@ def encode_one(
     from oasisvq.kept import log_row, log_to
     from oasisvq.stacks import only_stack
 
-    found = only_stack(path, max_pixels) if is_stack else source_to_encode(path)
+    is_stack = taken is not None and taken.stacks
+    found = only_stack(path, max_pixels, taken.globs) if taken and is_stack else source_to_encode(path)
     (source,) = one_or_all(found, volume, max_pixels)
     codes = encoded_name(source)
     if output:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.files import require_file
-from oasisvq.folders import Listing, PassedOver, walk
+from oasisvq.folders import EVERYTHING, Globs, Listing, PassedOver, walk
 from oasisvq.scans.dicom import DICOM_SUFFIXES, dicom_files_in, dicom_suffix, is_dicom
 from oasisvq.scans.images import IMAGE_SUFFIXES
 from oasisvq.scans.stacks import StackNames
@@ -143,7 +143,7 @@ def stack_at(folder: Path, stack: StackNames) -> Source:
     return Source(folder / stack.pattern, SourceKind.STACK, files, stack=stack)
 
 
-def sources_below(folder: Path, passed_over: PassedOver) -> Iterator[Source]:
+def sources_below(folder: Path, passed_over: PassedOver, globs: Globs = EVERYTHING) -> Iterator[Source]:
     """The sources of a folder and of those below it, in the order of the walk.
 
     Of each folder first the images and volumes by name, then its DICOM files: one source where it is
@@ -152,12 +152,13 @@ def sources_below(folder: Path, passed_over: PassedOver) -> Iterator[Source]:
     Args:
         folder: where to look.
         passed_over: told of everything that is no source.
+        globs: which files are taken.
 
     Raises:
         FileError: a folder cannot be listed.
     """
-    for listing in walk(folder):
-        passed_over.add_links(listing.passed_links)
+    for listing in walk(folder, globs):
+        passed_over.add_listing(listing)
         yield from _sources_of(listing, passed_over)
 
 
