@@ -71,19 +71,29 @@ def in_stacks(sources: Iterable[Source], top: Path | None, max_pixels: int) -> I
 
 
 def only_stack(folder: Path, max_pixels: int, globs: Globs = EVERYTHING) -> Source:
-    """The stack that a folder is.
+    """The stack that a folder holds.
 
     Raises:
         FileError: the folder cannot be listed.
         ImageError: it holds none, or several.
     """
-    found = Taken(globs, stacks=True).below(folder, PassedOver(), max_pixels)
-    stacks = [source for source in found if source.stack]
+    stacks = _stacks_below(folder, max_pixels, globs)
     if len(stacks) != 1:
         raise ImageError(
             f"{folder}: {len(stacks)} stacks of images, expected one for one file; name a folder with -o"
         )
     return stacks[0]
+
+
+def stack_if_one(folder: Path, max_pixels: int) -> Source | None:
+    """The stack that a folder holds; None where it holds none, or several."""
+    stacks = _stacks_below(folder, max_pixels, EVERYTHING)
+    return stacks[0] if len(stacks) == 1 else None
+
+
+def _stacks_below(folder: Path, max_pixels: int, globs: Globs) -> list[Source]:
+    found = Taken(globs, stacks=True).below(folder, PassedOver(), max_pixels)
+    return [source for source in found if source.stack]
 
 
 def _stacks_of(sources: list[Source], top: Path | None, max_pixels: int) -> Iterator[Source]:

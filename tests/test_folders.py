@@ -186,4 +186,4 @@ def test_globs_choose_files(
     ]
     assert found == expected
     left_out = 8 - len(found) - passed_over.counts[".png"]
-    assert f"{left_out} files left out by --include or --exclude" in str(passed_over)
+    assert f"{left_out} file{'s' * (left_out > 1)} left out by --include" in str(passed_over)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import Refused, Run, draw_phantom, files_below, plane
+from conftest import Refused, Run, draw_phantom, files_below, plane, write_raw_folder
 from PIL import Image
 
 import oasisvq
@@ -172,3 +172,25 @@ def test_stacks_in_python(encoded: Path, prior_model_file: Path, folder: Path) -
     image = oasisvq.load_image(encoded / "case_402.codes", place=3)
     np.testing.assert_array_equal(np.asarray(image), codec.decode(content)[3])
     assert read_codes_file(encoded / "alone.codes").header.stack is None
+
+
+def test_scores_of_stacks(run: Run, folder: Path, prior_model_file: Path, tmp_path: Path) -> None:
+    for name in ("alone.png", "patient7/07.jpg", "patient7/08.jpg"):
+        (folder / name).unlink()
+    given = "--model", prior_model_file, "--json"
+    (score,) = json.loads(run("score", folder, "--stacks", *given).out)
+    images = [plane(folder / name) for name in NAMES]
+    content = oasisvq.load(prior_model_file).encode_stack(images, NAMES)
+    assert score["file_bytes"] == len(content)
+    raw = write_raw_folder(tmp_path / "raw", {"train": [1], "validate": [3, 4]}, slices=3)
+    assert run("preprocess", raw, "-o", "data", "--size", "64").code == 0
+    alone = json.loads(run("score", "data", *given).out)
+    stacked = json.loads(run("score", "data", "--stacks", *given).out)
+    codec, array = oasisvq.load(prior_model_file), np.load(tmp_path / "data" / "validation.npy")
+    sizes = [
+        len(codec.encode_stack(each, content=oasisvq.Content.SCAN)) for each in (array[:3], array[3:])
+    ]
+    assert stacked["qualities"][0]["file_bytes"] == pytest.approx(sum(sizes) / 6)
+    assert (stacked["slices"], stacked["black"]) == (alone["slices"], alone["black"])
+    refused = run("score", "data", "--stacks", "--against", "jpeg", *given)
+    assert (refused.code, "--stacks is for" in refused.err) == (2, True)
