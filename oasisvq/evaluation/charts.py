@@ -37,6 +37,7 @@ MARKS = "osD^vP*X"
 NAMES = {
     "oasisvq": "oasisvq",
     "avif": "AVIF",
+    "avif-data": "AVIF's bare data",
     "jpegxl": "JPEG XL",
     "webp": "WebP",
     "jpeg2000": "JPEG 2000",

@@ -2,7 +2,7 @@
 
 import math
 
-from oasisvq.evaluation.baselines import PEERS, Comparison
+from oasisvq.evaluation.baselines import Comparison, in_words
 from oasisvq.evaluation.charts import NAMES
 from oasisvq.evaluation.figures import Chart
 from oasisvq.evaluation.markup import figure, percent, row, table, text
@@ -103,7 +103,7 @@ def comparison(measured: Comparison | None, charts: dict[str, Chart]) -> str:
     rows = [
         row(
             (
-                f"{NAMES[name]} ({PEERS[name].says})",
+                f"{NAMES[name]} ({in_words(name)})",
                 *("no common range" if value is None else percent(value, 1) for value in rate),
             )
         )
