@@ -15,7 +15,6 @@ from oasisvq.cli.options import (
     JsonOption,
     MaxPixelsOption,
     ModelOption,
-    QualityOption,
     QuietOption,
     ShardOption,
 )
@@ -37,12 +36,21 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; or folder, as of `encode`, "
-            "and for the images of a stack. [default: scan.decoded.png, .nii.gz, .img where a pair was "
-            "encoded, or a folder scan.decoded of a stack]",
+            help="File to write: an image as .png or .tif, a volume as .nii.gz, .nii, .hdr, .img or "
+            ".mgz. It is a folder if it is one, if it ends with a slash, for a folder or several "
+            "inputs, and for the images of a stack. [default: scan.decoded.png, .nii.gz, .img where a "
+            "pair was encoded, or of a stack a folder scan.decoded]",
         ),
     ] = None,
-    quality: QualityOption = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="LEVELS",
+            help="Decode only the first levels, without a residue. [default: all that the file holds]",
+        ),
+    ] = None,
     model: ModelOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
@@ -53,11 +61,10 @@ def decode(
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
+    """Restore the scans of .codes files, folders or exported arrays.
 
-    It needs the model that made the file, and finds it by the fingerprint in it. No other will do.
-    With -q, the first levels of the indices alone are decoded, without the residue of a file that has
-    one.
+    It needs the model that made a file, and finds it by the fingerprint in the file. No other will do.
+    With -q only the first levels are decoded, and no residue.
     """
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import decode_file, decode_many, decode_target

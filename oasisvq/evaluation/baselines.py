@@ -256,8 +256,8 @@ def compare(
     if known is not None:
         if (known.split, known.every, known.data_sha256) != (split, every, sha256):
             raise DatasetError(
-                f"the earlier comparison is of every {known.every}. slice of {known.split} of other "
-                f"data, this one of every {every}. of {split}; leave out --reuse"
+                f"the earlier comparison took one slice in {known.every} of {known.split}, this one "
+                f"takes one in {every} of {split}, or other data; leave out --reuse"
             )
         taken = {name: curve for name, curve in known.curves.items() if name in wanted}
     chosen = require_peers(name for name in names if name not in taken)

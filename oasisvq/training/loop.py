@@ -146,6 +146,7 @@ class Loop(abc.ABC):
         """What a model file says of this training."""
         return {
             "training_slices": self.slices,
+            "training_data": self.dataset.splits["train"].sha256,
             "steps": self.step,
             "planned_steps": self.steps,
             "finished": self.is_last and self.step == self.steps,
