@@ -27,8 +27,8 @@ def show(
         Path | None,
         typer.Option(
             "--original",
-            help="The file that was encoded; of a stack the folder of its images. [default: the image or "
-            "volume of the same name, or the images, beside it]",
+            help="The file that was encoded; of a stack the folder of its images. [default: the image "
+            "or volume of the same name, or the images, beside it]",
         ),
     ] = None,
     slice_number: Annotated[
