@@ -190,7 +190,7 @@ def _of_labels(scan: Scan, labels: tuple[int, ...]) -> Case:
 def cases() -> list[Case]:
     """Small images, volumes and label maps in every way that they are coded."""
     image, volume = as_scan(_plane(3, 7)), as_scan(_voxels())
-    stack = scan_of_stack(_voxels("u1"), StackNames("c_", ".png", 2, (3, 4, 6, 10)))
+    stack = scan_of_stack(_voxels("u1", (4, 3, 5)), StackNames("c_", ".png", 2, (3, 4, 6, 10)))
     return [
         _of_model(image, Coder.PACKED, 2),
         _of_model(volume, Coder.PACKED, 1),
