@@ -188,7 +188,7 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
     if header.stack:
         assert len(header.stack.numbers) == header.slices
         parts.append(stack_bytes(header.stack))
-    content = b"".join((*parts, payload, *beside))
+    content = b"".join((*parts, payload, beside.support, beside.residue))
     return content + struct.pack("<I", zlib.crc32(content))
 
 
