@@ -170,8 +170,14 @@ def _residue(axes: "Axes", _: list[Row], epochs: list[Row]) -> None:
     _curve(axes, epochs, [row["loss"] for row in epochs], dotted=True)
 
 
+def _volumes(axes: "Axes", steps: list[Row], epochs: list[Row]) -> None:
+    _similarity(axes, steps, epochs)
+    axes.set_title("volumes: " + axes.get_title())
+
+
 CHARTS: dict[str, tuple[Chart, ...]] = {
     "codec": (_losses, _similarity, _codebooks),
     "prior": (_bits,),
+    "volumes": (_volumes,),
     "residue": (_residue,),
 }

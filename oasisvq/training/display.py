@@ -150,7 +150,12 @@ def residue_table(epochs: list[Row], space: Space) -> Table:
     return _table("validation bits", bits, columns, space)
 
 
-TABLES = {"codec": codec_table, "prior": prior_table, "residue": residue_table}
+TABLES = {
+    "codec": codec_table,
+    "prior": prior_table,
+    "volumes": codec_table,
+    "residue": residue_table,
+}
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:

@@ -406,6 +406,12 @@ class Loop(abc.ABC):
         self.world.wait()
 
 
+def is_whole(card: dict[str, Any]) -> bool:
+    """Whether codecs and priors that a model's card tells of have been trained to their ends."""
+    stages = [card, card.get("prior", {}), volumes := card.get("volumes", {}), volumes.get("prior", {})]
+    return all(stage.get("steps") == stage.get("planned_steps") for stage in stages)
+
+
 def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: int) -> int:
     """Whole batches in the training split.
 

@@ -29,10 +29,11 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
-from oasisvq.training.loop import Loop, steps_per_epoch
+from oasisvq.training.loop import Loop, is_whole, steps_per_epoch
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
+from oasisvq.training.request import NOTHING_FOLLOWS, Following
 from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
@@ -57,7 +58,7 @@ class PriorTrainingConfig:
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
         started_from: fingerprint, in hexadecimal, of the codec whose prior's weights it starts from.
-        residue_epochs: of the training of the networks of residues that follows.
+        following: the stages after it.
     """
 
     prior: PriorConfig
@@ -67,7 +68,7 @@ class PriorTrainingConfig:
     seed: int
     precision: str
     started_from: str | None = None
-    residue_epochs: int = 0
+    following: Following = NOTHING_FOLLOWS
 
 
 def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str) -> PriorTrainingConfig:
@@ -413,9 +414,7 @@ class PriorTraining(Loop):
         """The codec's file with the prior added."""
         prior = self.network.prior(self.kinds)
         card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
-        codec_steps = card.get("steps")
-        is_whole = codec_steps == card.get("planned_steps", codec_steps)
-        card["finished"] = is_whole and self.step == self.steps
+        card["finished"] = self.is_last and is_whole(card)
         file = self.codec.with_prior(prior, card)
         write_model(file, self.run / MODEL_FILE)
 
