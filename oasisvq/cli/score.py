@@ -11,11 +11,12 @@ from oasisvq.cli.options import (
     ForceOption,
     JobsOption,
     JsonOption,
+    LosslessOption,
     MaxPixelsOption,
     ModelOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
-from oasisvq.cli.score_against import score_scan_against, score_split_against
+from oasisvq.cli.score_against import Bounded, score_scan_against, score_split_against
 from oasisvq.cli.score_report import measure_report, print_report, refuse_to_replace
 from oasisvq.cli.score_tables import distance_line, scan_table, split_table
 from oasisvq.data.layouts import SPLITS, Images
@@ -73,6 +74,16 @@ def score(
             "BD-rates; of a volume beside av1,svt-av1,hevc,jpegxl,jpeg2000 over its slices.",
         ),
     ] = None,
+    max_error: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-error",
+            metavar="E",
+            help="With --against: files that keep every voxel to within E, or such as 1% of the range, "
+            "beside jpegls,jpegxl; of a volume also sperr,sz3,zfp. Give it several times for several.",
+        ),
+    ] = None,
+    lossless: LosslessOption = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
     reuse: Annotated[
         Path | None,
@@ -116,11 +127,19 @@ def score(
         usage_error("--report and --figures are of a split; name a dataset")
     if jobs > 1 and (source or report or figures or against or sample_count):
         usage_error("--jobs is for the scores of a split alone")
+    bounds = [*(max_error or []), *(["0"] if lossless else [])]
+    if bounds and (not against or report or figures or reuse):
+        usage_error(
+            "--max-error and --lossless go with --against, without --report, --figures and --reuse"
+        )
+    if len(quality or []) > 1 and bounds:
+        usage_error("one -q at most goes with --max-error and --lossless")
     refuse_to_replace(report, figures, force)
     codec = load_codec(model)
     qualities = quality or []
+    bounded = Bounded(bounds, qualities[0] if qualities else None) if bounds else None
     if source and against:
-        score_scan_against(codec, source, against.split(","), reuse, as_json, max_pixels)
+        score_scan_against(codec, source, against.split(","), bounded, reuse, as_json, max_pixels)
         return
     if source:
         score_scan(codec, source, qualities, as_json, max_pixels)
@@ -154,7 +173,8 @@ def score(
         elif sample_count is not None:
             score_samples(codec, dataset, split, sample_count, as_json)
         elif against is not None:
-            score_split_against(codec, dataset, split, against.split(","), every, reuse, as_json)
+            peers = against.split(",")
+            score_split_against(codec, dataset, split, peers, bounded, every, reuse, as_json)
         else:
             score_split(codec, dataset, split, qualities, as_json, every, jobs)
 

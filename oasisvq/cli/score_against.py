@@ -1,15 +1,28 @@
 """`oasisvq score --against`: other codecs on the same slices, or on the same volume."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from oasisvq.cli.printing import print_json, print_line, print_lines, progress_bar
-from oasisvq.cli.score_tables import comparison_table, volume_table
+from oasisvq.cli.printing import counted, print_json, print_line, print_lines, progress_bar
+from oasisvq.cli.score_tables import bound_table, comparison_table, volume_table
 
 if TYPE_CHECKING:
     from oasisvq.codec.codec import Codec
     from oasisvq.data.dataset import Dataset
+    from oasisvq.evaluation.bound_scores import BoundComparison
     from oasisvq.scans.source import Source
+
+
+class Bounded(NamedTuple):
+    """That files within bounds are compared.
+
+    Attributes:
+        bounds: as they were given.
+        levels: of ours; what beside a residue is smallest where None.
+    """
+
+    bounds: list[str]
+    levels: int | None
 
 
 def score_split_against(
@@ -17,13 +30,22 @@ def score_split_against(
     dataset: "Dataset",
     split: str,
     peers: list[str],
+    bounded: Bounded | None,
     every: int,
     reuse: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare a codec with classic ones on an open dataset and print the tables or JSON."""
+    """Compare a codec with others on an open dataset and print the tables or JSON."""
     from oasisvq.evaluation.baselines import compare, read_comparison
+    from oasisvq.evaluation.bound_scores import bounds_on_split
 
+    if bounded:
+        with progress_bar(f"comparing on {split}") as advance:
+            found = bounds_on_split(
+                codec, dataset, split, peers, bounded.bounds, every, bounded.levels, advance
+            )
+        print_bounds(found, as_json)
+        return
     known = read_comparison(reuse) if reuse else None
     with progress_bar(f"comparing on {split}") as advance:
         result = compare(codec, dataset, split, peers, every, known, advance)
@@ -38,13 +60,22 @@ def score_scan_against(
     codec: "Codec",
     source: "Source",
     peers: list[str],
+    bounded: Bounded | None,
     reuse: Path | None,
     as_json: bool,
     max_pixels: int,
 ) -> None:
-    """Compare a codec with video and image coders on one scan and print the tables or JSON."""
+    """Compare a codec with others on one scan and print the tables or JSON."""
+    from oasisvq.evaluation.bound_scores import bounds_on_scan
     from oasisvq.evaluation.volume_rates import compare_volume
 
+    if bounded:
+        with progress_bar("comparing") as advance:
+            found = bounds_on_scan(
+                codec, source, peers, bounded.bounds, bounded.levels, advance, max_pixels
+            )
+        print_bounds(found, as_json)
+        return
     with progress_bar("comparing") as advance:
         result = compare_volume(codec, source, peers, reuse, advance, max_pixels)
     if as_json:
@@ -56,3 +87,15 @@ def score_scan_against(
         f"{result.data_range:.6g}, values beyond cut off"
     )
     print_lines(volume_table(result))
+
+
+def print_bounds(found: "BoundComparison", as_json: bool) -> None:
+    """Print what files within bounds take."""
+    if as_json:
+        print_json(found.as_dict())
+        return
+    means = f"; means over {counted(found.scans, 'slice')}" if found.scans > 1 else ""
+    print_line(
+        f"{found.name}: model {found.fingerprint[:8]}; PSNR on a range of {found.data_range:.6g}{means}"
+    )
+    print_lines(bound_table(found))

@@ -6,6 +6,7 @@ from oasisvq.cli.printing import counted, dice_line
 
 if TYPE_CHECKING:
     from oasisvq.evaluation.baselines import Comparison
+    from oasisvq.evaluation.bound_scores import BoundComparison
     from oasisvq.evaluation.samples import SampleScore
     from oasisvq.evaluation.scan_score import ScanScore
     from oasisvq.evaluation.score import QualityScore, SplitScore
@@ -110,6 +111,28 @@ def volume_table(result: "VolumeComparison") -> list[str]:
             for point in points
         ]
     return lines + [_rates_line(name, rates) for name, rates in result.bd_rates.items()]
+
+
+def bound_table(result: "BoundComparison") -> list[str]:
+    """Files within bounds: a line for each codec at each bound, then why one is not there."""
+    from oasisvq.evaluation.bounded import PEERS
+
+    lines = ["  bound  codec            bytes  ours is  PSNR dB   largest error  encode s  decode s"]
+    for point in result.points:
+        ratio = result.ratios.get(f"{point.bound:g}", {}).get(point.codec)
+        psnr = "lossless" if point.largest_error == 0 else f"{point.psnr:.2f}"
+        lines.append(
+            f"{point.bound:7g}  {point.codec:<8} {point.file_bytes:13,.0f}  "
+            f"{'' if ratio is None else f'{ratio:.3f}':>7}  {psnr:<8} {point.largest_error:14g}  "
+            f"{point.encode_seconds:8.2f}  {point.decode_seconds:8.2f}"
+        )
+    named = dict.fromkeys(point.codec for point in result.points if point.codec in PEERS)
+    lines += [f"{name}: {PEERS[name].says}" for name in named]
+    return lines + [
+        f"bound {bound}: no {name}, which {reason}"
+        for bound, each in result.left_out.items()
+        for name, reason in each.items()
+    ]
 
 
 def distance_line(result: "SampleScore", split: str) -> str:
