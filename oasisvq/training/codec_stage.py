@@ -19,11 +19,17 @@ from oasisvq.training.request import Following
 from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
 from oasisvq.training.run_folder import saying_how_to_start_anew
 from oasisvq.training.session import Ran, Session
+from oasisvq.training.volumes_prior import CHECKPOINT_FILE as VOLUMES_PRIOR_CHECKPOINT_FILE
 from oasisvq.training.volumes_training import CHECKPOINT_FILE as VOLUMES_CHECKPOINT_FILE
 from oasisvq.training.volumes_training import slices_in_volumes
 from oasisvq.training.weights import build_model
 
-LATER_CHECKPOINTS = (PRIOR_CHECKPOINT_FILE, VOLUMES_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE)
+LATER_CHECKPOINTS = (
+    PRIOR_CHECKPOINT_FILE,
+    VOLUMES_CHECKPOINT_FILE,
+    VOLUMES_PRIOR_CHECKPOINT_FILE,
+    RESIDUE_CHECKPOINT_FILE,
+)
 
 
 def start(session: Session) -> Ran:

@@ -23,6 +23,7 @@ from oasisvq.training.request import Request, Trained
 from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
 from oasisvq.training.run_folder import alone_in
 from oasisvq.training.session import PICTURES, Ran, Session
+from oasisvq.training.volumes_prior import CHECKPOINT_FILE as VOLUMES_PRIOR_CHECKPOINT_FILE
 from oasisvq.training.volumes_training import CHECKPOINT_FILE as VOLUMES_CHECKPOINT_FILE
 
 
@@ -31,16 +32,16 @@ class _Stage(NamedTuple):
 
     Attributes:
         checkpoint: its file in the run folder.
-        start: begins a training with it.
-        follow: runs it after another stage; None where it is not wanted.
+        start: begins a training with it; None where none can.
+        follow: runs it after another stage; None where none comes before it.
         resume: runs what is left of it.
         is_wanted: whether a request leaves it in.
         is_first: whether a request begins with it.
     """
 
     checkpoint: str
-    start: Callable[[Session], Ran]
-    follow: Callable[[Session, Ran], Ran | None]
+    start: Callable[[Session], Ran] | None
+    follow: Callable[[Session, Ran], Ran | None] | None
     resume: Callable[[Session, Checkpoint], Ran]
     is_wanted: Callable[[Request], bool]
     is_first: Callable[[Request], bool]
@@ -50,7 +51,7 @@ STAGES = (
     _Stage(
         CHECKPOINT_FILE,
         codec_stage.start,
-        lambda session, ran: None,
+        None,
         codec_stage.resume,
         lambda request: True,
         lambda request: True,
@@ -70,6 +71,14 @@ STAGES = (
         volumes_stage.resume,
         lambda request: request.with_volumes,
         lambda request: request.volumes_only,
+    ),
+    _Stage(
+        VOLUMES_PRIOR_CHECKPOINT_FILE,
+        None,
+        prior_stage.follow_volumes,
+        prior_stage.resume_volumes,
+        lambda request: request.with_volumes and request.with_prior,
+        lambda request: False,
     ),
     _Stage(
         RESIDUE_CHECKPOINT_FILE,
@@ -128,9 +137,8 @@ def _train(session: Session) -> Trained:
     """All stages, or what is left of them."""
     place, ran = _first(session)
     for stage in STAGES[place + 1 :]:
-        if not ran.trained.finished:
-            break
-        ran = stage.follow(session, ran) or ran
+        if ran.trained.finished and stage.follow:
+            ran = stage.follow(session, ran) or ran
     return ran.trained
 
 
@@ -143,7 +151,7 @@ def _first(session: Session) -> tuple[int, Ran]:
     request = session.request
     for place, stage in reversed(tuple(enumerate(STAGES))):
         checkpoint = request.run / stage.checkpoint
-        if not request.resume and stage.is_first(request):
+        if not request.resume and stage.start and stage.is_first(request):
             return place, stage.start(session)
         if request.resume and stage.is_wanted(request) and checkpoint.exists():
             return place, stage.resume(session, load_checkpoint(checkpoint))

@@ -30,6 +30,7 @@ VOLUMES_BATCH_SIZE = 16
 VOLUMES_LEARNING_RATE = 6e-4
 VOLUMES_MSE = 40.0  # with the slice before at hand SSIM is high, and what is left are outliers
 VOLUMES_TRIED = 4  # slices, for an estimate
+CODED_SHARE = 0.5  # of a step: two passes of the encoder and one of the decoder
 SCORED = 2  # a slice that is scored is encoded and decoded
 
 
@@ -67,6 +68,17 @@ def volumes_training_config(
         mse=VOLUMES_MSE,
         following=dataclasses.replace(planned, volumes_epochs=0),
     )
+
+
+def volumes_prior_config(
+    volumes: ModelConfig, planned: Following, dataset: Dataset, world: World, seed: int, precision: str
+) -> PriorTrainingConfig:
+    """How the prior for a codec of volumes is trained."""
+    config = prior_training_config(
+        volumes, dataset, world, planned.prior_epochs, seed, precision, planned.prior_batch_size
+    )
+    slices = len(slices_in_volumes(dataset)) // world.size * world.size
+    return dataclasses.replace(config, batch_size=min(config.batch_size, slices), following=planned)
 
 
 def seconds_after_codec(training: Training, planned: Following) -> float:
@@ -111,6 +123,7 @@ def seconds_of_following(
     if planned.volumes_epochs:
         volumes = volumes_training_config(codec, planned, dataset, world, seed, precision)
         seconds += seconds_of_volumes(volumes, dataset, world)
+        seconds += seconds_of_volumes_prior(volumes, planned, dataset, world)
     if planned.residue_epochs:
         epochs = planned.residue_epochs
         residue = residue_training_config(codec, dataset, world, epochs, seed, precision)
@@ -126,6 +139,23 @@ def seconds_of_volumes(config: TrainingConfig, dataset: Dataset, world: World) -
     share = config.imitating_from
     of_slice = (share * plain + (1 - share) * imitating) / VOLUMES_TRIED
     return of_slice * slices * config.epochs * (1 + VALIDATION_SHARE) / world.size
+
+
+def seconds_of_volumes_prior(
+    volumes: TrainingConfig, planned: Following, dataset: Dataset, world: World
+) -> float:
+    """Seconds of the training of the prior of volumes and of the coding before it, by trials."""
+    if not planned.prior_epochs:
+        return 0.0
+    config = volumes_prior_config(
+        volumes.model, planned, dataset, world, volumes.seed, volumes.precision
+    )
+    slices = len(slices_in_volumes(dataset))
+    pixels = torch.rand(VOLUMES_TRIED, 1, *volumes.model.window).to(world.device)
+    exact = dataclasses.replace(volumes, precision="float32")
+    _, imitating = seconds_of_steps(exact, world, pixels, pixels)
+    coding = CODED_SHARE * imitating / VOLUMES_TRIED * 2 * slices / world.size
+    return coding + seconds_of_prior(config, slices, dataset, world)
 
 
 def seconds_of_residue(

@@ -8,11 +8,16 @@ from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.codec_stage import training_settings
 from oasisvq.training.codec_step import TrainingConfig
 from oasisvq.training.hardware import choose_compiling
-from oasisvq.training.plan import seconds_of_following, volumes_training_config
+from oasisvq.training.plan import (
+    seconds_of_following,
+    seconds_of_volumes_prior,
+    volumes_training_config,
+)
 from oasisvq.training.request import Following
 from oasisvq.training.residue_training import CHECKPOINT_FILE as RESIDUE_CHECKPOINT_FILE
 from oasisvq.training.session import Ran, Session
 from oasisvq.training.timetable import seconds_of_scoring
+from oasisvq.training.volumes_prior import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
 from oasisvq.training.volumes_training import CHECKPOINT_FILE, VolumesTraining, slices_in_volumes
 
 
@@ -32,7 +37,7 @@ def start(session: Session) -> Ran:
     config = volumes_training_config(
         file.config, planned, dataset, session.world, request.seed or 0, session.precision
     )
-    session.forget(RESIDUE_CHECKPOINT_FILE)
+    session.forget(PRIOR_CHECKPOINT_FILE, RESIDUE_CHECKPOINT_FILE)
     return _train(session, dataset, file, config, None)
 
 
@@ -76,7 +81,9 @@ def _train(
     training.seconds_after += seconds_of_following(
         file.config, planned, dataset, world, config.seed, config.precision
     )
+    training.seconds_after += seconds_of_volumes_prior(config, planned, dataset, world)
     training.metrics.length = metrics_bytes
+    training.is_last = not planned.prior_epochs
     session.tell(
         f"training the codec of volumes: {config.epochs} epochs of {training.steps_per_epoch} steps, on "
         f"{training.slices:,} slices that have a neighbour"

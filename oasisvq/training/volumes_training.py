@@ -51,6 +51,14 @@ def slices_in_volumes(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.flatnonzero((found >= 0).any(1)))
 
 
+def validation_sequences(dataset: Dataset, wanted: int) -> list[Tensor]:
+    """Evenly spaced sequences of validation slices, about as many slices as are wanted."""
+    parts = sequences(dataset.splits["validation"].records, VALIDATED_IN_TURN)
+    parts = [part for part in parts if len(part) == len(parts[0])]
+    count = min(len(parts), max(1, wanted // len(parts[0])))
+    return [parts[place] for place in torch.linspace(0, len(parts) - 1, count).long()]
+
+
 class Looks(NamedTuple):
     """How a step looks at its slices; all of it (B,), on the CPU, the same in every process.
 
@@ -134,22 +142,12 @@ class VolumesTraining(Training):
         self._validated_in_turn: list[Tensor] = []
         self._validation_source: OwnRanges | None = None
         if self.validation is not None:
-            self._choose_validation(self.validated)
+            self._validated_in_turn = validation_sequences(dataset, self.validated)
+            self.validated = sum(map(len, self._validated_in_turn))
             self._validation_source = OwnRanges(self.validation, dataset.array("validation"))
         copy_images_codec(build_model(file), self.model)
         self.quantizing_from = -1
         self.start_codebooks(config.model.levels)
-
-    def _choose_validation(self, wanted: int) -> None:
-        """Evenly spaced slices in a row, about as many as are wanted."""
-        records = self.dataset.splits["validation"].records
-        parts = sequences(records, VALIDATED_IN_TURN)
-        parts = [part for part in parts if len(part) == len(parts[0])]
-        count = min(len(parts), max(1, wanted // len(parts[0])))
-        self._validated_in_turn = [
-            parts[place] for place in torch.linspace(0, len(parts) - 1, count).long()
-        ]
-        self.validated = sum(map(len, self._validated_in_turn))
 
     # --- one step -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import TINY_OF_VOLUMES, Result, draw_phantom, tiny_model
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 
 from oasisvq.codec.codec import Codec
@@ -18,14 +19,18 @@ from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.wish import Wish
 from oasisvq.data.batches import SliceBatches
-from oasisvq.data.dataset import SliceRecord
+from oasisvq.data.dataset import SliceRecord, open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.scans.scan import as_scan
 from oasisvq.training import command, loop, plan
+from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
+from oasisvq.training.progress import LineReporter
+from oasisvq.training.request import Following
 from oasisvq.training.slices_beside import OwnRanges, blurred, coded_in_turn, sequences
+from oasisvq.training.volumes_prior import VolumesPriorTraining
 from oasisvq.training.volumes_training import Reconstructions
 from oasisvq.training.weights import file_of, quantizer_of
 
@@ -160,6 +165,70 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(
     assert first.keys() == second.keys()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     assert rows(folder) == rows(straight)
+
+
+@pytest.fixture(scope="module")
+def with_priors(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a training of all stages but residues, that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("priors") / "run"
+    trained = train(data, folder, with_prior=True)
+    assert (trained.what, trained.step, trained.finished) == ("volumes prior", 3, True)
+    return folder
+
+
+def test_volumes_get_a_prior_that_expects_what_the_slice_before_shows(
+    data: Path, straight: Path, with_priors: Path
+) -> None:
+    file, without = model(with_priors), model(straight)
+    assert file.prior is not None
+    assert file.volumes is not None
+    assert file.volumes.prior is not None
+    assert (file.prior.config.expected, file.volumes.prior.config.expected) == (0, 3)
+    assert without.volumes is not None
+    for name, array in without.volumes.arrays.items():  # the same codec as without priors
+        np.testing.assert_array_equal(array, file.volumes.arrays[name])
+    assert file.card["volumes"]["prior"]["steps"] == 3
+    assert file.card["finished"]
+    whats = [row["what"] for row in rows(with_priors) if row["kind"] == "epoch"]
+    assert whats == ["codec", "prior", "volumes", "volumes", "volumes prior"]
+    codec = Codec(file)
+    volume = np.asarray(open_dataset(data).array("validation")).transpose(1, 2, 0)
+    assert codec.decode(codec.encode(volume, spacing=(1.0, 1.0, 1.0))).shape == volume.shape
+
+
+@pytest.mark.parametrize("stop_after", [3, 7])
+def test_a_training_that_stopped_before_or_in_the_prior_of_volumes_goes_on(
+    data: Path, with_priors: Path, tmp_path: Path, stop_after: int
+) -> None:
+    folder = tmp_path / "run"
+    stopped = train(data, folder, stop_after=stop_after, with_prior=True)
+    assert stopped.what == ("volumes" if stop_after < STEPS else "volumes prior")
+    assert not model(folder).card["finished"]
+    assert train(data, folder, resume=True, with_prior=True).finished
+    ours, theirs = folder / "model.safetensors", with_priors / "model.safetensors"
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert rows(folder) == rows(with_priors)
+
+
+def test_a_prior_of_volumes_learns_from_what_it_expects(
+    data: Path, straight: Path, tmp_path: Path
+) -> None:
+    """With expected latents it needs fewer bits than where they are left out."""
+    file = model(straight)
+    assert file.volumes is not None
+    dataset, world = open_dataset(data), World(0, 1, torch.device("cpu"))
+    planned = Following(prior_epochs=12)
+    losses = []
+    for expected in (3, 0):
+        config = plan.volumes_prior_config(file.volumes.config, planned, dataset, world, 1, "float32")
+        config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, expected=expected))
+        run, reporter = tmp_path / f"expected-{expected}", LineReporter(Console(quiet=True))
+        training = VolumesPriorTraining(dataset, config, run, world, reporter, file)
+        training.start_run()
+        assert training.go(lambda: False)
+        losses.append([row["loss"] for row in training.metrics.rows() if row["kind"] == "epoch"])
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    assert losses[0][-1] < losses[1][-1]
 
 
 def test_without_volumes_a_training_ends_before_them(data: Path, straight: Path, tmp_path: Path) -> None:
