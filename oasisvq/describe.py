@@ -70,6 +70,9 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
         }
     if header.ground:
         facts["ground"] = f"exactly, of {header.ground.value:g}, {header.ground.payload_bytes} bytes"
+    if header.outliers:
+        values = header.outliers.values
+        facts["outliers"] = f"{len(values):,} kept exactly, {min(values):g} to {max(values):g}"
     if header.residue:
         bound = header.residue.binning.bound
         facts["largest_error"] = bound
@@ -104,6 +107,7 @@ def _geometry(volume: VolumeHeader) -> dict[str, Any]:
 def _model(path: Path) -> dict[str, Any]:
     from oasisvq.codec.config import config_to_dict
     from oasisvq.codec.modelfile import read_model  # and safetensors with it
+    from oasisvq.codec.typical import KEY
     from oasisvq.model_store import store_folder
 
     file = read_model(path)
@@ -123,7 +127,10 @@ def _model(path: Path) -> dict[str, Any]:
         "residue": config_to_dict(file.residue.config) if file.residue else None,
         "support": config_to_dict(file.support.config) if file.support else None,
         "volumes": _coding(file.volumes) if file.volumes else None,
-        "training": file.card,
+        "typical": {f"-q {place}": each for place, each in enumerate(file.card[KEY]["levels"], start=1)}
+        if KEY in file.card
+        else None,
+        "training": {key: entry for key, entry in file.card.items() if key != KEY},
         "store": str(store_folder()),
     }
 

@@ -87,7 +87,7 @@ def encode_file(
     refuse_overwrite(codes, force)  # another process may have written it meanwhile
     before_write(written.header)
     write_atomically(codes, encoded.content)
-    return Written(written, kept_of(encoded, source.size, measures))
+    return Written(written, kept_of(codec, encoded, source.size, measures))
 
 
 def source_to_encode(path: Path) -> Source:
@@ -175,11 +175,15 @@ class _Encoder:
     measures: bool
 
     def __call__(self, task: _Task) -> Result:
-        found = surviving(lambda: self._found(task), task.source.path)
+        found = self.look(task)
         if found is not TO_DO:
             return found
         codec = self._read()  # one that cannot be read ends the run
         return surviving(lambda: self._encode(task, codec), task.source.path)
+
+    def look(self, task: _Task) -> Result:
+        """`TO_DO`, or what became of it without encoding it."""
+        return surviving(lambda: self._found(task), task.source.path)
 
     def _read(self) -> Codec:
         return self.codec.codec if isinstance(self.codec, LaterCodec) else self.codec
@@ -287,6 +291,54 @@ def encode_many(
 
     run_tasks(encoder, tasks, outcome, shard, advance, jobs, tell)
     return outcome
+
+
+class Found(NamedTuple):
+    """A scan that a run would take.
+
+    Attributes:
+        source: of it.
+        codes: where it would be encoded to.
+        failure: why it would fail, as far as is known before; else empty.
+        is_there: whether what a run would make is there already.
+    """
+
+    source: Source
+    codes: Path
+    failure: str = ""
+    is_there: bool = False
+
+    @property
+    def is_to_do(self) -> bool:
+        """Whether it would be encoded."""
+        return not self.failure and not self.is_there
+
+
+def found_of(
+    codec: Codec,
+    inputs: Sequence[Path],
+    output: Path | None,
+    wish: Wish,
+    force: bool,
+    shard: Shard,
+    max_pixels: int,
+    volume: int | None,
+    outcome: Outcome,
+) -> Iterator[Found]:
+    """What `encode_many` would take, in its order; `outcome` is told what it passes over."""
+    codec.levels_for(wish, False)
+    wish = wish._replace(coder=codec.check_coder(wish.coder))
+    refuse_like_names(inputs)
+    encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False)
+    each = (
+        task for one in _tasks(inputs, output, outcome) for task in _by_volume(one, volume, max_pixels)
+    )
+    for task in (task for place, task in enumerate(each) if shard.takes(place)):
+        result = encoder.look(task)
+        failure = result.failure
+        if result is TO_DO and task.codes.exists() and not (force or wish.demands.are_any):
+            failure = f"{task.codes}: exists; pass -f to overwrite it or name another output"
+        yield Found(task.source, task.codes, failure, result.is_skipped)
 
 
 def _tasks(inputs: Sequence[Path], output: Path | None, outcome: Outcome) -> Iterator[_Task]:

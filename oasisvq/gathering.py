@@ -59,7 +59,7 @@ class _Unpacker:
 
     def __call__(self, path: Path) -> _Unpacked:
         codes = self._codes(read_codes_file(path), path)
-        header = codes.header
+        header = codes.header.of_indices
         indices = codes.indices if header.volume else codes.indices[None]
         if header.volume is None and not header.labels:
             return _Unpacked(indices, header, b"")

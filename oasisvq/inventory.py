@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oasisvq.codec.codes import CodesFile
 from oasisvq.codec.container import SUFFIX, read_codes_file
+from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.errors import FileError, OasisVQError
 from oasisvq.files import MODEL_FILE
 from oasisvq.folders import walk
@@ -15,7 +18,7 @@ from oasisvq.models import known_models
 
 def take_stock_here() -> dict[str, Any]:
     """The models that are found from the working folder, and how many codes in it need each."""
-    needed = _needed(sorted(Path().glob(f"*{SUFFIX}")))
+    needed = _held(sorted(Path().glob(f"*{SUFFIX}"))).needed
     return {
         "kind": "models that are found from here",
         "store": str(store_folder()),
@@ -32,7 +35,8 @@ def take_stock(folder: Path) -> dict[str, Any]:
         FileError: it holds neither.
     """
     models = models_in(folder)
-    needed = _needed(file for listing in walk(folder) for file in listing.files if file.suffix == SUFFIX)
+    held = _held(file for listing in walk(folder) for file in listing.files if file.suffix == SUFFIX)
+    needed = held.needed
     if not models and not needed:
         raise FileError(f"{folder}: neither a prepared dataset, nor models or {SUFFIX} files in it")
     facts: dict[str, Any] = {}
@@ -41,22 +45,70 @@ def take_stock(folder: Path) -> dict[str, Any]:
     elif len(models) < 2 and not needed:
         return facts
     if needed:
-        facts["codes"] = needed.total()
+        facts |= {"codes": needed.total(), "slices": held.slices, "bytes": held.file_bytes}
+        facts |= {
+            "bits_per_voxel": held.bits_per_voxel,
+            "qualities": dict(sorted(held.qualities.items())),
+        }
     here = {known.fingerprint for known in models}
     if lacking := {name: count for name, count in needed.items() if name and name not in here}:
         facts["models_not_here"] = lacking
     return facts | {"models": [_listed(known, needed) for known in models]}
 
 
-def _needed(paths: Iterable[Path]) -> Counter[str]:
-    """How many files need each fingerprint; empty for those that need none, or are damaged."""
-    needed: Counter[str] = Counter()
+@dataclass
+class _Held:
+    """What `.codes` files hold, all together.
+
+    Attributes:
+        needed: how many need each fingerprint; empty for those that need none, or are damaged.
+        qualities: how many have each number of levels, largest error, or labels kept exactly.
+        slices: of all that are whole.
+        voxels: of those.
+        file_bytes: of those.
+    """
+
+    needed: Counter[str] = field(default_factory=Counter)
+    qualities: Counter[str] = field(default_factory=Counter)
+    slices: int = 0
+    voxels: int = 0
+    file_bytes: int = 0
+
+    @property
+    def bits_per_voxel(self) -> float | None:
+        """Of all files that are whole; None without such."""
+        return round(8 * self.file_bytes / self.voxels, 6) if self.voxels else None
+
+    def add(self, file: CodesFile) -> None:
+        """Count one more."""
+        header = file.header
+        self.needed[wanted_by(header)] += 1
+        self.qualities[_quality_of(header)] += 1
+        self.slices += header.slices
+        self.voxels += header.slices * header.shape[0] * header.shape[1]
+        self.file_bytes += file.file_bytes
+
+
+def _quality_of(header: CodesHeader) -> str:
+    """In words."""
+    if header.coder is Coder.LABELS:
+        return "labels, kept exactly"
+    if header.residue is None:
+        return f"quality {header.levels}"
+    bound = header.residue.binning.bound
+    return f"largest error {bound:g}" if bound else "nothing lost"
+
+
+def _held(paths: Iterable[Path]) -> _Held:
+    """What files hold, those that are damaged among them."""
+    held = _Held()
     for path in paths:
         try:
-            needed[wanted_by(read_codes_file(path).header)] += 1
+            held.add(read_codes_file(path))
         except OasisVQError:
-            needed[""] += 1
-    return needed
+            held.needed[""] += 1
+            held.qualities["damaged"] += 1
+    return held
 
 
 def _listed(known: KnownModel, needed: Counter[str]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oasisvq.codec.codec import Codec
 from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.measure import Measure
 from oasisvq.errors import FileError
 from oasisvq.files import require_output
 
+WAY_OUT = "not like what this model was trained on; --min-ssim or --max-error keep more"
 LOG_SUFFIXES = (".csv", ".jsonl")
 
 
@@ -28,6 +30,7 @@ class Kept(NamedTuple):
         levels: that were kept; 0 of labels kept exactly.
         bound: the largest error that was asked for; None without one.
         measure: what is left of it; None where that was not measured, or of labels kept exactly.
+        unlike: what tells that it is not like what the model was trained on; empty where nothing does.
     """
 
     bytes_in: int
@@ -37,6 +40,7 @@ class Kept(NamedTuple):
     levels: int
     bound: float | None
     measure: Measure | None
+    unlike: str = ""
 
     def as_row(self) -> dict[str, Any]:
         """For a log: plain values, None where there is none."""
@@ -50,10 +54,11 @@ class Kept(NamedTuple):
             "levels": self.levels,
             "max_error": self.bound,
             **{name: found.get(name) for name in Measure._fields},
+            "unlike": self.unlike or None,
         }
 
 
-def kept_of(encoded: Encoded, bytes_in: int, measures: bool) -> Kept:
+def kept_of(codec: Codec, encoded: Encoded, bytes_in: int, measures: bool) -> Kept:
     """What was kept of a scan of so many bytes."""
     header = encoded.header
     found = encoded.measure() if measures and not header.labels else None
@@ -65,6 +70,7 @@ def kept_of(encoded: Encoded, bytes_in: int, measures: bool) -> Kept:
         header.levels,
         header.residue.binning.bound if header.residue else None,
         found,
+        codec.unlike(encoded._replace(measured=found)) if found else "",
     )
 
 
@@ -85,6 +91,7 @@ class KeptSum:
     measures: int = 0
     worst: Worst | None = None
     largest_error: float = 0.0
+    unlike: list[str] = field(default_factory=list)
     _sums: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def add(self, name: str, kept: Kept) -> None:
@@ -95,6 +102,8 @@ class KeptSum:
         if found is None:
             return
         self.measures += 1
+        if kept.unlike:
+            self.unlike.append(f"{name}: {kept.unlike}")
         self.largest_error = max(self.largest_error, found.largest_error)
         for key in ("ssim", "foreground_ssim", "psnr"):
             value = getattr(found, key)
@@ -108,6 +117,13 @@ class KeptSum:
         """Of `ssim`, `foreground_ssim` or `psnr`; nan where no scan has one."""
         count, total = self._sums.get(key, (0, math.nan))
         return total / count if count else math.nan
+
+    @property
+    def unlike_words(self) -> str:
+        """Of what the model does not suit, in one line; empty where there is none."""
+        if len(self.unlike) < 2:
+            return "".join(f"{each}: {WAY_OUT}" for each in self.unlike)
+        return f"{len(self.unlike):,} scans are {WAY_OUT}; the first: {self.unlike[0]}"
 
     @property
     def words(self) -> str:
@@ -133,6 +149,7 @@ class KeptSum:
             **{key: None if math.isnan(value) else value for key, value in means.items()},
             "largest_error": self.largest_error if self.measures else None,
             "worst": self.worst._asdict() if self.worst else None,
+            "unlike": self.unlike,
         }
 
 

@@ -123,14 +123,13 @@ class Verifier:
         needs_prior = file.header.coder is Coder.PRIOR
         if self._deep:
             refuse_large_codes(file.header, str(path), self._max_pixels)
-        has_more = file.header.ground or file.header.residue
         if self._deep and not needs_prior:
             file.codes()
         if file.header.coder is Coder.LABELS:  # of no model
             return
         model = self._model_of(file.header, path)
         refuse_other_model(model, file.header, str(path))
-        if self._deep and has_more:
+        if self._deep and file.header.has_more:
             codec = Codec(model)
             codec.decode_codes(codec.codes_of(file), str(path))
         elif self._deep and needs_prior:

@@ -100,6 +100,21 @@ def volumes_folder(tmp_path: Path, prior_model_file: Path, rng: np.random.Genera
     return folder
 
 
+def test_what_lies_beside_the_indices_is_left_out(
+    tmp_path: Path, residue_model_file: Path, rng: np.random.Generator
+) -> None:
+    codec = oasisvq.load(residue_model_file)
+    volume = draw_volume(rng).astype(np.float32)
+    volume[volume == 0] = np.nan
+    volume[20, 24, 1] = 1e9
+    (tmp_path / "scan.codes").write_bytes(codec.encode(volume, max_error=5))
+    tokens = gather(tmp_path, residue_model_file)
+    restored = codec.decode_codes(tokens.codes(0), "scan").voxels
+    assert restored.shape == volume.shape
+    assert np.isfinite(restored).all()
+    assert restored.max() < 1e6
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
 def test_volumes_come_back_with_their_geometry(
     run: Run, volumes_folder: Path, prior_model_file: Path, tmp_path: Path, suffix: str

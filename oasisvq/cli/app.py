@@ -15,7 +15,7 @@ from oasisvq.cli.exits import INTERRUPTED
 from oasisvq.cli.export import export
 from oasisvq.cli.info import info
 from oasisvq.cli.preprocess import preprocess
-from oasisvq.cli.printing import note
+from oasisvq.cli.printing import set_quiet, warn
 from oasisvq.cli.sample import sample
 from oasisvq.cli.score import score
 from oasisvq.cli.show import show
@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has a ×
     given = sys.argv[1:] if arguments is None else arguments
+    set_quiet(False)
     try:
         try:
             code = app(args=given, prog_name="oasisvq", standalone_mode=False)
@@ -78,14 +79,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except OasisVQError as error:
-        note(f"oasisvq: {error}")
+        warn(f"oasisvq: {error}")
     except MemoryError as error:
-        note(f"oasisvq: too large for this machine's memory ({error})")
+        warn(f"oasisvq: too large for this machine's memory ({error})")
     except BrokenPipeError:
         _abandon_stdout()
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        note(f"oasisvq: {where}{error.strerror or error}")
+        warn(f"oasisvq: {where}{error.strerror or error}")
         _abandon_stdout()
     else:
         sys.exit(code or 0)

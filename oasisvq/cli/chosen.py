@@ -51,16 +51,23 @@ def choose_encoder(model: Path | None, carried_in: Path | None) -> "LaterCodec":
     return later
 
 
+def refuse_pipes(*paths: Path | str | None) -> None:
+    """Refuse `-`: inputs are looked at twice, and outputs get their names when they are whole."""
+    if any(str(path) == "-" for path in paths):
+        usage_error("-: pipes are neither read nor written; name a file (./- if it is called so)")
+
+
 def names_folder(output: str) -> bool:
     """Whether an output names a folder: it ends with a slash, or is one."""
     return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
 
-def chosen_file(folder: str, beside: Path) -> Path:
-    """The output of one input in a folder, which is made if it is missing."""
+def chosen_file(folder: str, beside: Path, makes: bool = True) -> Path:
+    """The output of one input in a folder, which is made if it is missing and `makes` says so."""
     from oasisvq.files import make_folder
 
-    make_folder(Path(folder))
+    if makes:
+        make_folder(Path(folder))
     return Path(folder) / beside.name
 
 

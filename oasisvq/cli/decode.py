@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oasisvq.cli.chosen import chosen_shard, names_folder
+from oasisvq.cli.chosen import chosen_shard, names_folder, refuse_pipes
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     ForceOption,
@@ -14,6 +14,7 @@ from oasisvq.cli.options import (
     MaxPixelsOption,
     ModelOption,
     QualityOption,
+    QuietOption,
     ShardOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, progress_bar
@@ -45,6 +46,7 @@ def decode(
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
 
@@ -58,6 +60,7 @@ def decode(
     from oasisvq.models import ModelFinder
     from oasisvq.tokens import TOKEN_SUFFIXES
 
+    refuse_pipes(*inputs, output)
     holds_many = [path.is_dir() or path.suffix in TOKEN_SUFFIXES for path in inputs]
     if len(inputs) > 1 or any(holds_many):
         if output is None and any(holds_many):

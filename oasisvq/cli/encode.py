@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oasisvq.cli.chosen import choose_encoder, chosen_file, chosen_shard, load_encoder, names_folder
+from oasisvq.cli.chosen import (
+    choose_encoder,
+    chosen_file,
+    chosen_shard,
+    load_encoder,
+    names_folder,
+    refuse_pipes,
+)
+from oasisvq.cli.dry_run import plan_many, plan_one
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
     CoderName,
@@ -25,6 +33,7 @@ from oasisvq.cli.options import (
     ModelOption,
     QualityOption,
     QuickOption,
+    QuietOption,
     ShardOption,
 )
 from oasisvq.cli.printing import counted, dice_line, note, print_json, print_line, progress_bar
@@ -110,10 +119,18 @@ def encode(
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be done, with sizes estimated by some files; write nothing.",
+        ),
+    ] = False,
     log: LogOption = None,
     quick: QuickOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Compress images and volumes to .codes files; of folders, the tree is kept.
 
@@ -135,6 +152,7 @@ def encode(
     from oasisvq.encoding import ALL, encode_many
     from oasisvq.kept import log_to
 
+    refuse_pipes(*inputs, output)
     if axis not in (None, "axial", "coronal", "sagittal", "0", "1", "2"):
         usage_error(f"--axis {axis}: expected axial, coronal, sagittal, 0, 1 or 2")
     if lossy and kind is ContentName.SCAN:
@@ -143,6 +161,8 @@ def encode(
     bound = chosen_bound(max_error, lossless)
     if lossy and bound is not None:
         usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+    if dry_run and log:
+        usage_error("--dry-run writes nothing, and so no --log; leave one out")
     demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
     if wrong := wrong_with(demands, quality, lossy):
         usage_error(wrong)
@@ -155,7 +175,7 @@ def encode(
         usage_error(f"{output}: a {SUFFIX} file holds one volume; name a folder for all of them")
     if len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir()):
         encode_one(
-            inputs[0], output, wish, chosen, model, max_pixels, force, as_json, log, measures=not quick
+            inputs[0], output, wish, chosen, model, max_pixels, force, as_json, log, not quick, dry_run
         )
         return
     if output is None and any(path.is_dir() for path in inputs):
@@ -163,6 +183,9 @@ def encode(
             "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
+    if dry_run:
+        plan_many(inputs, folder, wish, force, part, model, max_pixels, chosen, as_json)
+        return
     carries_model = carries_model and folder is not None
     codec = choose_encoder(model, folder if carries_model else None)
     with log_to(log, force) as told, progress_bar("encoding") as advance:
@@ -217,8 +240,9 @@ def encode_one(
     as_json: bool,
     log: Path | None = None,
     measures: bool = True,
+    is_dry: bool = False,
 ) -> None:
-    """Encode one scan and print what became of it."""
+    """Encode one scan and print what became of it; or, dry, what would."""
     from oasisvq.bulk import Outcome, Result
     from oasisvq.codec.content import what_is_assumed
     from oasisvq.encoding import (
@@ -234,7 +258,12 @@ def encode_one(
     (source,) = one_or_all(source_to_encode(path), volume, max_pixels)
     codes = encoded_name(source)
     if output:
-        codes = chosen_file(output, codes) if names_folder(output) else Path(output)
+        codes = chosen_file(output, codes, makes=not is_dry) if names_folder(output) else Path(output)
+    if is_dry:
+        if codes.parent.is_dir() or not names_folder(output or ""):
+            require_output(codes, force)
+        plan_one(source, codes, wish, model, max_pixels, as_json)
+        return
     require_output(codes, force)
     codec = load_encoder(model)
     with log_to(log, force) as told:
@@ -253,6 +282,10 @@ def encode_one(
     print_line(encoded_line(source, codes, file, says_levels=wish.demands.are_any))
     if kept.measure and kept.bound != 0:
         print_line(f"kept: {kept.measure.words}")
+    if kept.unlike and not wish.demands.of_quality.are_any:
+        from oasisvq.kept import WAY_OUT
+
+        note(f"{kept.unlike}: {WAY_OUT}")
     if "labels" in assumed:
         note(what_is_assumed(file.header))
     if "unplaced" in assumed:

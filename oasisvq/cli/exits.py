@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from oasisvq.cli.printing import counted, note, print_json, print_line
+from oasisvq.cli.printing import counted, note, print_json, print_line, warn
 
 if TYPE_CHECKING:
     from oasisvq.bulk import Outcome
@@ -15,7 +15,7 @@ INTERRUPTED = 130  # exit code, as shells give it for Ctrl-C
 
 def usage_error(message: str) -> NoReturn:
     """Say what is wrong with the call and exit with 2."""
-    note(f"oasisvq: {message}")
+    warn(f"oasisvq: {message}")
     raise typer.Exit(2)
 
 
@@ -60,13 +60,15 @@ def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
     print_line(f"{where}{outcome.done:,} {verb}{ratio}{skipped}")
     if kept.words:
         print_line(kept.words)
+    if kept.unlike_words:
+        note(kept.unlike_words)
     for line in assumed_lines(outcome):
         print_line(line)
     if passed_over := str(outcome.passed_over):
         print_line(passed_over)
     if outcome.failures:
-        note(f"{len(outcome.failures):,} failed:")
+        warn(f"{len(outcome.failures):,} failed:")
         for failure in outcome.failures:
-            note(f"  {failure}")
+            warn(f"  {failure}")
         if outcome.ended_early:
-            note("nothing more can be written there; once it can, the same command goes on from here")
+            warn("nothing more can be written there; once it can, the same command goes on from here")

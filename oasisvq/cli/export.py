@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from oasisvq.cli.chosen import chosen_shard
-from oasisvq.cli.options import ForceOption, JobsOption, ModelOption, ShardOption
+from oasisvq.cli.options import ForceOption, JobsOption, ModelOption, QuietOption, ShardOption
 from oasisvq.cli.printing import print_line
 
 
@@ -25,6 +25,7 @@ def export(
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Gather the indices of many .codes files as one array, for those who train on the tokens.
 

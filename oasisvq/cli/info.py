@@ -14,8 +14,9 @@ def info(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A .codes file, a model, a dataset, or a folder of models or codes. Without it: the "
-            "models that are found from here, and where they are kept."
+            help="A .codes file, a model, a dataset, or a folder of models or codes: how many, "
+            "their slices, bytes, qualities and models. Without it: the models that are found from "
+            "here, and where they are kept."
         ),
     ] = None,
     as_json: JsonOption = False,

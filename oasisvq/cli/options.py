@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from oasisvq.cli.printing import set_quiet
 from oasisvq.data.layouts import Images
 
 
@@ -124,6 +125,15 @@ MaxBytesOption = Annotated[
         "--max-bytes",
         metavar="N",
         help="Write at most N bytes a file; alone, the best file that has no more.",
+    ),
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        callback=set_quiet,
+        is_eager=True,
+        help="No notes and no progress: results and errors.",
     ),
 ]
 LogOption = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import ForceOption, ImagesOption, MaxPixelsOption
+from oasisvq.cli.options import ForceOption, ImagesOption, MaxPixelsOption, QuietOption
 from oasisvq.cli.printing import counted, note, print_line, progress_bar
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, OasisVQError
@@ -104,6 +104,7 @@ def preprocess(
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
 

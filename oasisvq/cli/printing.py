@@ -4,12 +4,26 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from oasisvq.text import printable
 
+_is_quiet = ContextVar("is_quiet", default=False)
+
+
+def set_quiet(wanted: bool) -> None:
+    """Whether notes and progress are left out from here on."""
+    _is_quiet.set(wanted)
+
 
 def note(message: str) -> None:
-    """One line for a person, on stderr."""
+    """One line for a person, on stderr, unless the command is to be quiet."""
+    if not _is_quiet.get():
+        warn(message)
+
+
+def warn(message: str) -> None:
+    """One line on stderr, of what went wrong."""
     print(printable(message), file=sys.stderr, flush=True)
 
 
@@ -40,7 +54,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
     The bar is there from the first call until all is done, so that nothing else meets it.
     """
-    if not sys.stderr.isatty():
+    if _is_quiet.get() or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console

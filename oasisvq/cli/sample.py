@@ -7,7 +7,7 @@ import typer
 
 from oasisvq.cli.chosen import load_codec, load_encoder
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import ForceOption, ModelOption, QualityOption
+from oasisvq.cli.options import ForceOption, ModelOption, QualityOption, QuietOption
 from oasisvq.cli.printing import counted, print_line, progress_bar
 
 
@@ -45,6 +45,7 @@ def sample(
     ] = None,
     model: ModelOption = None,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Draw new synthetic brains from the model's prior.
 

@@ -14,6 +14,7 @@ from oasisvq.cli.options import (
     LosslessOption,
     MaxPixelsOption,
     ModelOption,
+    QuietOption,
 )
 from oasisvq.cli.printing import note, print_json, print_line, print_lines, progress_bar
 from oasisvq.cli.score_against import Bounded, score_scan_against, score_split_against
@@ -111,6 +112,7 @@ def score(
     as_json: JsonOption = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Measure size and quality over a split: each slice is encoded to a real file and decoded.
 

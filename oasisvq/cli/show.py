@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from oasisvq.cli.exits import usage_error
-from oasisvq.cli.options import ForceOption, MaxPixelsOption, ModelOption
+from oasisvq.cli.options import ForceOption, MaxPixelsOption, ModelOption, QuietOption
 from oasisvq.cli.printing import note, print_line
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -42,6 +42,7 @@ def show(
     model: ModelOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Picture a .codes file: original | code map of each level | reconstruction | signed error.
 

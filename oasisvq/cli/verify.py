@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oasisvq.cli.chosen import chosen_shard
-from oasisvq.cli.options import JobsOption, JsonOption, MaxPixelsOption, ModelOption, ShardOption
+from oasisvq.cli.options import (
+    JobsOption,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+    QuietOption,
+    ShardOption,
+)
 from oasisvq.cli.printing import note, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
@@ -39,6 +46,7 @@ def verify(
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     as_json: JsonOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Check that .codes files, models and prepared datasets are whole, and that codes have their model.
 

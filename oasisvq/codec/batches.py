@@ -23,6 +23,7 @@ from oasisvq.codec.demand import Demands
 from oasisvq.codec.exact import Numbers
 from oasisvq.codec.headers import Coder, CodesHeader, Kind, SampleType, header_of, slice_ranges
 from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.outliers import typical_of
 from oasisvq.codec.pixels import Window, cells, centred_window, to_pixels
 from oasisvq.codec.slices import refusing_what_does_not_fit, steps_of
 from oasisvq.codec.wish import Wish
@@ -206,20 +207,21 @@ class Batches(ABC):
         model = self.file.coding(bool(scan.placement))
         stride = model.config.stride
         window = centred_window((height, width), model.config.window, stride)
+        planes, intensity, *_ = typical_of(scan.planes)
         header = header_of(
             scan,
             Coder.PACKED,
-            intensity=scan.intensity,
-            ranges=slice_ranges(scan.planes, scan.intensity) if scan.placement else (),
+            intensity=intensity,
+            ranges=slice_ranges(planes, intensity) if scan.placement else (),
         )
         latents = []
-        for place, plane in enumerate(scan.planes):
+        for place, plane in enumerate(planes):
             low, high = header.slice_range(place)
             if low == high:  # a slice of ground
                 low = high = float(plane.flat[0])
             context = None
             if model.config.context and place and scan.placement:
-                before = to_pixels(scan.planes[place - 1], (low, high), window, stride)
+                before = to_pixels(planes[place - 1], (low, high), window, stride)
                 context = steps_of(before.clip(0, 1))
             pixels = steps_of(to_pixels(plane, (low, high), window, stride))
             with refusing_what_does_not_fit():
@@ -279,7 +281,7 @@ class Batches(ABC):
                 raise CodesFileError("indices: the header is of labels kept exactly, which have none")
             if like.volume is None and indices.ndim != 3:
                 raise CodesFileError(f"indices of shape {indices.shape}, expected (levels, h, w)")
-            header = replace(like, levels=indices.shape[-3])
+            header = replace(like.of_indices, levels=indices.shape[-3])
             codes = Codes(header, indices.astype(np.uint16, copy=False), 0)
             return self.decode_codes(codes, "indices").voxels
         header = self._header_for(indices.shape[-3:], like)

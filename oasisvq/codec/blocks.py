@@ -1,4 +1,4 @@
-"""Blocks of a `.codes` file <-> bytes: volume, labels, ground, residue; see `container.py`.
+"""Blocks of a `.codes` file <-> bytes: volume, labels, ground, residue, outliers; see `container.py`.
 
 Never imports torch.
 """
@@ -14,8 +14,10 @@ from oasisvq.codec.bins import Binning, Rule
 from oasisvq.codec.fields import LONG_BYTES, Reader, signed, varint
 from oasisvq.codec.headers import (
     MAX_LABELS,
+    MAX_OUTLIERS,
     RANGE_UNITS,
     GroundHeader,
+    Outliers,
     ResidueHeader,
     SampleType,
     VolumeHeader,
@@ -186,3 +188,39 @@ def read_residue(reader: Reader, sample_type: SampleType) -> ResidueHeader:
         raise reader.fail(f"damaged: bins from {low} to {high}; get a whole copy")
     binning = Binning(rule, step, bound, origin, BinLimits(low, high))
     return ResidueHeader(binning, reader.varint("bytes of the residue", 0, MAX_FILE_BYTES))
+
+
+def outliers_bytes(outliers: Outliers, sample_type: SampleType) -> bytes:
+    """The block of outliers."""
+    dtype, values = sample_type.dtype, outliers.values
+    steps = (after - before for before, after in pairwise((-1, *outliers.places)))
+    places = b"".join(varint(step) for step in steps)
+    if dtype.kind == "f":
+        written = np.array(values, dtype.newbyteorder("<")).tobytes()
+    else:
+        written = b"".join(signed(int(value)) for value in values)
+    return varint(len(values)) + places + written
+
+
+def read_outliers(reader: Reader, sample_type: SampleType, voxels: int) -> Outliers:
+    """The inverse of `outliers_bytes`, of a scan of so many voxels.
+
+    Raises:
+        CodesFileError: any deviation from the specification.
+    """
+    count = reader.varint("number of outliers", 1, MAX_OUTLIERS)
+    places, last = [], -1
+    for _ in range(count):
+        last += reader.varint("step of outliers", 1, voxels - 1 - last)
+        places.append(last)
+    dtype = sample_type.dtype
+    if dtype.kind == "f":
+        floats = np.frombuffer(reader.take(count * dtype.itemsize), dtype.newbyteorder("<"))
+        if not np.isfinite(floats).all():
+            raise reader.fail("damaged: outliers that are no numbers; get a whole copy")
+        return Outliers(tuple(places), tuple(floats.tolist()))
+    values = [reader.signed("outlier", _LARGEST) for _ in range(count)]
+    limits = np.iinfo(dtype.name)
+    if min(values) < limits.min or max(values) > limits.max:
+        raise reader.fail(f"damaged: outliers from {min(values)} to {max(values)}, which are no {dtype}")
+    return Outliers(tuple(places), tuple(values))

@@ -35,6 +35,7 @@ from oasisvq.codec.labels import encode_labels
 from oasisvq.codec.measuring import Measuring
 from oasisvq.codec.modelfile import ModelFile, read_model, refuse_other_model
 from oasisvq.codec.networks import DECODED_STEPS
+from oasisvq.codec.outliers import Typical, typical_of
 from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.slices import Chain, codes_of, steps_of
@@ -146,36 +147,30 @@ class Codec(Drawing, Measuring):
         self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
-            return self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+            return self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         names, ranks = labels.names, labels.ranks(scan.planes)
         if wish.lossy and wish.bound is not None:
             raise ImageError("labels that are coded by the model have no largest error; leave one out")
         if wish.lossy:
-            return self._encode_planes(scan, ranks, (0, len(names) - 1), wish, names, advance)
+            return self._encode_typical(scan, Typical(ranks, (0, len(names) - 1)), wish, names, advance)
         header = header_of(scan, Coder.LABELS, labels=names)
         content = container.write(header, encode_labels(ranks, len(names)))
         exact = Encoded(content, header, scan, lambda: scan)
         if labels.is_plain:
             refuse_large_labels(len(content), wish.demands)
             return exact
-        lossy = self._encode_planes(scan, scan.planes, scan.intensity, wish, (), advance)
+        lossy = self._encode_typical(scan, typical_of(scan.planes), wish, (), advance)
         most = min(labels.most_times_larger * len(lossy.content), wish.demands.max_bytes or math.inf)
         return exact if len(content) <= most else lossy
 
-    def _encode_planes(
-        self,
-        scan: Scan,
-        planes: NDArray[np.generic],
-        intensity: tuple[float, float],
-        wish: Wish,
-        labels: tuple[float, ...],
-        advance: Advance,
+    def _encode_typical(
+        self, scan: Scan, typical: Typical, wish: Wish, labels: tuple[float, ...], advance: Advance
     ) -> Encoded:
-        """Code planes (slices, H, W), those of the scan or the ranks of its labels, by the model."""
+        """Code what is typical of a scan, or the ranks of its labels, by the model."""
         is_volume = bool(scan.placement)
         levels, coder = self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
         coding = self.file.coding(is_volume)
-        stored, planes = planes, particular.without_nan(planes, intensity[0])
+        planes, intensity = typical.planes, typical.intensity
         header = header_of(
             scan,
             coder,
@@ -187,15 +182,14 @@ class Codec(Drawing, Measuring):
             intensity=intensity,
             fingerprint=self.fingerprint,
             ranges=slice_ranges(planes, intensity) if scan.placement else (),
+            outliers=typical.outliers,
         )
         if not wish.demands.are_any:
-            return self._code(scan, stored, planes, header, wish.bound, None, advance)
+            return self._code(scan, typical, header, wish.bound, None, advance)
         known: dict[int, Numbers] = {}  # for all attempts
 
         def code(levels: int, bound: float | None) -> Encoded:
-            return self._code(
-                scan, stored, planes, replace(header, levels=levels), bound, known, advance
-            )
+            return self._code(scan, typical, replace(header, levels=levels), bound, known, advance)
 
         levels = self.levels_for(wish._replace(bound=0.0), is_volume)
         has_residues = self.file.residue is not None
@@ -205,8 +199,7 @@ class Codec(Drawing, Measuring):
     def _code(
         self,
         scan: Scan,
-        stored: NDArray[np.generic],
-        planes: NDArray[np.generic],
+        typical: Typical,
         header: CodesHeader,
         bound: float | None,
         known: dict[int, Numbers] | None,
@@ -214,13 +207,13 @@ class Codec(Drawing, Measuring):
     ) -> Encoded:
         """Planes (slices, H, W), and what is beside their indices, to a file; see `_payload`."""
         chain = Chain(self.file.coding(header.volume is not None), header)
-        payload, grids = self._payload(chain, header, planes, known, advance)
+        payload, grids = self._payload(chain, header, typical.planes, known, advance)
         windows = chain.windows or None
         beside = NOTHING_BESIDE
         if not header.labels:
             decoded = self._decoded(header, grids, windows=windows)
             header, beside = particular.encode_beside(
-                stored, header, decoded, self.file.residue, bound, len(payload)
+                scan.planes, typical, header, decoded, self.file.residue, bound, len(payload)
             )
         content = container.write(header, payload, beside)
         indices = indices_of(header, grids)
@@ -228,7 +221,7 @@ class Codec(Drawing, Measuring):
         if bound is None:
             return Encoded(content, header, scan, lambda: self.decode_codes(codes, "codes"))
         restored = self.decode_codes(self.codes_of(container.read(content, "codes")), "codes")
-        particular.refuse_beyond(stored, restored.planes, bound)
+        particular.refuse_beyond(scan.planes, restored.planes, bound)
         return Encoded(content, header, scan, lambda: restored)
 
     def _payload(

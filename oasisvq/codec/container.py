@@ -11,7 +11,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional, one bit each: 1 labels, 2 labels that are not whole, 4 ground, 8 residue |
+| blocks | 1 | optional, one bit each: 1 labels, 2 labels not whole, 4 ground, 8 residue, 16 outliers |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
 | *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
@@ -25,6 +25,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | *block 1, 2:* labels | | see below |
 | *block 4:* ground | | see below |
 | *block 8:* residue | | see below |
+| *block 16:* outliers | | see below |
 | payload | | the indices, or the labels |
 | *block 4:* support | | which voxels are not ground, see `ground.py` |
 | *block 8:* residue | | bins of these voxels, see `residue.py` |
@@ -71,7 +72,13 @@ varints of step, from 1 on, and bound, and a signed number of the origin, each o
 origin. Then come the smallest and the largest bin as signed numbers below 2^56, and a varint of the
 bytes of its payload. Bins are coded given what all the indices decode to, before ground is laid on.
 Without them the file decodes to the image of its indices, of as many of their first levels as is wished
-for. Labels have neither ground nor residue.
+for.
+
+*Outliers* are voxels that have the values given here, whatever else the file says: a varint of their
+number, 1 to 65,535; of each a varint of the step to its place in all slices laid flat from the place
+before, of the first from -1; then their values, signed numbers of at most 10 bytes where the sample type
+is one of integers, else in the sample type, finite, little-endian. They MUST be in the support, and have
+no bins in a residue. Labels have neither ground nor residue nor outliers.
 
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
 does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
@@ -92,8 +99,10 @@ from oasisvq.codec.blocks import (
     are_whole,
     ground_bytes,
     labels_bytes,
+    outliers_bytes,
     read_ground,
     read_labels,
+    read_outliers,
     read_residue,
     read_values,
     read_volume,
@@ -114,6 +123,7 @@ from oasisvq.codec.headers import (
     Coder,
     CodesHeader,
     Kind,
+    Outliers,
     SampleType,
     VolumeHeader,
 )
@@ -126,7 +136,7 @@ MAGIC = b"OVQC"
 VERSION = 1
 SUFFIX = ".codes"
 _CRC_BYTES = 4
-_LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK = 1, 2, 4, 8
+_LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK, _OUTLIERS_BLOCK = 1, 2, 4, 8, 16
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
 
 
@@ -138,6 +148,7 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
     if header.labels:
         blocks = _LABELS_BLOCK if are_whole(header.labels) else _VALUES_BLOCK
     blocks |= _GROUND_BLOCK * bool(header.ground) | _RESIDUE_BLOCK * bool(header.residue)
+    blocks |= _OUTLIERS_BLOCK * bool(header.outliers)
     parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
     numbers = [header.volume.slices] if header.volume else []
     numbers += header.shape
@@ -160,6 +171,8 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
     if header.residue:
         assert header.residue.payload_bytes == len(beside.residue)
         parts.append(residue_bytes(header.residue))
+    if header.outliers:
+        parts.append(outliers_bytes(header.outliers, header.sample_type))
     content = b"".join((*parts, payload, *beside))
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -211,7 +224,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
     both = _LABELS_BLOCK | _VALUES_BLOCK
-    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK
+    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK | _OUTLIERS_BLOCK
     if not is_known or blocks & ~known or blocks & both == both:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
@@ -252,6 +265,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
         _read_labels(reader, blocks, SampleType(sample_type)),
         read_ground(reader, SampleType(sample_type)) if blocks & _GROUND_BLOCK else None,
         read_residue(reader, SampleType(sample_type)) if blocks & _RESIDUE_BLOCK else None,
+        _read_outliers(reader, blocks, SampleType(sample_type), slices * shape[0] * shape[1]),
     )
     return header, payload_bytes
 
@@ -260,6 +274,10 @@ def _read_labels(reader: Reader, blocks: int, sample_type: SampleType) -> tuple[
     if blocks & _VALUES_BLOCK:
         return read_values(reader, sample_type.dtype)
     return read_labels(reader) if blocks & _LABELS_BLOCK else ()
+
+
+def _read_outliers(reader: Reader, blocks: int, sample_type: SampleType, voxels: int) -> Outliers | None:
+    return read_outliers(reader, sample_type, voxels) if blocks & _OUTLIERS_BLOCK else None
 
 
 def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reader) -> None:
@@ -275,8 +293,10 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reade
         labels = np.array(header.labels)
         if (labels.astype(dtype) != labels).any():
             raise reader.fail(f"damaged: labels that no {dtype} holds exactly")
-    if header.labels and (header.ground or header.residue):
-        raise reader.fail("damaged: labels with a ground or a residue")
+    if header.labels and header.has_more:
+        raise reader.fail("damaged: labels with a ground, a residue or outliers")
+    if header.outliers and header.ground and header.ground.value in header.outliers.values:
+        raise reader.fail("damaged: an outlier of the value of the ground")
     if header.coder is Coder.LABELS:
         if not header.labels:
             raise reader.fail("damaged: a file of labels that names none")

@@ -5,9 +5,10 @@ headers into bytes and back.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ MAX_LEVELS = 64
 MAX_CODEBOOK_SIZE = 65_535
 MAX_INDICES = 2**28
 MAX_LABELS = 65_535
+MAX_OUTLIERS = 65_535
 RANGE_UNITS = 65_535  # steps from the darkest to the brightest value of a volume
 
 
@@ -104,6 +106,18 @@ class GroundHeader:
     payload_bytes: int
 
 
+class Outliers(NamedTuple):
+    """Voxels of a scan far beyond all others.
+
+    Attributes:
+        places: in all slices laid flat, rising.
+        values: of each, of the original's type.
+    """
+
+    places: tuple[int, ...]
+    values: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class ResidueHeader:
     """What a `.codes` file says of its residue.
@@ -123,7 +137,7 @@ class CodesHeader:
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
     `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole; `ground` and `residue` are None where the file has none.
+    of them are whole; `ground`, `residue` and `outliers` are None where the file has none.
     """
 
     coder: Coder
@@ -140,6 +154,17 @@ class CodesHeader:
     labels: tuple[float, ...] = ()
     ground: GroundHeader | None = None
     residue: ResidueHeader | None = None
+    outliers: Outliers | None = None
+
+    @property
+    def of_indices(self) -> "CodesHeader":
+        """The same of a file that has nothing beside its indices."""
+        return replace(self, ground=None, residue=None, outliers=None)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a file has more than its indices."""
+        return self.of_indices != self
 
     @property
     def label_values(self) -> NDArray[np.generic]:
@@ -198,6 +223,7 @@ def header_of(
     intensity: tuple[float, float] = (0, 0),
     fingerprint: bytes = b"",
     ranges: tuple[tuple[int, int], ...] = (),
+    outliers: Outliers | None = None,
 ) -> CodesHeader:
     """The header of a scan's file; what only a model needs is left out for labels."""
     placed, slices = scan.placement, len(scan.planes)
@@ -218,6 +244,7 @@ def header_of(
         fingerprint=fingerprint,
         volume=volume,
         labels=labels,
+        outliers=outliers,
     )
 
 

@@ -1,17 +1,67 @@
 """How near what a codec decodes is to what was given to it. Never imports torch."""
 
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.batches import Batches
+from oasisvq.codec.content import Content
+from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.measure import Measure, measure
+from oasisvq.codec.typical import KEY, Typical, typical_in, typical_of, unlike
+from oasisvq.codec.wish import Wish
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import as_scan
+from oasisvq.scans.scan import Scan, as_scan
 
 
 class Measuring(Batches):
-    """The part of `Codec` that measures what it keeps."""
+    """The part of `Codec` that measures what it keeps.
+
+    Attributes:
+        card: what the model file says of its training.
+    """
+
+    card: dict[str, Any]
+
+    @abstractmethod
+    def encode_seen(self, scan: Scan, wish: Wish | None = None) -> Encoded: ...
+
+    @property
+    def typical(self) -> list[Typical]:
+        """What each number of levels keeps of slices like its own; empty where the card says nothing."""
+        return typical_in(self.card, self.config.levels)
+
+    def unlike(self, encoded: Encoded) -> str:
+        """What tells that a scan is not like those the model was trained on; empty where nothing does.
+
+        Of scans that were coded without a residue or demands of a quality, and measured.
+        """
+        header, typical = encoded.header, self.typical
+        if encoded.measured is None or header.residue or header.labels or not typical:
+            return ""
+        return unlike(encoded.measured, typical[header.levels - 1])
+
+    def card_with_typical(
+        self,
+        planes: Sequence[NDArray[np.uint8]],
+        advance: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, Any]:
+        """The card, with what is typical of slices (H, W) at each number of levels."""
+        total, rows = len(planes) * self.config.levels, []
+        for levels in range(1, self.config.levels + 1):
+            wish = Wish(levels, content=Content.SCAN)
+            measures, sizes = [], []
+            for plane in planes:
+                encoded = self.encode_seen(Scan(np.asarray(plane)[None]), wish)
+                measures.append(encoded.measure())
+                sizes.append(len(encoded.content))
+                advance((levels - 1) * len(planes) + len(sizes), total)
+            rows.append(typical_of(measures, sizes).as_dict())
+        return self.card | {KEY: {"slices": len(planes), "levels": rows}}
 
     def measure(
         self,

@@ -43,6 +43,7 @@ from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.codec.quantizer import CODEBOOKS, Quantizer
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.codec.residue_networks import ResidueNetwork, SupportNetwork
+from oasisvq.codec.typical import typical_in
 from oasisvq.errors import ModelError, OtherModelError
 from oasisvq.files import read_bytes, write_atomically
 from oasisvq.scans.limits import MAX_TRAINING_SIDE
@@ -138,6 +139,10 @@ class ModelFile:
     def coding(self, is_volume: bool) -> "ModelFile":
         """The codec and prior that code an image, or a volume."""
         return self.volumes if is_volume and self.volumes else self
+
+    def with_card(self, card: dict[str, Any]) -> "ModelFile":
+        """The same model, of the same fingerprint, with another card."""
+        return ModelFile(self.config, self.arrays, self.prior, card, self.residue, self.support)
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
         """The same model with another prior, or none, and another card."""
@@ -244,6 +249,8 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
 def _read_configs(header: dict[str, Any], card: dict[str, Any], path: Path) -> ModelHeader:
     """The configs of a model, or of what codes its volumes."""
     config = config_from_dict(header.get("config"), str(path))
+    with named(f"{path}: damaged model file"):
+        typical_in(card, config.levels)
     prior = _part(PriorConfig, "prior", header, path)
     if prior and (prior.levels, prior.codebook_size) != (config.levels, config.codebook_size):
         raise ModelError(

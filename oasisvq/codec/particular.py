@@ -3,20 +3,22 @@
 Shapes: S slices, H×W slice.
 
 The indices of a file say what its scan has in common with others. Beside them a file may say exactly
-where ground is (`ground.py`), and hold all other voxels to within a bound (`bins.py`, `residue.py`).
+where ground is (`ground.py`), hold all other voxels to within a bound (`bins.py`, `residue.py`), and
+keep those that lie far beyond all others (`outliers.py`).
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.bins import Binning, binning_of
 from oasisvq.codec.codes import NOTHING_BESIDE, Beside, Codes
-from oasisvq.codec.ground import Ground, decode_support, encode_support, ground_of, laid_on
+from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
+from oasisvq.codec.outliers import Laid, Typical, left_of, typical_of
 from oasisvq.codec.residue import SliceReader, SliceWriter
 from oasisvq.codec.residue_networks import ResidueNetwork
 from oasisvq.errors import CodesFileError, ImageError, ModelError
@@ -37,6 +39,7 @@ def without_nan(planes: Planes, low: float) -> Planes:
 
 def encode_beside(
     planes: Planes,
+    typical: Typical,
     header: CodesHeader,
     decoded: Iterable[Plane],
     network: ResidueNetwork | None,
@@ -47,7 +50,8 @@ def encode_beside(
 
     Args:
         planes: as they are stored, with NaN.
-        header: of the file without it.
+        typical: of them.
+        header: of the file without it, with the outliers.
         decoded: (H, W) what the indices of each slice decode to.
         network: of the model.
         bound: the largest error of a voxel; None without a residue.
@@ -62,7 +66,7 @@ def encode_beside(
             f"model {header.fingerprint.hex()[:8]} has no network for residues, so it cannot hold a "
             "largest error; encode without --max-error and --lossless, or name another --model"
         )
-    ground = ground_of(planes)
+    ground = typical.ground
     if bound is None and not (ground and _may_be_worth(ground, header, payload_bytes)):
         return header, NOTHING_BESIDE
     support = b""
@@ -70,17 +74,16 @@ def encode_beside(
         support = encode_support(ground.support)
         if bound is None and not _is_worth(ground, header, len(support), payload_bytes):
             return header, NOTHING_BESIDE
-        header = dataclasses.replace(header, ground=GroundHeader(ground.value, len(support)))
+        header = replace(header, ground=GroundHeader(ground.value, len(support)))
     if bound is None or network is None:
         return header, Beside(support)
-    supports = ground.support if ground else np.ones(planes.shape, np.bool_)
-    binning = _binning(planes, ground, bound)
+    left, binning = _divided(planes, typical, bound)
     writer = SliceWriter(network, header.shape, binning.limits)
     coded = set(header.coded_slices)
-    for place, (plane, chosen, guide) in enumerate(zip(planes, supports, decoded, strict=True)):
+    for place, (plane, chosen, guide) in enumerate(zip(planes, left, decoded, strict=True)):
         writer.put(binning.bins(plane, chosen), chosen, binning.guide(guide) if place in coded else None)
     residue = writer.finish()
-    header = dataclasses.replace(header, residue=ResidueHeader(binning, len(residue)))
+    header = replace(header, residue=ResidueHeader(binning, len(residue)))
     return header, Beside(support, residue)
 
 
@@ -122,39 +125,52 @@ def lay_beside(
     Raises:
         CodesFileError: it is damaged.
     """
-    header, beside = codes.header, codes.beside
-    has_residue = header.residue is not None and levels is None
-    if header.ground is None and not has_residue:
+    header = codes.header
+    if levels is not None:
+        header = replace(header, residue=None)
+    if not header.has_more:
         yield from decoded
         return
-    if has_residue and network is None:
+    if header.residue and network is None:
         raise CodesFileError(f"{name}: damaged: a residue, but its model has no network for residues")
     shape = header.slices, *header.shape
+    laid = Laid(header)
     try:
-        supports = decode_support(beside.support, shape) if header.ground else np.ones(shape, np.bool_)
-        value = header.ground.value if header.ground else math.nan
-        if header.residue is None or levels is not None or network is None:
-            for plane, support in zip(decoded, supports, strict=True):
-                yield laid_on(plane, Ground(value, support))
-            return
-        binning = header.residue.binning
-        reader = SliceReader(beside.residue, network, header.shape, binning.limits)
-        coded = set(header.coded_slices)
-        for place, (plane, support) in enumerate(zip(decoded, supports, strict=True)):
-            bins = reader.take(support, binning.guide(plane) if place in coded else None)
-            if header.ground:
-                plane[~support] = value
-            plane[support] = binning.voxels(bins[support], plane.dtype)
-            yield plane
-        reader.finish()
+        support = decode_support(codes.beside.support, shape) if header.ground else None
+        left = left_of(np.ones(shape, np.bool_) if support is None else support, header.outliers)
+        if header.residue and network:
+            decoded = _within_bound(decoded, codes, left, network)
+        for place, plane in enumerate(decoded):
+            if header.ground and support is not None:
+                laid_on(plane, Ground(header.ground.value, support[place]))
+            yield laid.on(plane, place)
     except CodesFileError as error:
         raise CodesFileError(f"{name}: damaged: {error}") from error
+
+
+def _within_bound(
+    decoded: Iterable[Plane], codes: Codes, left: NDArray[np.bool_], network: ResidueNetwork
+) -> Iterator[Plane]:
+    """Slices (H, W) with the voxels that are `left` (S, H, W) put right by the residue.
+
+    Raises:
+        CodesFileError: it is damaged.
+    """
+    header = codes.header
+    assert header.residue is not None
+    binning, coded = header.residue.binning, set(header.coded_slices)
+    reader = SliceReader(codes.beside.residue, network, header.shape, binning.limits)
+    for place, (plane, support) in enumerate(zip(decoded, left, strict=True)):
+        bins = reader.take(support, binning.guide(plane) if place in coded else None)
+        plane[support] = binning.voxels(bins[support], plane.dtype)
+        yield plane
+    reader.finish()
 
 
 def can_hold(planes: Planes, bound: float) -> bool:
     """Whether voxels of planes (S, H, W) can be held to a bound at all."""
     try:
-        _binning(planes, ground_of(planes), bound)
+        _divided(planes, typical_of(planes), bound)
     except ImageError:
         return False
     return True
@@ -166,18 +182,19 @@ def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
     Raises:
         ImageError: the bound cannot be held.
     """
-    ground = ground_of(planes)
-    binning = _binning(planes, ground, bound)
-    for place, plane in enumerate(planes):
-        support = ground.support[place] if ground else np.ones(plane.shape, np.bool_)
+    left, binning = _divided(planes, typical_of(planes), bound)
+    for plane, support in zip(planes, left, strict=True):
         again = plane.copy()
         again[support] = binning.voxels(binning.bins(plane, support)[support], plane.dtype)
         yield again
 
 
-def _binning(planes: Planes, ground: Ground | None, bound: float) -> Binning:
-    supports = ground.support if ground else np.ones(planes.shape, np.bool_)
-    return binning_of(planes, supports, ground.value if ground else math.nan, bound)
+def _divided(planes: Planes, typical: Typical, bound: float) -> tuple[NDArray[np.bool_], Binning]:
+    """Which voxels (S, H, W) have bins, and how they are divided into them."""
+    ground = typical.ground
+    support = ground.support if ground else np.ones(planes.shape, np.bool_)
+    left = left_of(support, typical.outliers)
+    return left, binning_of(planes, left, ground.value if ground else math.nan, bound)
 
 
 def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:

@@ -118,7 +118,7 @@ def open_view(
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
         aspect = down / across if down > 0 and across > 0 else 1.0
     restored, marks = None, marks_of_codes(codes.header, path)
-    if codes.header.volume and (codes.header.ground or codes.header.residue):
+    if codes.header.volume and codes.header.has_more:
         restored = codec.decode_codes(codes, str(path)).planes
     if original is None:
         return View(path.name, codes, None, None, aspect, restored, marks)
@@ -158,11 +158,9 @@ def slice_codes(codes: Codes, place: int) -> Codes:
     if header.volume is None:
         return codes
     alone = dataclasses.replace(
-        header,
+        header.of_indices,
         kind=Kind.IMAGE,
         volume=None,
-        ground=None,
-        residue=None,
         intensity=header.slice_range(place),
         window=header.window if place in header.coded_slices else NOTHING,
     )

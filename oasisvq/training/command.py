@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from oasisvq.errors import FileError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE
-from oasisvq.model_store import keep_file, keep_finished
+from oasisvq.model_store import keep_finished
 from oasisvq.training import codec_stage, prior_stage, residue_stage, volumes_stage
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.codec_training import CHECKPOINT_FILE
 from oasisvq.training.devices import choose_device
 from oasisvq.training.display import console_reporter
 from oasisvq.training.distributed import joined_world
+from oasisvq.training.ending import end
 from oasisvq.training.hardware import true_float32
 from oasisvq.training.pictures import Pictures
 from oasisvq.training.prior_training import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
@@ -119,18 +120,10 @@ def train(
                     keep_finished(request.run / MODEL_FILE)  # before another one replaces it
                 trained = _train(session)
                 if world.first and trained.finished:
-                    _keep_trained(trained.model, tell)
+                    end(trained, tell)
             finally:
                 session.reporter.close()
         return trained if world.first else None
-
-
-def _keep_trained(model: Path, tell: Callable[[str], None]) -> None:
-    """Keep a finished model; where that cannot be it is in its run folder all the same."""
-    try:
-        tell(f"model finished, kept as {keep_file(model)}")
-    except FileError as error:
-        tell(f"model finished, in {model} only: {error}")
 
 
 def _train(session: Session) -> Trained:

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Run, fingerprint
+from conftest import Run, draw_phantom, fingerprint
+from PIL import Image
 
 import oasisvq
 
@@ -68,3 +70,25 @@ def test_info_describes_a_dataset(run: Run, raw_folder: Path) -> None:
         "validation": {"slices": 8, "subjects": 2},
     }
     assert '"slices": 12' in run("info", "prepared").out
+
+
+def test_info_of_a_folder_counts_its_codes(
+    run: Run, model_file: Path, residue_model_file: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(draw_phantom(rng)).save(tmp_path / "in" / f"{name}.png")
+    assert run("encode", "in", "-o", "codes", "-q", "2", "--model", model_file).code == 0
+    exact = ("encode", "in/a.png", "-o", "codes/exact.codes", "--lossless")
+    assert run(*exact, "--model", residue_model_file).code == 0
+    (tmp_path / "codes" / "broken.codes").write_text("no codes")
+    facts = json.loads(run("info", "codes", "--json").out)
+    whole = [tmp_path / "codes" / f"{name}.codes" for name in ("a", "b", "exact")]
+    assert (facts["codes"], facts["slices"]) == (4, 3)
+    assert facts["bytes"] == sum(path.stat().st_size for path in whole)
+    assert facts["bits_per_voxel"] == pytest.approx(8 * facts["bytes"] / (3 * 64 * 64), abs=1e-6)
+    assert facts["qualities"] == {"damaged": 1, "nothing lost": 1, "quality 2": 2}
+    assert facts["models_not_here"] == {fingerprint(residue_model_file): 1}
+    (known,) = facts["models"]
+    assert (known["model"], known["needed_by"]) == (fingerprint(model_file), 2)
+    assert "qualities" in run("info", "codes").out

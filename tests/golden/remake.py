@@ -30,7 +30,7 @@ from oasisvq.codec.codes import Codes
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import read_model, write_model
-from oasisvq.codec.particular import without_nan
+from oasisvq.codec.outliers import typical_of
 from oasisvq.codec.pixels import to_pixels
 from oasisvq.codec.slices import Chain, steps_of
 from oasisvq.codec.wish import Wish
@@ -88,6 +88,8 @@ def drawn_scans() -> Iterator[Drawn]:
         for spec in VOLUMES:
             name = f"volume-{spec.form.name.lower()}-{spec.dtype}-{coder.name.lower()}"
             yield Drawn(name, _volume(spec), Wish(3, coder, Content.SCAN, axis=spec.axis))
+        for name, scan in _scans_with_outliers():
+            yield Drawn(f"outliers-{name}-{coder.name.lower()}", scan, Wish(2, coder, Content.SCAN))
     for name, scan in _label_scans():
         yield Drawn(f"labels-{name}", scan, Wish(content=Content.LABELS))
         if name in ("image", "volume"):
@@ -125,6 +127,8 @@ def scans_with_residues() -> Iterator[Drawn]:
     scan = scan_of_volume(Volume(outside, Geometry.of_array(outside, AFFINE)))
     for name, bound_or_none in (("lossy", None), ("bound", 1e-10)):
         yield Drawn(f"volume-nan-{name}", scan, Wish(1, content=Content.SCAN, bound=bound_or_none))
+    for name, scan in _scans_with_outliers():
+        yield Drawn(f"outliers-{name}-0", scan, Wish(1, content=Content.SCAN, bound=0))
 
 
 def _images() -> Iterator[tuple[str, NDArray[Any], int]]:
@@ -140,6 +144,20 @@ def _images() -> Iterator[tuple[str, NDArray[Any], int]]:
     yield "constant", np.full((30, 20), 7, np.uint8), 3
     for height, width in SHAPES:
         yield f"{height}x{width}", rng.integers(0, 256, (height, width), np.uint8), 3
+
+
+def _scans_with_outliers() -> Iterator[tuple[str, Scan]]:
+    """An image and volumes with voxels far beyond all others, and one whose ground is padding."""
+    phantom = draw_phantom(np.random.default_rng(5)).astype(np.uint16)
+    phantom[20, 30] = 40_000
+    yield "image", as_scan(phantom)
+    shares = _head((20, 16, 7), seed=30)
+    for dtype in ("int16", "float32"):
+        voxels = np.rint(shares * 1000).astype(dtype)
+        voxels[10, 8, 3], voxels[9, 8, 3], voxels[7, 7, 2] = 32_767, -9000, 5000
+        yield dtype, scan_of_volume(Volume(voxels, Geometry.of_array(voxels, AFFINE)))
+    padded = np.where(shares > 0, voxels, voxels.dtype.type(-1e6))
+    yield "padding", scan_of_volume(Volume(padded, Geometry.of_array(padded, AFFINE)))
 
 
 def _volume(spec: VolumeSpec) -> Scan:
@@ -209,9 +227,9 @@ def kinds_of(codes: Codes, scan: Scan, codec: Codec) -> list[int]:
     header = codes.header
     if header.coder is not Coder.PRIOR:
         return []
-    planes = without_nan(scan.planes, scan.intensity[0])
+    planes = typical_of(scan.planes).planes
     if header.labels:
-        planes = np.searchsorted(np.array(header.labels), planes).astype(np.uint16)
+        planes = np.searchsorted(np.array(header.labels), scan.planes).astype(np.uint16)
     chain, kinds = Chain(codec.file.coding(header.volume is not None), header), []
     assert chain.model.prior is not None
     grids = codes.indices if header.volume else codes.indices[None]

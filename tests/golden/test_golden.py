@@ -76,6 +76,8 @@ def test_every_version_has_files_of_every_kind() -> None:
     assert {binning["rule"] for binning in binnings} == {rule.name for rule in Rule}
     assert {"ground" in header for header in headers} == {False, True}
     headers = [facts["header"] for facts in recorded_facts(PLAIN[-1]).values()]
+    kept = {(header["kind"], header["sample_type"]) for header in headers if "outliers" in header}
+    assert kept == {("IMAGE", "UINT16"), ("VOLUME", "INT16"), ("VOLUME", "FLOAT32")}
     kinds = {(header["coder"], header["kind"]) for header in headers}
     assert kinds == {(coder.name, kind.name) for coder in Coder for kind in Kind}
     volumes = [header["volume"] for header in headers if header["volume"]]

@@ -86,6 +86,12 @@ def files_of_every_kind(codec: Codec, side: int = 64) -> dict[str, bytes]:
         "labels, volume": codec.encode_scan(as_scan(maps, spacing), as_labels),
         "lossy labels": codec.encode_scan(as_scan(labels), as_labels._replace(lossy=True)),
     }
+    spiked, spikes = plane.astype(np.uint16), volume.copy()
+    spiked[side // 2, side // 2], spikes[side // 2, side // 2, :2] = 60_000, (1e30, -9e3)
+    files |= {
+        "image with outliers": codec.encode(spiked),
+        "volume with outliers": codec.encode(spikes, spacing=spacing),
+    }
     if codec.prior is not None:
         files |= {
             "prior-coded image": codec.encode(plane.astype(np.uint16) * 3),

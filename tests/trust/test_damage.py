@@ -28,6 +28,7 @@ from oasisvq.scans.geometry import Geometry, Slicing
 
 KINDS = (
     *("packed image", "packed volume", "prior-coded image", "prior-coded volume"),
+    *("image with outliers", "volume with outliers"),
     *("labels, image", "labels, volume", "lossy labels"),
     *("image with a residue", "volume with a residue", "volume without loss", "volume with a ground"),
 )
@@ -50,6 +51,7 @@ def test_there_is_a_file_of_every_kind(files: dict[str, bytes]) -> None:
     assert {header.coder for header in headers} == set(Coder)
     assert {header.kind for header in headers} == set(Kind)
     assert {bool(header.labels) for header in headers} == {False, True}
+    assert sum(bool(header.outliers) for header in headers) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

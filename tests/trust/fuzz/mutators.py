@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oasisvq.codec import container
-from oasisvq.codec.headers import Kind, SampleType
+from oasisvq.codec.headers import Kind, Outliers, SampleType
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError
 from oasisvq.scans.geometry import SLICINGS, Form, Slicing
@@ -67,6 +67,7 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
         {"levels": number},
         {"codebook_size": number},
         {"labels": rng.choice(((), (0,), (0, label), (-label, 0), tuple(range(number % 300 + 1))))},
+        {"outliers": Outliers((rng.randrange(9), 9 + number), (rng.choice((-1, 1)) * label, 300))},
     ]
     if header.volume:
         ranges = list(header.volume.ranges)
@@ -87,8 +88,7 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
     else:
         changes.append({"intensity": (rng.choice(NUMBERS), number)})
     # blocks of bytes that depend on the sample type are left to changes of bytes
-    changed = dataclasses.replace(header, ground=None, residue=None)
-    changed = dataclasses.replace(changed, **rng.choice(changes))
+    changed = dataclasses.replace(header.of_indices, **rng.choice(changes))
     return container.write(changed, file.payload)
 
 
