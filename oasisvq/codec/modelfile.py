@@ -142,7 +142,8 @@ class ModelFile:
 
     def with_card(self, card: dict[str, Any]) -> "ModelFile":
         """The same model, of the same fingerprint, with another card."""
-        return ModelFile(self.config, self.arrays, self.prior, card, self.residue, self.support)
+        parts = self.residue, self.support, self.volumes
+        return ModelFile(self.config, self.arrays, self.prior, card, *parts)
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
         """The same model with another prior, or none, and another card."""
