@@ -3,7 +3,6 @@
 Shapes: N slices, L levels, K codes, D code dimension, h×w coded window, rows×columns whole grid.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -176,8 +175,7 @@ def observe(
     wanted = [codec.check_levels(quality) for quality in qualities] or [codec.config.default_levels]
     main = codec.config.default_levels if codec.config.default_levels in wanted else wanted[0]
     prior = TallyPrior(codec.prior.config, codec.prior.arrays) if codec.prior else None
-    tallied = copy.copy(codec)  # the codec that was given keeps its own prior
-    tallied.prior = prior
+    tallied = Codec(codec.file.with_prior(prior, codec.card))
     records = list(dataset.splits[split].records[::every]) if split in dataset.splits else []
     observer = _Observer(tallied, prior, main, len(records), dataset.size)
     score = score_split(tallied, dataset, split, wanted, advance, every, observer.see)
