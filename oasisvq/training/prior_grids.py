@@ -30,11 +30,14 @@ class Grids(NamedTuple):
         indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
         pooled: (n, 9·D) pooled latents, by which kinds are found.
         expected: (n, h, w, D) int8, steps of the features of expected latents; None of images.
+        kept: (n,) uint8 levels that each slice, and what was before it, was decoded from; the indices of
+            further ones are none that a file would hold. None of images, which have all.
     """
 
     indices: Tensor
     pooled: Tensor
     expected: Tensor | None = None
+    kept: Tensor | None = None
 
     def put(self, places: Tensor, indices: Tensor, latents: Tensor) -> None:
         """Indices (B, L, h, w) and latents (B, D, h, w) of slices at places (B,)."""
@@ -46,8 +49,8 @@ class Grids(NamedTuple):
     def sum_over(self, world: World) -> None:
         """Put together what the processes have found, each of its own share."""
         if world.size > 1:
-            of_cells = [self.indices] if self.expected is None else [self.indices, self.expected]
-            for part in (part for each in of_cells for part in each.split(SUMMED_AT_ONCE)):
+            found = [each for each in (self.indices, self.expected, self.kept) if each is not None]
+            for part in (part for each in found for part in each.split(SUMMED_AT_ONCE)):
                 wide = part.int()  # not every type can be summed over processes
                 world.sum_(wide)
                 part.copy_(wide)
@@ -57,10 +60,12 @@ class Grids(NamedTuple):
 def joined(parts: list[Grids]) -> Grids:
     """Grids one after the other."""
     expected = [each.expected for each in parts if each.expected is not None]
+    kept = [each.kept for each in parts if each.kept is not None]
     return Grids(
         torch.cat([each.indices for each in parts]),
         torch.cat([each.pooled for each in parts]),
         torch.cat(expected) if expected else None,
+        torch.cat(kept) if kept else None,
     )
 
 
@@ -114,6 +119,7 @@ def grids_in_turn(
     quantizer: ResidualQuantizer,
     source: OwnRanges,
     parts: list[Tensor],
+    kept: Tensor,
     window: Window,
     world: World,
     mirrored: bool = False,
@@ -121,13 +127,14 @@ def grids_in_turn(
 ) -> Grids:
     """Index grids of slices that are coded in turn, each given the one before; processes share them.
 
-    Each sequence has its turn at another number of levels. Mirrored ones are coded from their ends.
+    Mirrored ones are coded from their ends.
 
     Args:
         networks: of a codec of volumes.
         quantizer: its.
         source: of the slices.
         parts: the places of each sequence, the longest first.
+        kept: (sequences,) levels that slices of each are decoded from.
         window: of the grids.
         world: the processes.
         mirrored: whether all are.
@@ -138,19 +145,17 @@ def grids_in_turn(
     """
     every = torch.cat(parts).sort().values
     grid = window.height, window.width
-    dimension, levels = quantizer.codebooks.shape[2], len(quantizer.codebooks)
+    dimension = quantizer.codebooks.shape[2]
     expected = torch.zeros(len(every), *grid, dimension, dtype=torch.int8, device=world.device)
-    grids = no_grids(len(every), grid, quantizer, world.device)._replace(expected=expected)
-    numbered = list(enumerate(part.flip(0) if mirrored else part for part in parts))
-    own = numbered[world.rank :: world.size]
-    for start in range(0, len(own), ENCODED_AT_ONCE):
-        some = own[start : start + ENCODED_AT_ONCE]
-        kept = torch.tensor([(number + mirrored) % levels + 1 for number, _ in some])
-        for coded in coded_in_turn(
-            networks, quantizer, source, [part for _, part in some], kept, mirrored
-        ):
+    levels = torch.zeros(len(every), dtype=torch.uint8, device=world.device)
+    grids = no_grids(len(every), grid, quantizer, world.device)
+    grids = grids._replace(expected=expected, kept=levels)
+    for some in torch.arange(len(parts))[world.rank :: world.size].split(ENCODED_AT_ONCE):
+        chosen = [parts[number].flip(0) if mirrored else parts[number] for number in some]
+        for coded in coded_in_turn(networks, quantizer, source, chosen, kept[some], mirrored):
             places = send(torch.searchsorted(every, coded.places), world.device)
             grids.put(places, coded.indices, coded.latents)
+            levels[places] = send(kept[some][: len(places)].to(torch.uint8), world.device)
             if coded.context is not None:
                 expected[places] = as_features(networks.encoder(coded.context, coded.context))
             advance(len(places))

@@ -161,11 +161,21 @@ class PriorStep(nn.Module):
         self.cells = nn.ModuleList(_Cells(grid, passes) for passes in network.config.passes)
 
     def forward(
-        self, indices: Tensor, kinds: Tensor, draws: Tensor, expected: Tensor | None = None
+        self,
+        indices: Tensor,
+        kinds: Tensor,
+        draws: Tensor,
+        expected: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """(B, L, h, w) indices, (B,) kinds and (B, L, 2) draws in [0, 1) -> (L,) bits.
+        """Bits an index of each level, (L,).
 
-        Also given (B, h, w, D) steps of features, where the config has expected latents.
+        Args:
+            indices: (B, L, h, w).
+            kinds: (B,).
+            draws: (B, L, 2) in [0, 1).
+            expected: (B, h, w, D) steps of features, where the config has expected latents.
+            kept: (B,) levels of each slice that count; all where None.
         """
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
@@ -178,7 +188,10 @@ class PriorStep(nn.Module):
                 logits = network(indices, kinds, known, targets, expected)
             sample, row, column = targets
             wanted = indices[sample, level, row, column]
-            bits.append(F.cross_entropy(logits.float() * math.log(2), wanted) / math.log(2))
+            losses = F.cross_entropy(logits.float() * math.log(2), wanted, reduction="none")
+            losses = losses.view(len(indices), -1).mean(1) / math.log(2)  # (B,)
+            counts = torch.ones_like(losses) if kept is None else (kept > level).float()
+            bits.append((losses * counts).sum() / counts.sum().clamp_min(1))
         return torch.stack(bits)
 
 
@@ -244,7 +257,7 @@ class PriorTraining(Loop):
         networks, quantizer = Frozen(codec, world.device), quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
         training, self.validation = self.grids(networks, quantizer, tell)
-        self.indices, self.expected = training.indices, training.expected
+        self.indices, self.expected, self.kept = training.indices, training.expected, training.kept
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
         world.broadcast_(self.kinds.counts)
@@ -297,6 +310,7 @@ class PriorTraining(Loop):
             self.kind_of_slice[chosen],
             send(self.own(draws), self.world.device),
             None if self.expected is None else self.expected[chosen],
+            None if self.kept is None else self.kept[chosen],
         )
         return torch.cat([bits.mean()[None], bits])
 

@@ -62,8 +62,11 @@ class VolumesPriorTraining(PriorTraining):
             array = dataset.array(split)
             batches = SliceBatches(array, window, config.stride, self.world.device)
             source, advance = OwnRanges(batches, array), progress.advance
+            kept = torch.full((len(parts),), config.levels)
+            if split == "train":  # each sequence has its turn at another number of levels
+                kept = (torch.arange(len(parts)) + mirrored) % config.levels + 1
             return grids_in_turn(
-                networks, quantizer, source, parts, window, self.world, mirrored, advance
+                networks, quantizer, source, parts, kept, window, self.world, mirrored, advance
             )
 
         parts = [part for part in sequences(dataset.splits["train"].records) if len(part) > 1]
