@@ -157,8 +157,8 @@ def keep_used(file: NamedModel, choice: ModelChoice, carried_in: Path | None = N
             elsewhere = carried_in / carried_name(file.fingerprint.hex())
         if elsewhere is None:
             raise FileError(
-                f"{error}; without its model kept no file is written: name another store in "
-                f"${STORE_VARIABLE}, or use a folder with -o, which then carries the model"
+                f"{error}; no file is written whose model cannot be kept: name another store in "
+                f"${STORE_VARIABLE}, or a folder with -o, which then carries the model"
             ) from error
         return f"kept as {elsewhere} only: {error}"
 

@@ -13,7 +13,6 @@ from oasisvq.cli.options import (
     JsonOption,
     MaxPixelsOption,
     ModelOption,
-    QualityOption,
     QuietOption,
     ShardOption,
 )
@@ -35,11 +34,20 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="PNG or TIFF file, of a volume .nii.gz, .nii, .hdr or .img; or folder, as of `encode`. "
-            "[default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
+            help="File to write: an image as .png or .tif, a volume as .nii.gz, .nii, .hdr, .img or "
+            ".mgz. It is a folder if it is one, if it ends with a slash, and for a folder or several "
+            "inputs. [default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
         ),
     ] = None,
-    quality: QualityOption = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="LEVELS",
+            help="Decode only the first levels, without a residue. [default: all that the file holds]",
+        ),
+    ] = None,
     model: ModelOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
@@ -48,11 +56,10 @@ def decode(
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Restore the scan of a .codes file, or all scans of a folder or of an exported array file.
+    """Restore the scans of .codes files, folders or exported arrays.
 
-    It needs the model that made the file, and finds it by the fingerprint in it. No other will do.
-    With -q, the first levels of the indices alone are decoded, without the residue of a file that has
-    one.
+    It needs the model that made a file, and finds it by the fingerprint in the file. No other will do.
+    With -q only the first levels are decoded, and no residue.
     """
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target

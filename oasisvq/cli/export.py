@@ -17,8 +17,8 @@ def export(
         typer.Option(
             "-o",
             "--output",
-            help="Array file to write: .npz or .safetensors; or .tokens, a folder that is mapped into "
-            "memory, for what does not fit there.",
+            help="Array file to write: .npz or .safetensors. For more than fits into memory: .tokens, a "
+            "folder that is mapped into it.",
         ),
     ],
     model: ModelOption = None,
@@ -27,10 +27,11 @@ def export(
     force: ForceOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Gather the indices of many .codes files as one array, for those who train on the tokens.
+    """Gather the indices of many .codes files in one array.
 
-    The file holds `indices` (slices, levels, h, w) of images and volumes, with `names` and `subjects` of
-    their files, and 65535 where a slice has no index. `decode` takes it back to images and volumes.
+    It is for those who train on the tokens. The array file holds `indices` (slices, levels, h, w) of
+    images and volumes, 65535 where a slice has no index, and `names` and `subjects` of the files.
+    `decode` makes images and volumes of it again.
     """
     from oasisvq.folders import PassedOver
     from oasisvq.gathering import Gathering

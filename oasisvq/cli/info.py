@@ -21,7 +21,7 @@ def info(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a .codes file, a model or a prepared dataset is, or which models lie in a folder."""
+    """Say what a .codes file, model, dataset or folder is."""
     if path is None:
         from oasisvq.inventory import take_stock_here
 

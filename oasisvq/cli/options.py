@@ -55,8 +55,9 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="PATH",
-        help="Model file, run folder or fingerprint. Otherwise the model that made the file; to "
-        "encode $OASISVQ_MODEL, else what a finished `train` left in this folder, else the bundled one.",
+        help="Model file, run folder or fingerprint. [default: of a .codes file, the model that made "
+        "it; else $OASISVQ_MODEL, else what a finished `train` left in this folder, else the bundled "
+        "one]",
     ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
@@ -86,8 +87,8 @@ MaxPixelsOption = Annotated[
         "--max-pixels",
         metavar="N",
         min=1,
-        help="Refuse larger images, and volumes of more than 8 times as many voxels, before they are "
-        "read; the default is 4096×4096 and 512×512×512.",
+        help="Refuse images of more pixels, and volumes of more than 8 times as many voxels, before "
+        "they are read. The default allows 4096×4096 and 512×512×512.",
     ),
 ]
 ShardOption = Annotated[
@@ -95,13 +96,13 @@ ShardOption = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Of a folder, only every N-th file from the I-th on, I from 0. [default: by torchrun or "
-        "SLURM, else all]",
+        help="Take every N-th file of a folder, beginning with the I-th, counted from 0. [default: what "
+        "torchrun or SLURM gives this process, else all]",
     ),
 ]
 JobsOption = Annotated[
     int,
-    typer.Option("--jobs", metavar="N", min=1, help="Processes, of a run over many files."),
+    typer.Option("--jobs", metavar="N", min=1, help="Processes for a run over many files."),
 ]
 MinSsimOption = Annotated[
     float | None,

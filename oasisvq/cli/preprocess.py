@@ -30,15 +30,17 @@ def preprocess(
     images: ImagesOption = Images.SCANS,
     size: Annotated[
         int,
-        typer.Option("--size", help="Pixels to a side, of 1 mm at 256; 80 for the classic set-up."),
+        typer.Option(
+            "--size", help="Pixels to a side: at 256 a pixel is 1 mm; 80 is the classic set-up."
+        ),
     ] = 256,
     slices: Annotated[
         str,
         typer.Option(
             "--slices",
             metavar="N|FIRST:LAST|all",
-            help="Axial slices of a volume: so many, evenly over the part with brain; those from FIRST "
-            "to before LAST, in mm above the lowest; or every mm of the brain.",
+            help="Which axial slices of a volume. N: so many, evenly spaced over the brain. FIRST:LAST: "
+            "from FIRST mm above the lowest slice to before LAST mm. all: every mm of the brain.",
         ),
     ] = "32",
     percentiles: Annotated[
@@ -46,7 +48,7 @@ def preprocess(
         typer.Option(
             "--percentiles",
             metavar="LOW:HIGH",
-            help="Of the foreground of a volume: what becomes black, and what white.",
+            help="The percentiles of a volume's foreground that become black and white.",
         ),
     ] = "0.5:99.5",
     split: Annotated[
@@ -54,7 +56,7 @@ def preprocess(
         typer.Option(
             "--split",
             metavar="TRAIN/VALIDATION/TEST",
-            help="Shares of the subjects, where no splits are given. [default: 80/10/10]",
+            help="Shares of the subjects, where the folder has no splits. [default: 80/10/10]",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another split.")] = 0,
@@ -71,7 +73,7 @@ def preprocess(
         typer.Option(
             "--variant",
             metavar="NAME",
-            help="Of several files of a session the one to take, such as sbj_111, T2w or seg35; "
+            help="Which file to take where a session has several, such as sbj_111, T2w or seg35; "
             "--dry-run lists them.",
         ),
     ] = None,
@@ -80,39 +82,41 @@ def preprocess(
         typer.Option(
             "--subjects",
             metavar="TABLE",
-            help="CSV or TSV with a file (or the beginning of its name) and its subject on each line, "
-            "where names do not tell whose scan it is.",
+            help="CSV or TSV that tells whose scans the files are, where their names do not: on each "
+            "line a file, or the beginning of its name, and its subject.",
         ),
     ] = None,
     guess_subjects: Annotated[
         bool,
         typer.Option(
             "--guess-subjects",
-            help="Where nothing tells whose a scan is, take its upper folder, else its own name, for a "
-            "person. A wrong guess puts a person in two splits.",
+            help="Where nothing tells whose a scan is, take its upper folder for a person, or its own "
+            "name if it has none. A wrong guess can put one person in two splits.",
         ),
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, help="Volumes at a time. [default: one a processor]"),
+        typer.Option("--jobs", min=1, help="Processes that read volumes. [default: one a processor]"),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say of each kind of file what would be taken or not; write nothing."
+            "--dry-run", help="Say which kinds of files would be taken and which not; write nothing."
         ),
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Turn a raw OASIS folder into a prepared dataset: one array a split and a manifest.
+    """Turn a raw OASIS folder into a prepared dataset.
 
-    The layout of the folder is recognised. Slices are axial, 1 mm a pixel, rows from left to right and
-    columns from back to front; a volume's grey levels have one scale. All scans of a person are in one
-    split, and given splits are kept; where neither names nor folders tell whose a scan is, nothing is
-    split without --subjects or --guess-subjects. A bad file is left out and said. What was interrupted
-    goes on when it is run again.
+    The dataset is a folder with one array for each split and a manifest. The layout of the raw folder
+    is recognised. Slices are axial, 1 mm a pixel; rows run from left to right, columns from back to
+    front. All slices of a volume share one grey scale.
+
+    All scans of a person are in one split; splits that the folder has are kept. Where neither names nor
+    folders tell whose a scan is, --subjects or --guess-subjects is needed to split. Bad files are left
+    out and listed. After an interruption, the same command goes on.
     """
     from oasisvq.data.preprocess import preprocess as run
 

@@ -17,7 +17,7 @@ def sample(
         typer.Option(
             "-o",
             "--output",
-            help="A .png for all in one picture, a .codes for one, or a folder for single files.",
+            help="A .png: all in one picture. A folder: a file for each. A .codes file: a single one.",
         ),
     ],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 16,
@@ -28,19 +28,19 @@ def sample(
             "--temperature",
             min=0.05,
             max=10,
-            help="Below 1: nearer the likeliest brain; above: wilder.",
+            help="Below 1: nearer to the likeliest brain. Above 1: wilder.",
         ),
     ] = 0.75,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other brains.")] = 0,
     as_codes: Annotated[
-        bool, typer.Option("--codes", help="Into a folder: .codes files in place of PNGs.")
+        bool, typer.Option("--codes", help="Into a folder: write .codes files, not PNGs.")
     ] = False,
     neighbours: Annotated[
         Path | None,
         typer.Option(
             "--neighbours",
             metavar="DATA",
-            help="Prepared dataset: show beside each sample the training slice nearest to it.",
+            help="Show beside each sample the nearest training slice of this prepared dataset.",
         ),
     ] = None,
     model: ModelOption = None,

@@ -44,16 +44,21 @@ def score(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Levels to keep; give it several times for several. [default: the model's]",
+            help="Levels to keep; give it several times for several qualities. [default: the model's]",
         ),
     ] = None,
     images: Annotated[
         Images | None,
-        typer.Option("--images", help="Of a raw folder. [default: what the model was trained on]"),
+        typer.Option(
+            "--images",
+            help="Which images of a raw folder to take. [default: as the model was trained]",
+        ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", help="Of a raw folder. [default: what the model was trained on]"),
+        typer.Option(
+            "--size", help="Pixels to a side, of a raw folder. [default: as the model was trained]"
+        ),
     ] = None,
     model: ModelOption = None,
     jobs: JobsOption = 1,
@@ -62,8 +67,8 @@ def score(
         typer.Option(
             "--samples",
             min=2,
-            help="Instead: the Fréchet distance of so many samples of the prior to the split, and of as "
-            "many training slices.",
+            help="Instead, draw so many samples of the prior and measure their Fréchet distance to the "
+            "split, beside that of as many training slices.",
         ),
     ] = None,
     against: Annotated[
@@ -71,8 +76,9 @@ def score(
         typer.Option(
             "--against",
             metavar="CODECS",
-            help="Instead: every quality beside avif,jpegxl,webp,jpeg2000,jpeg on the same slices, with "
-            "BD-rates; of a volume beside av1,svt-av1,hevc,jpegxl,jpeg2000 over its slices.",
+            help="Instead, compare every quality with other codecs on the same slices, with BD-rates: "
+            "some of avif,jpegxl,webp,jpeg2000,jpeg; for a volume some of av1,svt-av1,hevc,jpegxl,"
+            "jpeg2000.",
         ),
     ] = None,
     max_error: Annotated[
@@ -80,8 +86,9 @@ def score(
         typer.Option(
             "--max-error",
             metavar="E",
-            help="With --against: files that keep every voxel to within E, or such as 1% of the range, "
-            "beside jpegls,jpegxl; of a volume also sperr,sz3,zfp. Give it several times for several.",
+            help="With --against: compare files that keep every voxel to within E, which may be a share "
+            "of the range such as 1%, with jpegls,jpegxl, for a volume also sperr,sz3,zfp. Give it "
+            "several times for several bounds.",
         ),
     ] = None,
     lossless: LosslessOption = False,
@@ -99,8 +106,8 @@ def score(
         typer.Option(
             "--report",
             metavar="FILE",
-            help="Also write one HTML page of all of it, --against and --samples included, that needs "
-            "no network.",
+            help="Also write all of it as one HTML page that needs no network, with what --against and "
+            "--samples measure.",
         ),
     ] = None,
     figures: Annotated[
@@ -114,11 +121,12 @@ def score(
     force: ForceOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Measure size and quality over a split: each slice is encoded to a real file and decoded.
+    """Measure size and quality over a split, or of one scan.
 
-    Bytes are whole files. SSIM is scikit-image's with gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False on a range of 255; foreground SSIM is the mean of its map where the
-    original is above 20. An all-black image is scored beside it, since it does not score 0. A report
+    Each slice is encoded to a real file and decoded from it; bytes are whole files. SSIM is
+    scikit-image's with gaussian_weights=True, sigma=1.5, use_sample_covariance=False; its range is 255
+    for slices of 8 bits, and is said for other scans. Foreground SSIM is the mean of its map where the
+    original is above 20 of 255. An all-black image is scored too, for it does not score 0. A report
     holds pictures of scans.
     """
     from oasisvq.data.preprocess import opened_for_now
@@ -126,16 +134,16 @@ def score(
 
     source = scan_to_score(data)
     if source and (report or figures):
-        usage_error("--report and --figures are of a split; name a dataset")
+        usage_error("--report and --figures show a split; name a dataset")
     if jobs > 1 and (source or report or figures or against or sample_count):
-        usage_error("--jobs is for the scores of a split alone")
+        usage_error("--jobs is only for the scores of a split")
     bounds = [*(max_error or []), *(["0"] if lossless else [])]
     if bounds and (not against or report or figures or reuse):
         usage_error(
             "--max-error and --lossless go with --against, without --report, --figures and --reuse"
         )
     if len(quality or []) > 1 and bounds:
-        usage_error("one -q at most goes with --max-error and --lossless")
+        usage_error("--max-error and --lossless take one -q at most")
     refuse_to_replace(report, figures, force)
     codec = load_codec(model)
     qualities = quality or []

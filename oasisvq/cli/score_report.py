@@ -55,8 +55,9 @@ def measure_report(
     if sample_count is not None:
         with progress_bar("drawing") as advance:
             sample_score = score_samples(codec, dataset, split, sample_count, advance=advance)
-    path = choose_model(model, Path.cwd()).path
-    return Report(codec, path, dataset, every, seen, comparison, drawn, sample_score)
+    choice = choose_model(model, Path.cwd())
+    named = str(model) if model else choice.reason
+    return Report(codec, choice.path, named, dataset, every, seen, comparison, drawn, sample_score)
 
 
 def print_report(report: "Report", page: Path | None, figures: Path | None, as_json: bool) -> None:

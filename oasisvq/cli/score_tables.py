@@ -67,11 +67,11 @@ def scan_table(scores: "list[ScanScore]") -> list[str]:
 
 def comparison_table(result: "Comparison") -> list[str]:
     """A comparison: a table for each codec, then the BD-rates."""
-    from oasisvq.evaluation.baselines import PEERS
+    from oasisvq.evaluation.baselines import in_words
 
     lines = []
     for name, points in result.curves.items():
-        says = f" ({PEERS[name].says})" if name in PEERS else ""
+        says = f" ({in_words(name)})" if name != "oasisvq" else ""
         lines.append(f"{name}{says}")
         lines.append(
             "  setting        bytes    SSIM  foreground  PSNR dB  worst SSIM  encode s  decode s"

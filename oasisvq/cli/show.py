@@ -24,7 +24,7 @@ def show(
         Path | None,
         typer.Option(
             "--original",
-            help="What was encoded. [default: the image or volume of the same name beside it]",
+            help="The file that was encoded. [default: the image or volume of the same name beside it]",
         ),
     ] = None,
     slice_number: Annotated[
@@ -32,22 +32,24 @@ def show(
         typer.Option(
             "--slice",
             metavar="N",
-            help="Of a volume, from 0 in the order that slices are coded. [default: the middle one]",
+            help="Slice of a volume, from 0 in the order they are coded. [default: the middle one]",
         ),
     ] = None,
     slice_count: Annotated[
         int | None,
-        typer.Option("--slices", metavar="K", min=1, help="Of a volume, so many, evenly spaced."),
+        typer.Option("--slices", metavar="K", min=1, help="So many slices of a volume, evenly spaced."),
     ] = None,
     model: ModelOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Picture a .codes file: original | code map of each level | reconstruction | signed error.
+    """Draw what a .codes file holds, beside its original.
 
-    Codes with similar vectors have similar colours; where nothing is coded, the map is grey. SSIM and
-    PSNR are those of `score FILE`, of the slice that is shown. Labels kept exactly have one map.
+    Side by side: original, code map of each level, reconstruction, signed error. Codes with similar
+    vectors have similar colours; where nothing is coded, the map is grey. Labels that are kept exactly
+    have one map. SSIM and PSNR are those of `score FILE`, of the slice that is shown. L, R and a
+    triangle to the nose stand beside the pictures where the file tells how the head lies.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.container import read_codes_file
@@ -71,7 +73,7 @@ def show(
     except ImageError as error:
         if original:
             raise
-        note(f"{error}; shown without it")
+        note(f"{error}; drawn without it")
         view = panels.open_view(codec, source, None, max_pixels)
     places = panels.choose_places(view.codes.header, slice_number, slice_count)
     slices = [panels.view_slice(codec, view, place) for place in places]

@@ -26,7 +26,8 @@ def train(
         PresetName | None,
         typer.Option(
             "--preset",
-            help="seed: the classic 80×80 set-up; small: a CPU, OASIS in some hours; base: a GPU. "
+            help="seed: the classic 80×80 set-up. small: for a CPU, OASIS in some hours. base: for a "
+            "GPU. "
             "[default: base on a GPU, else small]",
         ),
     ] = None,
@@ -35,33 +36,41 @@ def train(
         typer.Option("--images", help="Which images of a raw folder to take. [default: scans]"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="[default: the preset's]")
+        int | None, typer.Option("--epochs", min=1, help="Epochs of the codec. [default: the preset's]")
     ] = None,
     prior_epochs: Annotated[
         int | None,
-        typer.Option("--prior-epochs", min=1, help="Of the prior. [default: the preset's]"),
+        typer.Option("--prior-epochs", min=1, help="Epochs of the prior. [default: the preset's]"),
     ] = None,
     prior_batch_size: Annotated[
         int | None,
         typer.Option(
-            "--prior-batch-size", min=1, help="Slices a step of the prior. [default: what fits the data]"
+            "--prior-batch-size",
+            min=1,
+            help="Slices in a step of the prior. [default: what fits the data]",
         ),
     ] = None,
     residue_epochs: Annotated[
         int | None,
         typer.Option(
-            "--residue-epochs", min=1, help="Of the networks of residues. [default: the preset's]"
+            "--residue-epochs", min=1, help="Epochs of the residue's networks. [default: the preset's]"
         ),
     ] = None,
     volumes_epochs: Annotated[
         int | None,
-        typer.Option("--volumes-epochs", min=1, help="Of the codec of volumes. [default: the preset's]"),
+        typer.Option(
+            "--volumes-epochs", min=1, help="Epochs of the codec of volumes. [default: the preset's]"
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images a step. [default: the preset's]")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Slices in a step of the codec. [default: the preset's]"
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=1e-9, help="[default: the preset's]")
+        float | None,
+        typer.Option("--learning-rate", min=1e-9, help="Of the codec. [default: the preset's]"),
     ] = None,
     levels: Annotated[
         int | None,
@@ -82,8 +91,8 @@ def train(
         Path | None,
         typer.Option(
             "--start-from",
-            help="Model file or run folder whose weights to start from, in place of random ones; "
-            "with --prior-only a run folder, whose prior it is.",
+            help="Start from the weights of this model file or run folder, not from random ones; with "
+            "--prior-only, from the prior of this run folder.",
         ),
     ] = None,
     with_prior: Annotated[
@@ -92,7 +101,7 @@ def train(
     ] = True,
     prior_only: Annotated[
         bool,
-        typer.Option("--prior-only", help="Give the codec named by --model a prior."),
+        typer.Option("--prior-only", help="Train only a prior, for the codec that --model names."),
     ] = False,
     with_volumes: Annotated[
         bool,
@@ -104,16 +113,18 @@ def train(
     volumes_only: Annotated[
         bool,
         typer.Option(
-            "--volumes-only", help="Give the codec named by --model one for volumes beside it."
+            "--volumes-only", help="Train only what codes volumes, for the model that --model names."
         ),
     ] = False,
     with_residue: Annotated[
         bool,
-        typer.Option("--residue/--no-residue", help="Train the networks of residues after them."),
+        typer.Option("--residue/--no-residue", help="Train the residue's networks last."),
     ] = True,
     residue_only: Annotated[
         bool,
-        typer.Option("--residue-only", help="Give the codec named by --model networks of residues."),
+        typer.Option(
+            "--residue-only", help="Train only the residue's networks, for the codec that --model names."
+        ),
     ] = False,
     model: Annotated[
         Path | None,
@@ -123,7 +134,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of weights, order and draws. [default: 0]")
+        int | None, typer.Option("--seed", min=0, help="Of first weights, order and draws. [default: 0]")
     ] = None,
     precision: Annotated[
         Precision | None,
@@ -134,7 +145,7 @@ def train(
     device: DeviceOption = Device.AUTO,
     max_minutes: Annotated[
         float | None,
-        typer.Option("--max-minutes", min=0, help="Stop after so long; --resume goes on."),
+        typer.Option("--max-minutes", min=0, help="Stop after so many minutes; --resume goes on."),
     ] = None,
     compiled: Annotated[
         bool | None,
@@ -144,17 +155,19 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, as it was set up.")
+        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, with its settings.")
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Train a model on a prepared dataset or a raw OASIS folder.
 
-    The run folder gets model.safetensors, which the other commands then use by themselves,
-    a checkpoint every two minutes, metrics.jsonl, and as it goes curves.png and panel.png: some fixed
-    validation slices and what is left of them. Ctrl-C stops after the current step and leaves a
-    usable model; --resume goes on from there. It ends with the scores of the validation split.
+    The run folder gets model.safetensors, which the other commands then use unasked; a checkpoint every
+    two minutes; metrics.jsonl; and curves.png and panel.png, redrawn as it goes. The panel shows some
+    validation slices and their reconstructions.
+
+    Ctrl-C stops after the current step and leaves a usable model; --resume goes on from there. It ends
+    with the scores of the validation split.
     """
     from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command
@@ -177,8 +190,8 @@ def train(
         usage_error("--volumes-only starts from the codec named by --model; leave out --start-from")
     if bool(only) != (model is not None):
         usage_error(
-            "--prior-only goes with --model, which names the codec to give a prior; and so do "
-            "--volumes-only and --residue-only"
+            "--model names the codec of --prior-only, --volumes-only or --residue-only; give both, or "
+            "leave out both"
         )
     overrides = {
         "epochs": epochs,

@@ -48,10 +48,10 @@ def verify(
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Check that .codes files, models and prepared datasets are whole, and that codes have their model.
+    """Check that .codes files, models and datasets are whole.
 
-    Each that is not gets a line with the reason, and the exit code is 1. A .codes file is read to its
-    checksum, and its model is looked for as `decode` does; no networks are needed.
+    What is not whole gets a line with the reason, and the exit code is 1. A .codes file is read and
+    compared with its checksum, and its model is looked for as `decode` does. No networks are run.
     """
     from oasisvq import verify as verification
     from oasisvq.folders import PassedOver

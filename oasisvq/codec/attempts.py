@@ -37,6 +37,7 @@ class Ways(NamedTuple):
         residue_levels: that a residue is coded beside.
         has_residues: whether the model has a network for them.
         bound: the largest error that is wished for beside the demands.
+        likely: how many levels typically suffice; None where that is not known.
     """
 
     code: Code
@@ -44,6 +45,7 @@ class Ways(NamedTuple):
     residue_levels: int
     has_residues: bool
     bound: float | None
+    likely: int | None = None
 
 
 def smallest(scan: Scan, demands: Demands, ways: Ways) -> Encoded:
@@ -115,7 +117,8 @@ class _Search:
         found = None
         if ways.bound is None:
             every = range(1, ways.most_levels + 1)
-            levels = first_of(every, lambda levels: self._is_met(self.code(levels)))
+            likely = None if ways.likely is None else ways.likely - 1
+            levels = first_of(every, lambda levels: self._is_met(self.code(levels)), likely)
             found = self.code(levels) if levels else None
         found = found or self._by_residue()
         if found is None:
@@ -222,8 +225,19 @@ class _Search:
         return f"{takes}; the nearest that fits keeps {self._best_levels().words}"
 
 
-def first_of(choices: Sequence[Choice], suffices: Callable[[Choice], bool]) -> Choice | None:
-    """The first that suffices, where all after it do too, by halving; None where the last does not."""
+def first_of(
+    choices: Sequence[Choice], suffices: Callable[[Choice], bool], likely: int | None = None
+) -> Choice | None:
+    """The first that suffices, where all after it do too; None where the last does not.
+
+    By halving; where a place is likely, from there on step by step.
+    """
+    if likely is not None:
+        if not suffices(choices[likely]):
+            return next((each for each in choices[likely + 1 :] if suffices(each)), None)
+        while likely > 0 and suffices(choices[likely - 1]):
+            likely -= 1
+        return choices[likely]
     low, high = 0, len(choices)
     while low < high:
         middle = (low + high) // 2

@@ -193,7 +193,8 @@ class Codec(Drawing, Measuring):
 
         levels = self.levels_for(wish._replace(bound=0.0), is_volume)
         has_residues = self.file.residue is not None
-        ways = Ways(code, coding.config.levels, levels, has_residues, wish.bound)
+        likely = None if is_volume else self.likely_levels(wish.demands)
+        ways = Ways(code, coding.config.levels, levels, has_residues, wish.bound, likely)
         return smallest(scan, wish.demands, ways)
 
     def _code(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.batches import Batches
 from oasisvq.codec.content import Content
+from oasisvq.codec.demand import Demands
 from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.measure import Measure, measure
 from oasisvq.codec.typical import KEY, Typical, typical_in, typical_of, unlike
@@ -41,9 +42,20 @@ class Measuring(Batches):
         Of scans that were coded without a residue or demands of a quality, and measured.
         """
         header, typical = encoded.header, self.typical
-        if encoded.measured is None or header.residue or header.labels or not typical:
-            return ""
+        if encoded.measured is None or header.residue or header.labels or header.levels > len(typical):
+            return ""  # of volumes a model may have more levels
         return unlike(encoded.measured, typical[header.levels - 1])
+
+    def likely_levels(self, demands: Demands) -> int | None:
+        """How many levels typically keep an SSIM that is demanded; None where the card does not say."""
+        for levels, each in enumerate(self.typical, start=1):
+            pairs = (demands.ssim, each.ssim), (demands.foreground_ssim, each.foreground_ssim)
+            asked = [(least, usual.middle) for least, usual in pairs if least is not None and usual]
+            if not asked:
+                return None
+            if all(least <= middle for least, middle in asked):
+                return levels
+        return None
 
     def card_with_typical(
         self,

@@ -142,8 +142,8 @@ class ModelFile:
 
     def with_card(self, card: dict[str, Any]) -> "ModelFile":
         """The same model, of the same fingerprint, with another card."""
-        parts = self.residue, self.support, self.volumes
-        return ModelFile(self.config, self.arrays, self.prior, card, *parts)
+        parts = self.prior, card, self.residue, self.support, self.volumes
+        return ModelFile(self.config, self.arrays, *parts)
 
     def with_prior(self, prior: Prior | None, card: dict[str, Any]) -> "ModelFile":
         """The same model with another prior, or none, and another card."""

@@ -18,7 +18,7 @@ from oasisvq.errors import ModelError
 KEY = "typical"
 SLICES = 48  # of the validation split, that a training measures
 QUANTILES = (0.05, 0.95)
-_FARTHEST = 1.0  # widths of the range below it, from which on a scan is not like the others
+_FARTHEST = 1.5  # widths of the range below it, from which on a scan is not like the others
 _NARROWEST = 0.01  # that a range counts as
 
 
@@ -27,6 +27,11 @@ class Range(NamedTuple):
 
     low: float
     high: float
+
+    @property
+    def middle(self) -> float:
+        """Of it."""
+        return (self.low + self.high) / 2
 
     def is_far_above(self, value: float) -> bool:
         """Whether a value lies so far below the range that it is of something else."""

@@ -72,6 +72,7 @@ class Dataset:
         recipe: what else was chosen when it was prepared.
         volumes: how each volume was brought to grey levels.
         labels: of label volumes, each label and the grey level that stands for it.
+        named: what the user named to get it, where that is not `folder`: a raw folder.
     """
 
     folder: Path
@@ -83,6 +84,12 @@ class Dataset:
     recipe: Recipe = DEFAULT_RECIPE
     volumes: tuple[VolumeRecord, ...] = ()
     labels: tuple[tuple[int, int], ...] = ()
+    named: Path | None = None
+
+    @property
+    def shown(self) -> Path:
+        """What messages and reports call it."""
+        return self.named or self.folder
 
     def array(self, split: str) -> NDArray[np.uint8]:
         """The memory-mapped (slices, size, size) array of a split.
@@ -91,9 +98,9 @@ class Dataset:
             DatasetError: there is no such split, or its file does not fit the manifest.
         """
         if split not in self.splits:
-            raise DatasetError(f"{self.folder}: no split '{split}'; it has {', '.join(self.splits)}")
+            raise DatasetError(f"{self.shown}: no split '{split}'; it has {', '.join(self.splits)}")
         if not self.splits[split].records:
-            raise DatasetError(f"{self.folder}: the split '{split}' has no slices")
+            raise DatasetError(f"{self.shown}: the split '{split}' has no slices")
         path = self.folder / f"{split}.npy"
         expected = (len(self.splits[split].records), self.size, self.size)
         try:

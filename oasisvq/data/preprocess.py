@@ -225,8 +225,8 @@ def _report(
     if guessed:
         some = ", ".join(guessed[:3]) + (", ..." if len(guessed) > 3 else "")
         tell(
-            f"dataset {raw}: {len(guessed):,} of qform and sform code 0: which side is left "
-            f"is a guess by convention: {some}"
+            f"dataset {raw}: {len(guessed):,} with qform and sform code 0, whose left side is guessed "
+            f"by convention: {some}"
         )
 
 
@@ -371,10 +371,10 @@ def opened_for_now(
     if is_prepared(data):
         yield open_dataset(data)
     elif is_prepared_from(cache, data, images, size):
-        yield open_dataset(cache)
+        yield dataclasses.replace(open_dataset(cache), named=data)
     else:
         with tempfile.TemporaryDirectory(prefix="oasisvq-") as folder:
-            yield preprocess(
+            prepared = preprocess(
                 data,
                 Path(folder) / "dataset",
                 images=images,
@@ -384,3 +384,4 @@ def opened_for_now(
                 tell=tell,
                 max_pixels=max_pixels,
             )
+            yield dataclasses.replace(prepared, named=data)

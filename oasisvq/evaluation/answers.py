@@ -2,7 +2,7 @@
 
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.charts import NAMES
-from oasisvq.evaluation.markup import percent, text
+from oasisvq.evaluation.markup import path_text, percent, text
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.score import QualityScore
 
@@ -17,8 +17,9 @@ def head(seen: Observations, every: int, comparison: Comparison | None) -> str:
         ("How small?", f"{main.file_bytes:,.0f} bytes", _small(seen, main)),
         ("Where does it fail?", f"SSIM {main.worst_ssim:.4f}", _fails(seen, main)),
         ("Is the codebook healthy?", *_healthy(seen)),
-        ("How does it compare?", *_compares(comparison)),
     ]
+    if comparison is not None:
+        answers.append(("How does it compare?", *_compares(comparison)))
     which = "" if every == 1 else f" (one in {every})"
     cards = "".join(
         f"<div><h3>{question}</h3><b>{answer}</b><p>{detail}</p></div>"
@@ -51,7 +52,7 @@ def _small(seen: Observations, main: QualityScore) -> str:
 def _fails(seen: Observations, main: QualityScore) -> str:
     subject, values = next(iter(by_subject(seen).items()))
     return (
-        f"is the worst slice, {text(main.worst_slice)}. Weakest subject: {text(subject)}, mean "
+        f"is the worst slice, {path_text(main.worst_slice)}. Weakest subject: {text(subject)}, mean "
         f"{values.mean():.4f}. See the <a href='#distribution'>map of errors</a> and the "
         "<a href='#cases'>worst cases</a>."
     )
@@ -75,9 +76,7 @@ def _healthy(seen: Observations) -> tuple[str, str]:
     return answer, detail
 
 
-def _compares(comparison: Comparison | None) -> tuple[str, str]:
-    if comparison is None:
-        return "Not measured", "Add <code>--against avif,jpegxl</code> to compare with classic codecs."
+def _compares(comparison: Comparison) -> tuple[str, str]:
     rates = {
         NAMES[name]: rate.foreground_ssim
         for name, rate in comparison.bd_rates.items()

@@ -21,11 +21,13 @@ from oasisvq.codec.content import Content
 from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
+from oasisvq.evaluation.avif import data_bytes
 from oasisvq.evaluation.rates import bd_rate
 from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
 MAX_COMPARISON_BYTES = 2**24
+AVIF_DATA = "avif-data"  # the curve of AVIF's files without what a container needs
 MEASURES = ("ssim", "foreground_ssim", "psnr")
 
 
@@ -82,6 +84,11 @@ PEERS = {
 }
 
 
+def in_words(name: str) -> str:
+    """The settings of a curve."""
+    return "the same without the container's headers" if name == AVIF_DATA else PEERS[name].says
+
+
 class RatePoint(NamedTuple):
     """One codec at one setting, means over slices."""
 
@@ -114,7 +121,7 @@ class Comparison(NamedTuple):
     every: int
     data_sha256: str  # of the split
     fingerprint: str
-    curves: dict[str, list[RatePoint]]  # "oasisvq" and each peer
+    curves: dict[str, list[RatePoint]]  # "oasisvq", each peer, and `AVIF_DATA` beside AVIF
     bd_rates: dict[str, BDRate]
 
     def as_dict(self) -> dict[str, Any]:
@@ -194,7 +201,8 @@ class _Curve:
         plane: NDArray[np.uint8],
         encode: Callable[[NDArray[np.uint8]], bytes],
         decode: Callable[[bytes], NDArray[np.generic]],
-    ) -> None:
+    ) -> bytes:
+        """Measure one slice; returns its file."""
         began = time.perf_counter()
         content = encode(plane)
         encoded = time.perf_counter()
@@ -211,6 +219,11 @@ class _Curve:
                 decoded - encoded,
             )
         )
+        return content
+
+    def add_resized(self, other: "_Curve", size: int) -> None:
+        """What another curve had last, at another size."""
+        self.rows.append((size, *other.rows[-1][1:]))
 
     def point(self) -> RatePoint:
         rows = np.array(self.rows)
@@ -236,35 +249,41 @@ def compare(
         DatasetError: no such split, or `known` is of other slices.
         ModelError: an unknown peer, or one that this Pillow lacks.
     """
+    wanted = {*names, AVIF_DATA} if "avif" in names else set(names)
     planes = dataset.array(split)[::every]
     sha256 = dataset.splits[split].sha256
     taken: dict[str, list[RatePoint]] = {}
     if known is not None:
         if (known.split, known.every, known.data_sha256) != (split, every, sha256):
             raise DatasetError(
-                f"the earlier comparison is of every {known.every}. slice of {known.split} of other "
-                f"data, this one of every {every}. of {split}; leave out --reuse"
+                f"the earlier comparison took one slice in {known.every} of {known.split}, this one "
+                f"takes one in {every} of {split}, or other data; leave out --reuse"
             )
-        taken = {name: curve for name, curve in known.curves.items() if name in names}
+        taken = {name: curve for name, curve in known.curves.items() if name in wanted}
     chosen = require_peers(name for name in names if name not in taken)
     ours = {levels: _Curve(f"-q {levels}") for levels in range(1, codec.config.levels + 1)}
     theirs = {name: [_Curve(_words(each)) for each in PEERS[name].settings] for name in chosen}
+    bare = [_Curve(_words(each)) for each in PEERS["avif"].settings] if "avif" in chosen else []
     for done, memory_mapped in enumerate(planes, start=1):
         plane = np.asarray(memory_mapped)
         for levels, curve in ours.items():
             curve.add(plane, partial(codec.encode, levels=levels, content=Content.SCAN), codec.decode)
         for name in chosen:
             peer = PEERS[name]
-            for settings, curve in zip(peer.settings, theirs[name], strict=True):
+            for place, (settings, curve) in enumerate(zip(peer.settings, theirs[name], strict=True)):
                 encode = partial(save, image_format=peer.image_format, settings=settings)
-                curve.add(plane, encode, load)
+                content = curve.add(plane, encode, load)
+                if name == "avif":
+                    bare[place].add_resized(curve, data_bytes(content))
         advance(done, len(planes))
     curves = {"oasisvq": [curve.point() for curve in ours.values()]}
-    curves |= taken | {name: [curve.point() for curve in theirs[name]] for name in chosen}
+    if bare:
+        theirs[AVIF_DATA] = bare
+    curves |= taken | {name: [curve.point() for curve in each] for name, each in theirs.items()}
     rates = {
         name: BDRate(*(bd_rate(curves["oasisvq"], curves[name], measure) for measure in MEASURES))
         for name in curves
-        if name in PEERS
+        if name != "oasisvq"
     }
     return Comparison(split, len(planes), every, sha256, codec.fingerprint.hex(), curves, rates)
 

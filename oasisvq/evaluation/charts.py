@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
 from oasisvq.codec.measure import FOREGROUND_LEVEL, Scale
-from oasisvq.data.dataset import Dataset
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.colours import NEUTRAL, SERIES, level_colour, principal_components
-from oasisvq.evaluation.figures import SOFT, Chart, legend_above, new_chart, new_figure, styled
-from oasisvq.evaluation.marks import marks_of_record
+from oasisvq.evaluation.figures import SOFT, Chart, hold, legend_above, new_chart, new_figure, styled
+from oasisvq.evaluation.marks import draw_marks
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.panels import BAR_INCHES, MOST_COLUMNS, SliceView, View, draw_panel
 from oasisvq.evaluation.samples import Drawn
@@ -37,12 +36,16 @@ MARKS = "osD^vP*X"
 NAMES = {
     "oasisvq": "oasisvq",
     "avif": "AVIF",
+    "avif-data": "AVIF's bare data",
     "jpegxl": "JPEG XL",
     "webp": "WebP",
     "jpeg2000": "JPEG 2000",
     "jpeg": "JPEG",
 }
 FOREGROUND = FOREGROUND_LEVEL * DATA_RANGE
+SIMILARITY_RANGE, PSNR_RANGE = 0.02, 2.0  # that an axis has at least: less is no difference to see
+NAME_ROOM = 0.08  # of an axis, for a name beside the outermost value
+SIZE_ROOM = 1.2  # factor beyond the smallest and the largest file
 MEASURES = {"ssim": "SSIM", "foreground_ssim": "foreground SSIM", "psnr": "PSNR (dB)"}
 
 
@@ -52,7 +55,8 @@ def slice_histogram(seen: Observations) -> Chart:
     rows = seen.rows[seen.main]
     both = {"SSIM": rows.ssim, "foreground SSIM": rows.foreground_ssim}
     every = np.concatenate([each[np.isfinite(each)] for each in both.values()])
-    bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 41).tolist()
+    hold(axes, "x", every, SIMILARITY_RANGE)
+    bins = np.linspace(*axes.get_xlim(), 41).tolist()
     for (name, values), colour in zip(both.items(), SERIES, strict=False):
         finite = values[np.isfinite(values)]
         axes.hist(finite, bins, color=colour, alpha=0.75, label=name)
@@ -77,14 +81,15 @@ def subject_ranges(seen: Observations) -> Chart:
         (dot,) = axes.plot(place, values.mean(), "o", color=SERIES[0])
         dot.set_gid(f"subject-{place}")
     axes.set(xlabel="subjects, by their mean", ylabel="SSIM (mean and range)", xticks=[])
-    axes.margins(y=0.12)
+    hold(axes, "y", np.concatenate(list(subjects.values())), SIMILARITY_RANGE)
+    _make_room(axes, below=NAME_ROOM)
     lowest = next(iter(subjects))
     axes.annotate(
         printable(lowest),
-        (0, float(subjects[lowest].mean())),
-        (-2, -11),
+        (0, float(subjects[lowest].min())),
+        (-2, -4),
         textcoords="offset points",
-        fontsize=7,
+        va="top",
         color=SOFT,
         parse_math=False,
     )
@@ -118,6 +123,7 @@ def position_curve(seen: Observations) -> Chart:
             lw=0,
         )
         axes.plot(at, [each.mean() for each in known], color=colour, label=name)
+    hold(axes, "y", [*rows.ssim, *rows.foreground_ssim], SIMILARITY_RANGE)
     axes.set(xlabel="slice number, as in the dataset", ylabel="mean and range")
     legend_above(axes)
     return Chart(
@@ -130,15 +136,21 @@ def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) 
     figure, axes = new_chart(2.7)
     if comparison:
         curves = {
-            name: [(point.file_bytes, getattr(point, measure)) for point in points]
+            name: [(point.file_bytes, getattr(point, measure), point.setting) for point in points]
             for name, points in comparison.curves.items()
         }
     else:
         scores = seen.score.qualities
-        curves = {"oasisvq": [(each.file_bytes, getattr(each, measure).mean) for each in scores]}
+        curves = {
+            "oasisvq": [
+                (each.file_bytes, getattr(each, measure).mean, f"{each.levels}") for each in scores
+            ]
+        }
     for number, (name, points) in enumerate(curves.items()):
-        sizes, values = zip(*sorted(points), strict=True)
+        sizes, values, settings = zip(*sorted(points), strict=True)
         ours = name == "oasisvq"
+        for at in zip(sizes, values, settings, strict=True) if ours else ():
+            _name_quality(axes, *at)
         axes.plot(
             sizes,
             values,
@@ -149,15 +161,39 @@ def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) 
             label=NAMES.get(name, name),
         )
     axes.set_xscale("log")
+    all_sizes = [point[0] for points in curves.values() for point in points]
+    axes.set_xlim(min(all_sizes) / SIZE_ROOM, max(all_sizes) * SIZE_ROOM)
+    reached = [point[1] for points in curves.values() for point in points]
+    hold(axes, "y", reached, PSNR_RANGE if measure == "psnr" else SIMILARITY_RANGE)
+    _make_room(axes, above=NAME_ROOM)
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = _byte_ticks(*axes.get_xlim())
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set(xlabel="mean bytes of a slice (log scale)", ylabel=MEASURES[measure])
-    axes.legend(loc="lower right")
+    legend_above(axes, 3)
     return Chart(
         f"rate-{measure.replace('_', '-')}",
         figure,
         f"{MEASURES[measure]} over mean bytes of a slice: {', '.join(NAMES.get(n, n) for n in curves)}",
+    )
+
+
+def _make_room(axes: Axes, below: float = 0, above: float = 0) -> None:
+    """Room for a name, in shares of the axis."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - below * (high - low), high + above * (high - low))
+
+
+def _name_quality(axes: Axes, size: float, value: float, setting: str) -> None:
+    """Which quality a dot of ours is: above it to the left, where a rising curve leaves room."""
+    axes.annotate(
+        setting.removeprefix("-q "),
+        (size, value),
+        (-3, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=SERIES[0],
     )
 
 
@@ -174,15 +210,14 @@ def usage_bars(seen: Observations) -> Chart:
     found = [level_usage(counts) for counts in seen.usage]
     size = seen.usage.shape[1]
     axes.axhline(size, color=SOFT, linewidth=0.9, linestyle="--")
-    limit = {"ha": "right", "va": "bottom", "fontsize": 7, "color": SOFT}
-    axes.text(levels[-1] + 0.45, size, f"all {size} codes", limit)
+    axes.text(levels[-1] + 0.45, size, f"all {size} codes", ha="right", va="bottom", color=SOFT)
     axes.bar(levels - 0.19, [each.used for each in found], 0.36, color=SERIES[0], label="codes in use")
     axes.bar(
         levels + 0.19, [each.perplexity for each in found], 0.36, color=SERIES[1], label="perplexity"
     )
-    axes.set(xlabel="level", ylabel="codes", xticks=levels, ylim=(0, size * 1.3))
+    axes.set(xlabel="level", ylabel="codes", xticks=levels, ylim=(0, size * 1.15))
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper left", ncols=2)
+    legend_above(axes)
     says = "; ".join(
         f"level {level}: {each.used} of {size} codes, perplexity {each.perplexity:.0f}"
         for level, each in zip(levels, found, strict=True)
@@ -206,7 +241,7 @@ def usage_ranks(seen: Observations) -> Chart:
     axes.axhline(100 / size, color=SOFT, linewidth=0.9, linestyle="--")
     axes.set(xlabel="codes, the most frequent first", ylabel="share of indices (%)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
-    legend_above(axes, title="dashed: all codes alike", title_fontsize=7, alignment="left")
+    legend_above(axes)
     return Chart("codebook-ranks", figure, f"Share of each code by rank, for {levels} levels")
 
 
@@ -249,6 +284,7 @@ def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Fig
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    draw_marks(axes, seen.marks)
     _scale_beside(figure, axes, shown, label)
     return figure
 
@@ -277,9 +313,11 @@ def latent_map(seen: Observations) -> Chart:
     )
 
 
-def draw_charts(seen: Observations, comparison: Comparison | None, metrics: list[Row]) -> list[Chart]:
-    """Every chart that there is something to draw of."""
-    with styled():
+def draw_charts(
+    seen: Observations, comparison: Comparison | None, metrics: list[Row], **style: object
+) -> list[Chart]:
+    """Every chart that there is something to draw of; `style` adds to ours."""
+    with styled(**style):
         has_curve = comparison is not None or len(seen.score.qualities) > 1
         return [
             slice_histogram(seen),
@@ -295,16 +333,15 @@ def draw_charts(seen: Observations, comparison: Comparison | None, metrics: list
         ]
 
 
-def draw_cases(seen: Observations, dataset: Dataset, codebooks: NDArray[np.float32]) -> list[Chart]:
+def draw_cases(seen: Observations, codebooks: NDArray[np.float32]) -> list[Chart]:
     """A panel of the first best, median and worst case, of a page's width."""
     charts = []
     for kind in ("best", "median", "worst"):
         case = next((case for case in seen.cases if case.kind == kind), None)
         if case is None:
             continue
-        name, marks = case.record.source, marks_of_record(dataset, case.record)
-        scale = Scale(0.0, DATA_RANGE)
-        view = View(name, case.codes, case.original[None], scale, 1.0, marks=marks)
+        name, scale = case.record.source, Scale(0.0, DATA_RANGE)
+        view = View(name, case.codes, case.original[None], scale, 1.0, marks=case.marks)
         slices = [SliceView(0, case.original, case.restored, case.scores)]
         tiles = min(MOST_COLUMNS, case.codes.header.levels + 3)
         figure = draw_panel(view, slices, codebooks, (PAGE_INCHES - BAR_INCHES) / tiles)

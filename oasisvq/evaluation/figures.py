@@ -4,9 +4,10 @@ matplotlib is used by its figures alone, without pyplot, which would look for a 
 """
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -22,6 +23,7 @@ from oasisvq.files import write_atomically
 
 COLUMN_INCHES = 3.46  # 88 mm, a column of most journals
 DOTS_PER_INCH = 300
+ROOM = 0.06  # of an axis, beyond what it must hold
 SUFFIXES = (".png", ".svg", ".pdf")
 INK, SOFT, GRID = "#1b1f24", "#5f6975", "#d5dae0"  # text; axes and notes; lines behind
 STYLE: dict[str, Any] = {
@@ -57,6 +59,13 @@ STYLE: dict[str, Any] = {
     "figure.constrained_layout.w_pad": 0.04,
     "image.interpolation": "nearest",
     "svg.hashsalt": "oasisvq",  # names inside a file do not change from run to run
+}
+PAGE_STYLE: dict[str, Any] = {  # of charts on a page, which a phone shows too
+    "font.size": 9.2,
+    "axes.titlesize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
 }
 
 
@@ -95,10 +104,30 @@ def new_chart(height: float = 2.3) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def legend_above(axes: Axes, **more: Any) -> None:  # noqa: ANN401 - options of matplotlib
-    """A legend that covers no line."""
-    options = {"ncols": 4, "columnspacing": 1.0, "borderaxespad": 0.2, "handlelength": 1.1} | more
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **options)
+def hold(axes: Axes, along: str, values: Iterable[float], least: float = 0.0) -> None:
+    """Limits of an axis that hold all values, with some room.
+
+    Args:
+        axes: to limit.
+        along: `x` or `y`.
+        values: that must be seen; those that are not finite are passed over.
+        least: the range of the axis, so that what hardly differs looks so.
+    """
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if not finite:
+        return
+    low, high = min(finite), max(finite)
+    short = max(0.0, least - (high - low)) / 2
+    room = ROOM * max(high - low, least)
+    limit = axes.set_xlim if along == "x" else axes.set_ylim
+    limit(low - short - room, high + short + room)
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """A legend over the whole figure's width that covers nothing: the axes make room for it."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.0, handlelength=1.1)
 
 
 def figure_bytes(figure: Figure, suffix: str, **more: object) -> bytes:

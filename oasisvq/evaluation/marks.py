@@ -6,6 +6,7 @@ marked.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -101,13 +102,17 @@ def _axis_codes(placement: Placement, path: Path) -> str | None:
         return None
 
 
-def marks_of_record(dataset: Dataset, record: SliceRecord) -> Marks:
-    """The marks of a slice of a prepared dataset."""
+def marks_of_records(dataset: Dataset, records: Iterable[SliceRecord]) -> list[Marks]:
+    """The marks of slices of a prepared dataset."""
     if dataset.layout == PNG_SLICES.name:
-        return AXIAL
-    volume = next((each for each in dataset.volumes if each.source == record.source), None)
-    is_known = volume is not None and volume.axis_codes and not volume.is_guessed
-    return AXIAL if is_known else UNKNOWN
+        return [AXIAL for _ in records]
+    known = {each.source for each in dataset.volumes if each.axis_codes and not each.is_guessed}
+    return [AXIAL if record.source in known else UNKNOWN for record in records]
+
+
+def shared(marks: list[Marks]) -> Marks:
+    """The marks that all slices have; none where they differ."""
+    return marks[0] if len(set(marks)) == 1 else UNKNOWN
 
 
 def draw_marks(axes: Axes, marks: Marks) -> None:

@@ -6,7 +6,8 @@ page.
 
 import base64
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -24,19 +25,38 @@ def text(name: object) -> str:
     return escape(printable(str(name)))
 
 
+def path_text(name: object) -> str:
+    """The name of a file as text of the page, which may break behind its folders and words."""
+    return re.sub("([/_])", r"\1<wbr>", text(name))
+
+
 def percent(rate: float, digits: int = 0) -> str:
     """A signed share in per cent."""
     return f"{rate:+.{digits}f}\u00a0%".replace("-", "−")  # with a space that does not break
 
 
-def row(cells: Iterable[str], tag: str = "td", kind: str = "") -> str:
-    """Cells, which are HTML, as a row of a table; `kind` is its attributes."""
-    return f"<tr{kind}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], main: int | None = None, *, wide: bool = False
+) -> str:
+    """Rows of cells, which are HTML, under a head.
 
-
-def table(head: Iterable[str], rows: Iterable[str]) -> str:
-    """Rows under a head, on a small screen to be scrolled."""
-    return f"<div class='scroll'><table>{row(head, 'th')}{''.join(rows)}</table></div>"
+    Args:
+        head: names of the columns.
+        rows: as many cells each.
+        main: the row that is stressed.
+        wide: on a small screen each row becomes a list of its own.
+    """
+    lines = []
+    for number, cells in enumerate(rows):
+        pairs = zip(head, cells, strict=True)
+        inside = "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in pairs)
+        lines.append(f"<tr{' class=main' if number == main else ''}>{inside}</tr>")
+    names = "".join(f"<th>{name}</th>" for name in head)
+    kind = " class='wide'" if wide else ""
+    return (
+        f"<div class='scroll'><table{kind}><thead><tr>{names}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def figure(chart: Chart, says: str = "") -> str:

@@ -21,6 +21,7 @@ from oasisvq.codec.measure import Similarity, similarity
 from oasisvq.codec.pixels import cells
 from oasisvq.codec.prior import Pass, Prior, pooled
 from oasisvq.data.dataset import Dataset, SliceRecord
+from oasisvq.evaluation.marks import Marks, marks_of_records, shared
 from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split
 
 Advance = Callable[[int, int], None]  # told (done, total)
@@ -46,6 +47,7 @@ class Case(NamedTuple):
     restored: NDArray[np.uint8]  # (H, W)
     codes: Codes
     scores: Similarity
+    marks: Marks
 
     @property
     def error(self) -> NDArray[np.float64]:
@@ -69,6 +71,7 @@ class Observations(NamedTuple):
         mean_plane: (H, W) mean of the slices.
         mean_error: (H, W) mean of the absolute errors, in grey levels.
         cases: best, median and worst slices by foreground SSIM, each of another subject.
+        marks: that all slices share.
     """
 
     score: SplitScore
@@ -83,6 +86,7 @@ class Observations(NamedTuple):
     mean_plane: NDArray[np.float64]
     mean_error: NDArray[np.float64]
     cases: list[Case]
+    marks: Marks
 
     @property
     def main_score(self) -> QualityScore:
@@ -181,7 +185,7 @@ def observe(
     score = score_split(tallied, dataset, split, wanted, advance, every, observer.see)
     rows = {levels: QualityRows(*np.array(each).T) for levels, each in observer.rows.items()}
     chosen = choose_cases(rows[main], [record.subject for record in records])
-    planes = dataset.array(split)[::every]
+    planes, marks = dataset.array(split)[::every], marks_of_records(dataset, records)
     return Observations(
         score,
         records,
@@ -194,7 +198,11 @@ def observe(
         observer.thumbnails,
         observer.summed / len(records),
         observer.errors / len(records),
-        [_case(codec, kind, records[place], np.asarray(planes[place]), main) for kind, place in chosen],
+        [
+            _case(codec, kind, records[place], np.asarray(planes[place]), main, marks[place])
+            for kind, place in chosen
+        ],
+        shared(marks),
     )
 
 
@@ -216,11 +224,14 @@ def choose_cases(rows: QualityRows, subjects: list[str]) -> list[tuple[str, int]
     return [(kind, place) for kind in ("best", "median", "worst") for place in chosen[kind]]
 
 
-def _case(codec: Codec, kind: str, record: SliceRecord, plane: NDArray[np.uint8], levels: int) -> Case:
+def _case(
+    codec: Codec, kind: str, record: SliceRecord, plane: NDArray[np.uint8], levels: int, marks: Marks
+) -> Case:
     file = container.read(codec.encode(plane, levels, content=Content.SCAN), record.source)
     codes = codec.codes_of(file)
     restored = codec.decode_codes(codes, record.source).plane.astype(np.uint8)
-    return Case(kind, record, plane, restored, codes, similarity(plane, restored, DATA_RANGE))
+    scores = similarity(plane, restored, DATA_RANGE)
+    return Case(kind, record, plane, restored, codes, scores, marks)
 
 
 def by_subject(seen: Observations) -> dict[str, NDArray[np.float64]]:

@@ -19,10 +19,10 @@ from oasisvq.evaluation.answers import head
 from oasisvq.evaluation.baselines import Comparison
 from oasisvq.evaluation.charts import draw_cases, draw_charts, draw_samples
 from oasisvq.evaluation.colours import SERIES
-from oasisvq.evaluation.figures import Chart, write_figure
+from oasisvq.evaluation.figures import PAGE_STYLE, Chart, write_figure
 from oasisvq.evaluation.markup import text
 from oasisvq.evaluation.observations import Observations
-from oasisvq.evaluation.samples import Drawn, SampleScore
+from oasisvq.evaluation.samples import Drawn, SampleScore, training_of
 from oasisvq.evaluation.training_charts import read_metrics
 from oasisvq.files import make_folder, write_atomically
 
@@ -41,12 +41,25 @@ SAMPLES = 8  # that are shown
 
 
 class Report(NamedTuple):
-    """Everything that a report tells."""
+    """Everything that a report tells.
+
+    Attributes:
+        codec: that was measured.
+        model: its file.
+        model_given: the model, as the user named it, or which it is.
+        dataset: that was measured, perhaps prepared for the moment.
+        every: N-th slice.
+        seen: what the pass over the split gathered.
+        comparison: with the classic codecs.
+        drawn: samples of the prior.
+        sample_score: how far samples are from the split.
+    """
 
     codec: Codec
     model: Path
+    model_given: str
     dataset: Dataset
-    every: int  # N-th slice
+    every: int
     seen: Observations
     comparison: Comparison | None = None
     drawn: list[Drawn] | None = None
@@ -59,7 +72,7 @@ def write_figures(report: Report, folder: Path) -> int:
     Raises:
         FileError: a file cannot be written.
     """
-    charts = _charts(report) + draw_cases(report.seen, report.dataset, report.codec.file.codebooks)
+    charts = _charts(report) + draw_cases(report.seen, report.codec.file.codebooks)
     if report.drawn:
         charts.append(draw_samples(report.drawn))
     make_folder(folder)
@@ -78,25 +91,38 @@ def write_report(report: Report, path: Path) -> None:
     write_atomically(path, page(report).encode("utf-8"))
 
 
-def _charts(report: Report) -> list[Chart]:
-    return draw_charts(report.seen, report.comparison, read_metrics(report.model))
+def _charts(report: Report, **style: object) -> list[Chart]:
+    return draw_charts(report.seen, report.comparison, read_metrics(report.model), **style)
 
 
 def page(report: Report) -> str:
     """The page as text."""
-    seen, charts = report.seen, {chart.name: chart for chart in _charts(report)}
-    contents = [
+    seen, charts = report.seen, {chart.name: chart for chart in _charts(report, **PAGE_STYLE)}
+    training = training_of(report.codec, report.dataset)
+    slices = len(report.dataset.splits["train"].records) if "train" in report.dataset.splits else 0
+    every = [
         ("table", "How good, how small", sections.qualities(seen)),
         ("distribution", "How it is distributed", sections.distribution(seen, charts)),
         ("cases", "Best, median and worst", galleries.cases(seen)),
-        ("comparison", "Against the classic codecs", sections.comparison(report.comparison, charts)),
+        (
+            "comparison",
+            "Against the classic codecs" if report.comparison else "Quality over bytes",
+            sections.comparison(report.comparison, charts),
+        ),
         ("codebook", "The codebook", sections.codebook(seen, charts)),
         ("bits", "Where the bits go", sections.bits(seen, charts)),
         ("training", "The training", sections.training(charts)),
         ("latents", "The scans in latent space", galleries.latents(seen, charts)),
-        ("samples", "Sampled brains", galleries.samples(report.drawn, report.sample_score)),
+        (
+            "samples",
+            "Sampled brains",
+            galleries.samples(
+                report.drawn, report.sample_score, training, slices, f"{report.dataset.shown}"
+            ),
+        ),
         ("method", "What was measured, and how", _method(report)),
     ]
+    contents = [(key, name, content) for key, name, content in every if content]
     links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in contents)
     frame = Template(files("oasisvq.evaluation").joinpath("report.html").read_text("utf-8"))
     score = seen.score
@@ -122,19 +148,20 @@ def _method(report: Report) -> str:
     card = codec.card
     facts = {
         "measured": f"{date.today():%Y-%m-%d} with oasisvq {oasisvq.__version__}",
-        "data": f"{dataset.folder}, split {seen.score.split}: {dataset.layout}, {dataset.images.value}, "
-        f"{dataset.size}×{dataset.size}, SHA-256 {dataset.splits[seen.score.split].sha256[:16]}…",
+        "data": f"{dataset.shown}, split {seen.score.split}: {dataset.layout}, "
+        f"{dataset.images.value}, {dataset.size}×{dataset.size}, SHA-256 "
+        f"{dataset.splits[seen.score.split].sha256[:16]}…",
         "slices": f"{seen.score.slices:,} of {seen.score.subjects:,} subjects"
         + ("" if report.every == 1 else f", one in {report.every} of the split"),
-        "model": f"{report.model}, {codec.fingerprint.hex()}"
-        + ("" if codec.prior else ", without a prior"),
+        "model": f"{report.model_given}, {codec.fingerprint.hex()}",
         "design": f"{codec.config.levels} levels of {codec.config.codebook_size} codes, cells of "
         f"{codec.config.stride}×{codec.config.stride} pixels, {codec.config.code_dim} dimensions",
-        "trained on": ", ".join(
+        "training": ", ".join(
             f"{key.replace('_', ' ')} {value}"
             for key, value in card.items()
-            if not isinstance(value, dict)
+            if not isinstance(value, dict) and key != "training_data"
         ),
+        "not here": "; ".join(_left_out(report)),
     }
     rows = "".join(
         f"<tr><th>{key}</th><td>{text(fact)}</td></tr>" for key, fact in facts.items() if fact
@@ -146,3 +173,22 @@ def _method(report: Report) -> str:
         "of 255, after rounding to grey levels; foreground SSIM is the mean of its map where the "
         "original is above 20; PSNR is on a range of 255.</p>"
     )
+
+
+def _left_out(report: Report) -> list[str]:
+    """What the page does not have, and how it would."""
+    said = []
+    if report.comparison is None:
+        said.append(
+            "classic codecs: add --against avif,jpegxl,webp,jpeg2000,jpeg, on every fourth slice with "
+            "--every 4"
+        )
+        if len(report.seen.score.qualities) == 1:
+            said.append("other qualities: give -q several times")
+    if report.codec.prior is None:
+        said.append(
+            "samples and the bits of cells: the model has no prior; train --prior-only makes one"
+        )
+    if not read_metrics(report.model):
+        said.append("the training: no metrics.jsonl lies beside the model")
+    return said

@@ -6,6 +6,7 @@ Shapes: N images, H×W image, D features of an image.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,15 @@ class Neighbour(NamedTuple):
     source: str
     plane: NDArray[np.uint8]  # as it is, or mirrored where that is nearer
     ssim: float  # of the sample with it
+
+
+class Training(str, Enum):
+    """What the training slices of a dataset are to a model."""
+
+    ITS_OWN = "its own"  # those that it was trained on
+    UNKNOWN = "unknown"  # the model does not say on what it was trained
+    OTHERS = "others"
+    NONE = "none"  # there are none of the size that it draws
 
 
 class Drawn(NamedTuple):
@@ -140,20 +150,34 @@ def write_picture(
     return found
 
 
+def training_of(codec: Codec, dataset: Dataset) -> Training:
+    """Whether the samples of a model can be copies of a dataset's training slices."""
+    card = codec.card
+    if "train" not in dataset.splits or not dataset.splits["train"].records:
+        return Training.NONE
+    if card.get("images") not in (None, dataset.images.value):
+        return Training.OTHERS
+    prior = card.get("prior")
+    data = (prior if isinstance(prior, dict) else {}).get("training_data", card.get("training_data"))
+    if data is None:
+        return Training.UNKNOWN
+    return Training.ITS_OWN if data == dataset.splits["train"].sha256 else Training.OTHERS
+
+
 def draw_beside(
     codec: Codec,
     request: Request,
     dataset: Dataset,
     advance: Advance = lambda done, total: None,
 ) -> list[Drawn]:
-    """Samples with their nearest training slices, if the dataset has some of their size.
+    """Samples with their nearest training slices, unless the model was trained on others.
 
     Raises:
         ModelError: see `draw_codes`.
     """
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
     fits = planes[0].shape == (dataset.size, dataset.size)
-    if not fits or "train" not in dataset.splits or not dataset.splits["train"].records:
+    if not fits or training_of(codec, dataset) in (Training.OTHERS, Training.NONE):
         return [Drawn(plane, None) for plane in planes]
     return [Drawn(*pair) for pair in zip(planes, nearest_slices(planes, dataset), strict=True)]
 
@@ -185,7 +209,7 @@ def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Ne
     records = dataset.splits["train"].records
     if planes and planes[0].shape != training.shape[1:]:
         raise DatasetError(
-            f"{dataset.folder}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
+            f"{dataset.shown}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
             f"{planes[0].shape[0]}×{planes[0].shape[1]}"
         )
     ours = np.stack([plane.reshape(-1) for plane in planes]).astype(np.float32)

@@ -1,11 +1,11 @@
-"""The sections of a report that are numbers and charts."""
+"""The sections of a report that are numbers and charts; empty where there is nothing to tell."""
 
 import math
 
-from oasisvq.evaluation.baselines import PEERS, Comparison
+from oasisvq.evaluation.baselines import Comparison, in_words
 from oasisvq.evaluation.charts import NAMES
 from oasisvq.evaluation.figures import Chart
-from oasisvq.evaluation.markup import figure, percent, row, table, text
+from oasisvq.evaluation.markup import figure, percent, table, text
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.score import Spread
 
@@ -14,7 +14,7 @@ def qualities(seen: Observations) -> str:
     """A row for each quality, and one for an all-black image."""
     score = seen.score
     labels = list(score.qualities[0].dice)
-    head = [
+    head = (
         "quality",
         "bytes",
         "bits/pixel",
@@ -23,41 +23,39 @@ def qualities(seen: Observations) -> str:
         "foreground SSIM",
         "PSNR (dB)",
         "worst SSIM",
-    ]
+        *(f"Dice, label {label}" for label in labels),
+    )
     rows = [
-        row(
-            (
-                f"{each.levels}",
-                f"{each.file_bytes:,.0f}",
-                f"{each.bits_per_pixel:.4f}",
-                f"{each.ratio_to_png:.1f}×",
-                _spread(each.ssim),
-                _spread(each.foreground_ssim),
-                f"{each.psnr.mean:.2f}",
-                f"{each.worst_ssim:.4f}",
-                *(f"{value:.4f}" for value in each.dice.values()),
-            ),
-            kind=" class='main'" if each.levels == seen.main else "",
+        (
+            f"{each.levels}",
+            f"{each.file_bytes:,.0f}",
+            f"{each.bits_per_pixel:.4f}",
+            f"{each.ratio_to_png:.1f}×",
+            _spread(each.ssim),
+            _spread(each.foreground_ssim),
+            f"{each.psnr.mean:.2f}",
+            f"{each.worst_ssim:.4f}",
+            *(f"{value:.4f}" for value in each.dice.values()),
         )
         for each in score.qualities
     ]
     black = score.black
     rows.append(
-        row(
-            (
-                "all black",
-                *["–"] * 3,
-                _spread(black.ssim),
-                _spread(black.foreground_ssim),
-                f"{black.psnr.mean:.2f}",
-                f"{black.worst_ssim:.4f}",
-                *["–"] * len(labels),
-            )
+        (
+            "all black",
+            *["–"] * 3,
+            _spread(black.ssim),
+            _spread(black.foreground_ssim),
+            f"{black.psnr.mean:.2f}",
+            f"{black.worst_ssim:.4f}",
+            *["–"] * len(labels),
         )
     )
+    main = score.qualities.index(seen.main_score)
     return (
-        "<p>Means over slices, ± the standard deviation between subjects' means; quality is the number "
-        "of levels that a file keeps.</p>" + table(head, rows)
+        "<p>Means over slices, ± the standard deviation between subjects' means. Quality is the number "
+        "of levels that a file keeps; the pictures and charts below are of the bold one.</p>"
+        + table(head, rows, main, wide=True)
     )
 
 
@@ -78,12 +76,12 @@ def distribution(seen: Observations, charts: dict[str, Chart]) -> str:
         mark = f'<g id="ssim-subjects-subject-{place}">'
         subjects = subjects.replace(mark, f"{mark}<title>{text(says)}</title>")
     return (
-        f"<p>At quality {seen.main}.</p><div class='charts'>"
+        f"<p>All at quality {seen.main}.</p><div class='charts'>"
         + figure(charts["ssim-slices"], "Over all slices. Plain SSIM counts the empty ground as well.")
         + subjects
         + figure(charts["ssim-position"], "By the slice's number, with the range over subjects.")
         + figure(
-            charts["error-map"], "Where in the picture the errors lie; white: outline of the heads."
+            charts["error-map"], "Where in the picture the errors lie. White: outline of the heads."
         )
         + "</div>"
     )
@@ -92,26 +90,24 @@ def distribution(seen: Observations, charts: dict[str, Chart]) -> str:
 def comparison(measured: Comparison | None, charts: dict[str, Chart]) -> str:
     """Curves of quality over bytes, and BD-rates where classic codecs were measured."""
     curves = [chart for name, chart in charts.items() if name.startswith("rate-")]
-    drawn = f"<div class='charts'>{''.join(map(figure, curves))}</div>" if curves else ""
+    if not curves:
+        return ""
+    numbers = "<p>The number at a dot of ours is its quality.</p>"
+    drawn = f"<div class='charts'>{''.join(map(figure, curves))}</div>"
     if measured is None:
-        return (
-            drawn + "<p class='note'>No classic codec was measured; add for example <code>--against "
-            "avif,jpegxl,webp,jpeg2000,jpeg</code>, and <code>--every 4</code> to do so on every "
-            "fourth slice.</p>"
-        )
+        return numbers + drawn
     which = "" if measured.every == 1 else f", one in {measured.every} of the split"
     rows = [
-        row(
-            (
-                f"{NAMES[name]} ({PEERS[name].says})",
-                *("no common range" if value is None else percent(value, 1) for value in rate),
-            )
+        (
+            f"{NAMES[name]} ({in_words(name)})",
+            *("no common range" if value is None else percent(value, 1) for value in rate),
         )
         for name, rate in measured.bd_rates.items()
     ]
     return (
         f"<p>Whole files of {measured.slices:,} slices{which}. A BD-rate is the mean difference of "
         "bytes at equal quality: below zero, ours are smaller.</p>"
+        + numbers
         + drawn
         + table(("BD-rate against", "by SSIM", "by foreground SSIM", "by PSNR"), rows)
     )
@@ -121,14 +117,12 @@ def codebook(seen: Observations, charts: dict[str, Chart]) -> str:
     """How the codes of each level are used."""
     size = seen.usage.shape[1]
     rows = [
-        row(
-            (
-                str(level),
-                f"{each.used} of {size}",
-                f"{each.perplexity:.1f}",
-                f"{math.log2(max(1.0, each.perplexity)):.2f}",
-                f"{100 * counts.max() / max(1, each.indices):.1f} %",
-            )
+        (
+            str(level),
+            f"{each.used} of {size}",
+            f"{each.perplexity:.1f}",
+            f"{math.log2(max(1.0, each.perplexity)):.2f}",
+            f"{100 * counts.max() / max(1, each.indices):.1f}\u00a0%",
         )
         for level, counts in enumerate(seen.usage, start=1)
         for each in [level_usage(counts)]
@@ -138,7 +132,10 @@ def codebook(seen: Observations, charts: dict[str, Chart]) -> str:
         "Perplexity is how many equally frequent codes would be as hard to guess; a code that never "
         "comes is dead weight.</p><div class='charts'>"
         + figure(charts["codebook-usage"])
-        + figure(charts["codebook-ranks"], "The most frequent codes are those of the empty ground.")
+        + figure(
+            charts["codebook-ranks"],
+            "Dashed: all codes alike. The most frequent codes are those of the empty ground.",
+        )
         + "</div>"
         + table(("level", "codes in use", "perplexity", "bits (log₂)", "most frequent code"), rows)
     )
@@ -147,17 +144,14 @@ def codebook(seen: Observations, charts: dict[str, Chart]) -> str:
 def bits(seen: Observations, charts: dict[str, Chart]) -> str:
     """What each cell costs by the prior."""
     if seen.bits is None:
-        return (
-            "<p>This model has no prior: every index takes the same number of bits. <code>oasisvq train "
-            "data/ --prior-only --model ...</code> gives it one.</p>"
-        )
+        return ""
     levels = [float(each.sum()) / 8 for each in seen.bits]
     header = seen.main_score.file_bytes - sum(levels)
-    parts = ", ".join(f"level {level} {size:,.0f}" for level, size in enumerate(levels, start=1))
+    parts = ", ".join(f"{size:,.0f} for level {level}" for level, size in enumerate(levels, start=1))
     return (
         f"<p>What the prior's frequencies make of each cell of {seen.stride}×{seen.stride} pixels, over "
-        f"all levels of quality {seen.main}. Of a mean file, in bytes: {parts}, header {header:,.0f}. "
-        "Grey cells are never coded.</p><div class='charts'>"
+        f"all levels of quality {seen.main}. Of a mean file, in bytes: {parts}, {header:,.0f} for "
+        "the header. Grey cells are never coded.</p><div class='charts'>"
         + figure(
             charts["bits"],
             "Cells are coded in passes; later ones know their neighbours, hence the fine pattern.",
@@ -169,6 +163,4 @@ def bits(seen: Observations, charts: dict[str, Chart]) -> str:
 def training(charts: dict[str, Chart]) -> str:
     """The curves of the run that made the model."""
     curves = [chart for name, chart in charts.items() if name.startswith("training-")]
-    if not curves:
-        return "<p class='note'>No metrics.jsonl lies beside the model.</p>"
-    return f"<div class='charts'>{''.join(map(figure, curves))}</div>"
+    return f"<div class='charts'>{''.join(map(figure, curves))}</div>" if curves else ""

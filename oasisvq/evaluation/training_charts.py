@@ -1,5 +1,7 @@
 """The charts of a training, from the metrics beside its model: one figure of a column's width each."""
 
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from oasisvq.evaluation.colours import SERIES, level_colour
-from oasisvq.evaluation.figures import Chart, legend_above, new_chart
+from oasisvq.evaluation.figures import Chart, hold, legend_above, new_chart
 from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
 
 Row = dict[str, Any]
 _NUMBERS = ("loss", "ssim_loss", "l1", "mse", "commitment")
 _LISTS = ("validation_ssim", "perplexity", "validation_bits")
 _LARGEST = 1e12
+LEAST_RANGE = {"validation_ssim": 0.02, "perplexity": 1.0, "validation_bits": 0.1}  # of an axis
 
 
 def read_metrics(model: Path) -> list[Row]:
@@ -81,15 +84,18 @@ def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
 
 def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
     def draw(axes: Axes, epochs: list[Row]) -> None:
-        levels = min(len(row[key]) for row in epochs)
+        levels = max(len(row[key]) for row in epochs)
+        values = [[float(each) for each in row[key]] for row in epochs]
+        values = [each + [math.nan] * (levels - len(each)) for each in values]
         for level in range(levels):
             axes.plot(
                 [row["epoch"] for row in epochs],
-                [row[key][level] for row in epochs],
+                [each[level] for each in values],
                 "o-",
                 color=level_colour(level, levels),
                 label=f"level {level + 1}",
             )
+        hold(axes, "y", itertools.chain(*values), LEAST_RANGE[key])
         axes.set_ylabel(label)
         legend_above(axes)
 

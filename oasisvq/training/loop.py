@@ -146,6 +146,7 @@ class Loop(abc.ABC):
         """What a model file says of this training."""
         return {
             "training_slices": self.slices,
+            "training_data": self.dataset.splits["train"].sha256,
             "steps": self.step,
             "planned_steps": self.steps,
             "finished": self.is_last and self.step == self.steps,
@@ -408,8 +409,9 @@ class Loop(abc.ABC):
 
 def is_whole(card: dict[str, Any]) -> bool:
     """Whether codecs and priors that a model's card tells of have been trained to their ends."""
-    stages = [card, card.get("prior", {}), volumes := card.get("volumes", {}), volumes.get("prior", {})]
-    return all(stage.get("steps") == stage.get("planned_steps") for stage in stages)
+    steps = card.get("steps")
+    parts = [part for name in ("prior", "volumes") if isinstance(part := card.get(name), dict)]
+    return steps == card.get("planned_steps", steps) and all(map(is_whole, parts))
 
 
 def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: int) -> int:

@@ -165,3 +165,9 @@ def test_commands_know_such_models(run: Run, volumes_model_file: Path) -> None:
     told = run("info", volumes_model_file, "--json")
     assert told.code == 0
     assert '"expected": 3' in told.out
+
+
+def test_another_card_leaves_the_model_as_it_is(codec: oasisvq.Codec) -> None:
+    other = codec.file.with_card({"said": "more"})
+    assert (other.fingerprint, other.card) == (codec.fingerprint, {"said": "more"})
+    assert other.volumes is codec.file.volumes is not None

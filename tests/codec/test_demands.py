@@ -96,8 +96,29 @@ def test_the_first_that_suffices() -> None:
     for count in range(6):
         for first in range(count + 1):
             choices = list(range(count))
-            found = first_of(choices, lambda each, first=first: each >= first)
-            assert found == (first if first < count else None)
+            for likely in (None, *choices):
+                found = first_of(choices, lambda each, first=first: each >= first, likely)
+                assert found == (first if first < count else None)
+
+
+def test_a_likely_number_of_levels_saves_attempts() -> None:
+    for likely, attempts in ((3, 2), (4, 2), (5, 3)):  # 4 suffice
+        ways, tried = pretended(QUALITIES, SIZES)
+        found = smallest(SCAN, Demands(ssim=0.97), ways._replace(likely=likely))
+        assert (len(found.content), len(tried)) == (400, attempts)
+
+
+def test_what_is_typical_says_how_many_levels_are_likely(codec: Codec) -> None:
+    assert codec.likely_levels(Demands(ssim=0.9)) is None
+    rows = [
+        {"bytes": 1.0, "ssim": [low, low + 0.02], "foreground_ssim": [low - 0.1, low]}
+        for low in (0.92, 0.95, 0.96)
+    ]
+    codec.card = {"typical": {"slices": 1, "levels": rows}}
+    assert codec.likely_levels(Demands(ssim=0.93)) == 1
+    assert codec.likely_levels(Demands(ssim=0.94)) == 2
+    assert codec.likely_levels(Demands(ssim=0.9, foreground_ssim=0.905)) == 3
+    assert codec.likely_levels(Demands(ssim=0.99)) is codec.likely_levels(Demands(psnr=30)) is None
 
 
 def test_demands_together_are_met_one_by_one() -> None:

@@ -138,3 +138,19 @@ def test_a_finished_training_adds_it_to_its_model(
     assert told[0] == "measuring what each quality keeps of 2 validation slices"
     assert len(Codec.load(model).typical) == 3
     assert Codec.load(model).fingerprint == Codec.load(model_file).fingerprint
+
+
+def test_the_bundled_model_and_its_help_say_the_same(run: Run) -> None:
+    typical = oasisvq.load().typical
+    text = " ".join(run("encode", "--help").out.replace("│", " ").split())
+    for levels in (1, 2, 4, 8):
+        each = typical[levels - 1]
+        middle = (each.ssim.low + each.ssim.high) / 2
+        assert f"{levels}: {round(each.file_bytes, -1):,.0f} bytes, SSIM {middle:.2f}" in text
+
+
+def test_another_card_leaves_all_parts_of_a_model(volumes_model_file: Path) -> None:
+    file = read_model(volumes_model_file)
+    other = file.with_card({"size": 64})
+    assert other.fingerprint == file.fingerprint and other.card == {"size": 64}
+    assert other.volumes is not None and other.residue is not None

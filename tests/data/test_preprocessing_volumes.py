@@ -70,7 +70,7 @@ def test_files_of_no_subject_are_said(run: Run, scans: Path, tmp_path: Path) -> 
 def test_headers_that_leave_the_sides_open_are_said(run: Run, tmp_path: Path) -> None:
     oasis3(tmp_path / "raw")
     result = run("preprocess", "raw", "-o", "data", "--size", "64")
-    assert "1 of qform and sform code 0: which side is left is a guess by convention" in result.err
+    assert "1 with qform and sform code 0, whose left side is guessed by convention" in result.err
     assert "sub-OAS30001_sess-d0757_T1w.nii.gz" in result.err
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Result, draw_phantom, write_raw_folder
+from PIL import features
 
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import ModelError
@@ -112,7 +113,7 @@ def test_score_against_reuses_what_an_earlier_run_measured(
     assert set(again["curves"]) == {"oasisvq", "jpeg", "jpeg2000"}
     other = run("score", data, "--model", model_file, "--against", "jpeg", "--reuse", earlier)
     assert other.code == 1
-    assert "the earlier comparison is of every 2. slice of validation" in other.err
+    assert "the earlier comparison took one slice in 2 of validation" in other.err
     point = known["curves"]["jpeg"][0]
     for spoilt in (
         [],
@@ -129,3 +130,25 @@ def test_score_against_reuses_what_an_earlier_run_measured(
         refused = run(*common, "--against", "jpeg", "--reuse", earlier)
         assert refused.code == 1
         assert f"{earlier}: not what `oasisvq score --against ... --json` prints" in refused.err
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_measured_with_and_without_its_headers(
+    run: Callable[..., Result], data: Path, model_file: Path, tmp_path: Path
+) -> None:
+    common = ("score", data, "--model", model_file, "--every", "6")
+    printed = run(*common, "--against", "avif", "--json")
+    assert printed.code == 0
+    found = json.loads(printed.out)
+    files, bare = found["curves"]["avif"], found["curves"]["avif-data"]
+    heads = {
+        with_.pop("file_bytes") - without.pop("file_bytes")
+        for with_, without in zip(files, bare, strict=True)
+    }
+    assert files == bare
+    assert all(100 < head < 500 for head in heads)
+    assert set(found["bd_rates"]) == {"avif", "avif-data"}
+    (tmp_path / "earlier.json").write_text(printed.out)
+    again = run(*common, "--against", "avif,jpeg", "--reuse", tmp_path / "earlier.json")
+    assert "avif-data (the same without the container's headers)" in again.out
+    assert "BD-rate against avif-data: ssim " in again.out

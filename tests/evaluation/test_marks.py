@@ -23,7 +23,8 @@ from oasisvq.evaluation.marks import (
     Marks,
     marks_along,
     marks_of_codes,
-    marks_of_record,
+    marks_of_records,
+    shared,
 )
 from oasisvq.evaluation.panels import draw_panel, open_view, view_slice
 
@@ -125,9 +126,10 @@ def test_marks_stand_beside_every_picture(run: Run, tmp_path: Path, model_file: 
 def test_slices_of_a_dataset(tmp_path: Path) -> None:
     raw = write_raw_folder(tmp_path / "uq", {"train": [1], "validate": [2]}, slices=2)
     uq = preprocess(raw, tmp_path / "prepared", size=64)
-    record = uq.splits["validation"].records[0]
-    assert marks_of_record(uq, record) == AXIAL
-    assert marks_of_record(replace(uq, layout="images or volumes"), record) == UNKNOWN
+    records = uq.splits["validation"].records
+    assert marks_of_records(uq, records) == [AXIAL, AXIAL]
+    assert marks_of_records(replace(uq, layout="images or volumes"), records) == [UNKNOWN, UNKNOWN]
+    assert (shared([AXIAL, AXIAL]), shared([AXIAL, UNKNOWN])) == (AXIAL, UNKNOWN)
 
 
 def test_slices_of_volumes_in_a_dataset(tmp_path: Path) -> None:
@@ -137,7 +139,8 @@ def test_slices_of_volumes_in_a_dataset(tmp_path: Path) -> None:
     preprocess(tmp_path / "raw", tmp_path / "prepared", images=Images.SCANS, size=64)
     dataset = open_dataset(tmp_path / "prepared")
     records = [record for split in dataset.splits.values() for record in split.records]
-    found = {record.subject: marks_of_record(dataset, record) for record in records}
+    marks = marks_of_records(dataset, records)
+    found = {record.subject: each for record, each in zip(records, marks, strict=True)}
     assert sorted(found.items()) == [
         ("OAS1_0001", AXIAL),
         ("OAS1_0002", UNKNOWN),

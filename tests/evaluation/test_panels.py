@@ -183,7 +183,7 @@ def test_what_lies_beside_by_chance_is_left_out(run: Run, codes: Path, model_fil
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(codes.with_suffix(".png"))
     result = run("show", codes, "--model", model_file)
     assert (result.code, result.out) == (0, "scan.panel.png: image\n".replace("scan", str(codes)[:-6]))
-    assert "shown without it" in result.err
+    assert "drawn without it" in result.err
     codes.with_suffix(".png").unlink()
     codes.with_suffix("").mkdir()
     assert find_original(codes) is None
