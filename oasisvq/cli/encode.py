@@ -142,12 +142,12 @@ def encode(
     as_json: JsonOption = False,
     _quiet: QuietOption = False,
 ) -> None:
-    """Compress images and volumes to .codes files; of folders, the tree is kept.
+    """Compress images and volumes to .codes files.
 
-    Any size works. A volume comes back with its geometry, an image or volume in its own type and
-    range. A folder that holds one DICOM series is one volume: name a .codes file with -o. In a run
-    over a folder or several inputs, outputs that are there, newer than their originals and as this run
-    would make them are skipped, and a bad file does not stop the others.
+    Any size works. Images and volumes come back in their own type and range, volumes with their
+    geometry. A folder keeps its tree. A folder that holds one DICOM series is one volume: name a .codes
+    file with -o. A run over many files skips an output that is newer than its original and as this run
+    would make it, and a bad file does not stop the others.
 
     What is demanded (--min-ssim, --max-bytes ...) holds for every file, of a volume for the whole of it.
 

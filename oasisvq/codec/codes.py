@@ -25,10 +25,12 @@ class Beside(NamedTuple):
     Attributes:
         support: which voxels are not ground, see `ground.py`.
         residue: bins of the others, see `residue.py`.
+        known_support: (S, H, W) what `support` says, where that is known.
     """
 
     support: bytes = b""
     residue: bytes = b""
+    known_support: NDArray[np.bool_] | None = None
 
 
 NOTHING_BESIDE = Beside()

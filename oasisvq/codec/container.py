@@ -173,7 +173,7 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
         parts.append(residue_bytes(header.residue))
     if header.outliers:
         parts.append(outliers_bytes(header.outliers, header.sample_type))
-    content = b"".join((*parts, payload, *beside))
+    content = b"".join((*parts, payload, beside.support, beside.residue))
     return content + struct.pack("<I", zlib.crc32(content))
 
 

@@ -76,7 +76,7 @@ def encode_beside(
             return header, NOTHING_BESIDE
         header = replace(header, ground=GroundHeader(ground.value, len(support)))
     if bound is None or network is None:
-        return header, Beside(support)
+        return header, Beside(support, known_support=ground.support if ground else None)
     left, binning = _divided(planes, typical, bound)
     writer = SliceWriter(network, header.shape, binning.limits)
     coded = set(header.coded_slices)
@@ -136,7 +136,9 @@ def lay_beside(
     shape = header.slices, *header.shape
     laid = Laid(header)
     try:
-        support = decode_support(codes.beside.support, shape) if header.ground else None
+        support = codes.beside.known_support
+        if header.ground and support is None:
+            support = decode_support(codes.beside.support, shape)
         left = left_of(np.ones(shape, np.bool_) if support is None else support, header.outliers)
         if header.residue and network:
             decoded = _within_bound(decoded, codes, left, network)

@@ -92,4 +92,6 @@ def _luma(frame: Any) -> Planes:  # noqa: ANN401
 os.environ.setdefault("SVT_LOG", "1")  # errors only; else it tells stderr of each file
 AV1 = VideoCoder("libaom-av1", "libdav1d", "gray10le", {"cpu-used": "3"})
 SVT_AV1 = VideoCoder("libsvtav1", "libdav1d", "yuv420p10le", {"preset": "3"})
-HEVC = VideoCoder("libx265", "hevc", "gray10le", {"preset": "slow", "x265-params": "log-level=error"})
+HEVC = VideoCoder(
+    "libx265", "hevc", "gray10le", {"preset": "slow", "x265-params": "log-level=error:info=0"}
+)

@@ -1,6 +1,7 @@
 """How near a restored scan is to its original."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,11 @@ from conftest import draw_phantom, draw_volume
 from scipy.ndimage import correlate1d
 from skimage.metrics import structural_similarity
 
+import oasisvq
+from oasisvq.codec import container, particular
+from oasisvq.codec.content import Content
 from oasisvq.codec.measure import BEST_PSNR, Measure, measure, psnr, scale_of, similarity
+from oasisvq.codec.wish import Wish
 from oasisvq.scans.scan import Scan, as_scan
 
 
@@ -162,3 +167,17 @@ def test_slices_too_small_for_ssim_still_have_a_psnr() -> None:
     assert found.as_dict()["ssim"] is None
     assert measure(scan, scan.planes).words == "equal to the original"
     assert isinstance(found, Measure)
+
+
+def test_measuring_decodes_no_ground_that_is_known(
+    residue_model_file: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = oasisvq.load(residue_model_file)
+    plane = draw_phantom(rng).astype(np.int16)[..., None] - 7
+    plane[0, 0] = -50  # so that ground is not the darkest
+    scan = as_scan(plane, (1, 1, 1))
+    encoded = codec.encode_seen(scan, Wish(content=Content.SCAN))
+    assert encoded.header.ground
+    expected = codec.decode_codes(codec.codes_of(container.read(encoded.content, "x")), "x").planes
+    monkeypatch.setattr(particular, "decode_support", lambda payload, shape: 1 / 0)
+    np.testing.assert_array_equal(encoded.restore().planes, expected)

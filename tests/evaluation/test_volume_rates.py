@@ -54,6 +54,13 @@ def test_coders_give_the_slices_back_in_order_at_their_size(
     assert sum(map(len, coder.encode(drawn, coarsest))) < sum(map(len, chunks))
 
 
+@pytest.mark.parametrize("name", ["av1", "svt-av1", "hevc"])
+def test_bitstreams_hold_no_text_of_their_encoder(name: str, drawn: NDArray[np.uint16]) -> None:
+    """x265 alone would write two kilobytes of its settings."""
+    stream = b"".join(installed(name).encode(drawn, PEERS[name].settings[0])).lower()
+    assert not any(word in stream for word in (b"x265", b"options", b"lavc", b"svt", b"aom"))
+
+
 def test_slices_smaller_than_a_coder_takes_come_back_at_their_size(drawn: NDArray[np.uint16]) -> None:
     coder = installed("svt-av1")
     assert coder is SVT_AV1

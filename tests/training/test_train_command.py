@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.files import claimed
@@ -90,6 +91,7 @@ def test_training_leaves_model_checkpoint_and_metrics(
     card = load_model(folder / "model.safetensors").card
     assert (card["images"], card["size"]) == ("scans", 80)
     assert (card["training_slices"], card["training_subjects"], card["steps"]) == (12, 3, STEPS)
+    assert card["training_data"] == open_dataset(folder / "dataset").splits["train"].sha256
 
     assert "preset seed: " in result.err
     assert "epoch 1/2" in result.err
