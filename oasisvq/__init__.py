@@ -8,6 +8,7 @@
     codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
     codes.label_map                          # of labels, which come back exactly
 
+    content = codec.encode_stack(images, names)  # slices of a subject: one file, half as large
     contents = codec.encode_many(arrays_or_paths, jobs=2)   # and decode_many
     codec.latents(array), codec.codebooks    # (h, w, D), (levels, K, D)
     codec.embed(codes.indices)               # (h, w, D), vectors summed over levels

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,11 @@ from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.headers import CodesHeader, refuse_large_codes
 from oasisvq.errors import FileError, ImageError, OasisVQError
 from oasisvq.files import make_folder, remove_temporaries, require_output
-from oasisvq.folders import WHOLE, Shard, walk
+from oasisvq.folders import EVERYTHING, WHOLE, Globs, Shard, walk
 from oasisvq.models import ModelFinder
-from oasisvq.scans.images import STACK_SUFFIXES, read_image
+from oasisvq.scans.images import STACK_SUFFIXES, WRITABLE_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.scan import require_writable, write_scan
+from oasisvq.scans.scan import require_writable, write_scan, write_stack
 from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
 from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
@@ -25,16 +26,21 @@ from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 def decode_target(codes: Path, output: Path | None, folder: Path | None, force: bool) -> Path:
     """The file that a `.codes` file is decoded to: the one named, x.png in a folder, or `decoded_name`.
 
+    Of a stack, the folder that its images go to, unless a volume or TIFF file is named.
+
     Raises:
         OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
     """
-    if output is not None:
+    if output is not None and output.suffix:
         _require_outputs(output, force)
     header = read_codes_file(codes).header
     if folder is not None:
         make_folder(folder)
-        output = folder / f"{codes.stem}{_ending(header)}"
+        output = folder if header.stack else folder / f"{codes.stem}{_ending(header)}"
     written = output or decoded_name(codes, header)
+    if _is_folder(written, header):
+        _require_images(_images_in(written, header), force)
+        return written
     _require_outputs(written, force)
     is_image = volume_suffix(written) is None and written.suffix.lower() not in STACK_SUFFIXES
     if is_image and header.slices > 1:
@@ -52,21 +58,54 @@ def decode_file(
     advance: Advance = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     levels: int | None = None,
-) -> None:
+) -> list[Path]:
     """Decode one `.codes` file to an image or a volume, by the model that `find` gives.
 
-    All of it is decoded, or only `levels` of its indices.
+    All of it is decoded, or only `levels` of its indices. Of a stack `output` may be a folder, which is
+    made, for its images.
+
+    Returns:
+        The files that were written.
 
     Raises:
         OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
     """
-    _require_outputs(output, force)
     file = read_codes_file(codes)
+    into_folder = _is_folder(output, file.header)
+    images = _images_in(output, file.header) if into_folder else []
+    require = partial(_require_images, images) if into_folder else partial(_require_outputs, output)
+    require(force)
     refuse_large_codes(file.header, str(codes), max_pixels)
     codec = Codec(find(file.header, codes))
     scan = codec.decode_codes(codec.codes_of(file), str(codes), advance, levels)
-    _require_outputs(output, force)  # another process may have written it meanwhile
+    require(force)  # another process may have written it meanwhile
+    if into_folder:
+        write_stack(list(scan.planes), images)
+        return images
     write_scan(scan, output)
+    return list(files_of(output))
+
+
+def _is_folder(output: Path, header: CodesHeader) -> bool:
+    """Whether an output is the folder for the images of a stack; else it is one file with its slices."""
+    names_file = volume_suffix(output) is not None or output.suffix.lower() in WRITABLE_SUFFIXES
+    return header.stack is not None and (output.is_dir() or not names_file)
+
+
+def _images_in(folder: Path, header: CodesHeader) -> list[Path]:
+    """Where the images of a stack go."""
+    assert header.stack is not None
+    return [folder / name for name in header.stack.written_names]
+
+
+def _require_images(images: Sequence[Path], force: bool) -> None:
+    """All of them count; the folder that they have may be missing, but not the one that it lies in."""
+    folder = images[0].parent
+    if not folder.is_dir():
+        require_output(folder, force=False)
+        return
+    for path in images:
+        require_output(path, force)
 
 
 def _require_outputs(output: Path, force: bool) -> None:
@@ -79,14 +118,14 @@ def _require_outputs(output: Path, force: bool) -> None:
 def decoded_name(codes: Path, header: CodesHeader) -> Path:
     """scan.codes -> scan.decoded.png, beside it, so that it never collides with scan.png.
 
-    A volume becomes .nii.gz, or a pair .img and .hdr where it came as one.
+    A volume becomes .nii.gz, or a pair .img and .hdr where it came as one; a stack a folder.
     """
     return codes.with_suffix(f".decoded{_ending(header)}")
 
 
 def _ending(header: CodesHeader) -> str:
-    if header.volume is None:
-        return ".png"
+    if header.volume is None or header.stack:
+        return "" if header.stack else ".png"
     return ".img" if header.volume.form.is_pair else ".nii.gz"
 
 
@@ -98,12 +137,28 @@ class _Task(NamedTuple):
         output: its place, without the ending.
         place: of a slice of an array file; None of a `.codes` file.
         first: which of the files named together has this output.
+        is_beside: whether the output may lie beside the original; its name then ends in `.decoded`.
     """
 
     file: Path
     output: Path
     place: int | None = None
     first: Path | None = None
+    is_beside: bool = False
+
+    def written(self, header: CodesHeader) -> list[Path]:
+        """The files that codes with this header are decoded to.
+
+        A stack that is called as its images are, as by `encode`, gives them to the folder that its
+        codes have below the output, as they were; another to a folder with the name of its codes.
+        """
+        if header.stack is None:
+            return files_of(self.output.with_name(self.output.name + _ending(header)))
+        above = self.output.parent
+        is_theirs = not self.is_beside and self.output.name == (
+            header.stack.stem or above.resolve().name
+        )
+        return _images_in(above if is_theirs else self.output, header)
 
 
 @dataclass(frozen=True)
@@ -138,27 +193,44 @@ class _Decoder:
 
     def _is_done(self, header: CodesHeader, task: _Task) -> bool:
         """Whether its output is there, fits and is no older."""
-        output = task.output.with_name(task.output.name + _ending(header))
-        return not self.force and _is_newer(output, task.file) and _fits(output, header, self.max_pixels)
+        return not self.force and self._are_done(task.written(header), header, task.file)
+
+    def _are_done(self, outputs: Sequence[Path], header: CodesHeader, file: Path) -> bool:
+        """Whether files that were decoded are there, whole and no older than their codes."""
+        if not all(_is_newer(output, file) for output in outputs):
+            return False
+        if header.stack is None:
+            return _fits(outputs[0], header, self.max_pixels)
+        return all(_fits_image(output, header, self.max_pixels) for output in outputs)
 
     def _decode(self, task: _Task, name: str) -> Result:
-        file, output, _, first = task
+        file, first = task.file, task.first
         if first not in (None, file):
-            raise FileError(f"{file}: its output {output} is also that of {first}; rename one")
+            raise FileError(f"{file}: its output {task.output} is also that of {first}; rename one")
         codes = self._read(task)
-        refuse_large_codes(codes.header, name, self.max_pixels)
-        output = output.with_name(output.name + _ending(codes.header))
+        header = codes.header
+        refuse_large_codes(header, name, self.max_pixels)
+        outputs = task.written(header)
         # looked for once: what another run with this output writes from here on are the same bytes
-        may_write = self.force or not any(path.exists() for path in files_of(output))
-        if not may_write and _is_newer(output, file) and _fits(output, codes.header, self.max_pixels):
+        may_write = self.force or not any(path.exists() for path in outputs)
+        if not may_write and self._are_done(outputs, header, file):
             return SKIPPED
-        make_folder(output.parent)
-        _require_outputs(output, may_write)
-        codec = Codec(self.find(codes.header, file))
+        left = list(range(len(outputs)))  # of a stack what a killed run has not written
+        if header.stack and not may_write:
+            left = [place for place in left if not self._are_done([outputs[place]], header, file)]
+        make_folder(outputs[0].parent)
+        for place in left:
+            require_writable(outputs[place])
+            require_output(outputs[place], may_write)
+        codec = Codec(self.find(header, file))
         if isinstance(codes, CodesFile):
             codes = codec.codes_of(codes)
-        write_scan(codec.decode_codes(codes, name, levels=self.levels), output)
-        return Result(codes.file_bytes, bytes_of(output))
+        scan = codec.decode_codes(codes, name, levels=self.levels)
+        if header.stack:
+            write_stack([scan.planes[place] for place in left], [outputs[place] for place in left])
+        else:
+            write_scan(scan, outputs[0])
+        return Result(codes.file_bytes, sum(path.stat().st_size for path in outputs))
 
 
 def decode_many(
@@ -171,6 +243,7 @@ def decode_many(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
     levels: int | None = None,
+    globs: Globs = EVERYTHING,
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
@@ -196,10 +269,11 @@ def decode_many(
             elif path.is_dir():
                 assert output is not None
                 below = output / path.resolve().name if len(inputs) > 1 else output
-                yield from _tasks_below(path, below, outcome)
+                yield from _tasks_below(path, below, outcome, globs)
             else:
                 place = output / path.stem if output else path.with_suffix(".decoded")
-                yield _Task(path, place, first=named.setdefault(place, path))
+                first = named.setdefault(place, path)
+                yield _Task(path, place, first=first, is_beside=output is None)
 
     decoder = _Decoder(find, arrays, force, max_pixels, levels)
     if jobs > 1:
@@ -214,23 +288,18 @@ def _tasks_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Task]:
         yield _Task(path, output / name, place)
 
 
-def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task]:
-    """The `.codes` files of a folder and of those below it."""
+def _tasks_below(folder: Path, output: Path, outcome: Outcome, globs: Globs) -> Iterator[_Task]:
+    """The `.codes` files of a folder and of those below it that globs take."""
     beside = ".decoded" if output.resolve() == folder.resolve() else ""
     nothing = True
-    for listing in walk(folder):
+    for listing in walk(folder, globs):
         remove_temporaries(output / listing.folder.relative_to(folder))
         for file in outcome.passed_over.sift(listing, lambda path: path.suffix == SUFFIX):
             nothing = False
             place = output / file.relative_to(folder)
-            yield _Task(file, place.with_name(place.stem + beside))
+            yield _Task(file, place.with_name(place.stem + beside), is_beside=bool(beside))
     if nothing:
         raise FileError(f"{folder}: no {SUFFIX} files in it")
-
-
-def bytes_of(output: Path) -> int:
-    """Bytes on disk of a decoded image, or of a volume with both files of a pair."""
-    return sum(path.stat().st_size for path in files_of(output))
 
 
 def _is_newer(output: Path, file: Path) -> bool:
@@ -241,10 +310,18 @@ def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
     """Whether a decoded file is whole and of the shape and type that the codes decode to."""
     try:
         if header.volume is None:
-            plane = read_image(output, max_pixels)
-            return plane.shape == header.shape and plane.dtype == header.sample_type.dtype
+            return _fits_image(output, header, max_pixels)
         found, expected = read_volume(output, max_pixels).geometry, header.volume.geometry
         expected = expected.as_pair() if found.form.is_pair else expected.as_single()
     except OasisVQError:
         return False
     return found.content == expected.content
+
+
+def _fits_image(output: Path, header: CodesHeader, max_pixels: int) -> bool:
+    """The same of an image, or of one of a stack."""
+    try:
+        plane = read_image(output, max_pixels)
+    except OasisVQError:
+        return False
+    return plane.shape == header.shape and plane.dtype == header.sample_type.dtype

@@ -49,10 +49,14 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
     pixels = header.slices * header.shape[0] * header.shape[1]
     facts: dict[str, Any] = {
         "kind": f".codes file, version {container.VERSION}",
-        "holds": f"{'labels' if header.labels else 'scan'}, {header.kind.name.lower()}",
+        "holds": f"{'labels' if header.labels else 'scan'}, "
+        + ("stack of images" if header.stack else header.kind.name.lower()),
         "original": _original(header),
     }
-    if header.volume:
+    if header.stack:
+        names = header.stack.names
+        facts["images"] = f"{len(names)}, {names[0]} to {names[-1]}"
+    elif header.volume:
         facts |= _geometry(header.volume)
     if header.labels:
         facts["labels"] = list(header.labels)

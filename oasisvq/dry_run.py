@@ -14,6 +14,7 @@ from oasisvq.folders import WHOLE, Shard
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan
 from oasisvq.scans.source import Source
+from oasisvq.stacks import ALL_OF_THEM, Taken
 
 TRIED = 4  # files of a run that are encoded, to estimate the others by
 
@@ -99,6 +100,7 @@ def plan_many(
     shard: Shard = WHOLE,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     volume: int | None = None,
+    taken: Taken = ALL_OF_THEM,
 ) -> Plan:
     """What `encode_many` would do.
 
@@ -107,7 +109,7 @@ def plan_many(
         ModelError: the wish does not fit the model.
     """
     outcome = Outcome()
-    found = list(found_of(codec, inputs, output, wish, force, shard, max_pixels, volume, outcome))
+    found = list(found_of(codec, inputs, output, wish, force, shard, max_pixels, volume, outcome, taken))
     files = [Planned(Path(), Path(), "fails", message=each) for each in outcome.failures]
     return Plan(files + estimated(codec, found, wish, max_pixels), outcome)
 

@@ -1,8 +1,9 @@
 """Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +31,12 @@ from oasisvq.model_store import carried_name, carry
 from oasisvq.scans.geometry import Form
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 from oasisvq.scans.scan import read_scan, slicing_of, volumes_in
-from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, sources_below
+from oasisvq.scans.source import SCAN_SUFFIXES, Source, SourceKind, source_at
 from oasisvq.scans.words import axes_of_oasis
+from oasisvq.stacks import ALL_OF_THEM, Taken
 
 ALL = -1  # volumes of a source
+ALONE = "alone"  # assumed of an image in a run over stacks: that it is no slice of one
 TO_DO = Result()  # of a task whose output is not there
 
 
@@ -173,6 +176,7 @@ class _Encoder:
     max_pixels: int
     carried_in: Path | None
     measures: bool
+    stacks: bool
 
     def __call__(self, task: _Task) -> Result:
         found = self.look(task)
@@ -220,6 +224,8 @@ class _Encoder:
                 raise
             return SKIPPED  # another process was faster, or what is demanded gives the same
         assumed = assumptions_of(source, file.header, self.wish)
+        if self.stacks and source.kind is SourceKind.IMAGE:
+            assumed.append(ALONE)
         name = str(source.path)
         return Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept)
 
@@ -256,11 +262,12 @@ def encode_many(
     volume: int | None = None,
     measures: bool = True,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
+    taken: Taken = ALL_OF_THEM,
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
     Of files with several volumes `volume` names one, see `one_or_all`; each gets a `.codes` file of
-    its own.
+    its own. Which files of a folder `taken` says, and whether slices of one subject get one file.
 
     Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
     same place below `output`, and where there are several inputs below the folder's name there. A
@@ -280,10 +287,11 @@ def encode_many(
     refuse_like_names(inputs)
 
     def tasks(outcome: Outcome) -> Iterator[_Task]:
-        for task in _tasks(inputs, output, outcome):
+        for task in _tasks(inputs, output, outcome, taken, max_pixels):
             yield from _by_volume(task, volume, max_pixels)
 
-    encoder = _Encoder(codec, wish, force, max_pixels, output if carries_model else None, measures)
+    carried_in = output if carries_model else None
+    encoder = _Encoder(codec, wish, force, max_pixels, carried_in, measures, taken.stacks)
 
     def tell(task: _Task, result: Result) -> None:
         status = "failed" if result.failure else "already there" if result.is_skipped else "encoded"
@@ -324,15 +332,15 @@ def found_of(
     max_pixels: int,
     volume: int | None,
     outcome: Outcome,
+    taken: Taken = ALL_OF_THEM,
 ) -> Iterator[Found]:
     """What `encode_many` would take, in its order; `outcome` is told what it passes over."""
     codec.levels_for(wish, False)
     wish = wish._replace(coder=codec.check_coder(wish.coder))
     refuse_like_names(inputs)
-    encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False)
-    each = (
-        task for one in _tasks(inputs, output, outcome) for task in _by_volume(one, volume, max_pixels)
-    )
+    encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False, stacks=taken.stacks)
+    ones = _tasks(inputs, output, outcome, taken, max_pixels)
+    each = (task for one in ones for task in _by_volume(one, volume, max_pixels))
     for task in (task for place, task in enumerate(each) if shard.takes(place)):
         result = encoder.look(task)
         failure = result.failure
@@ -341,36 +349,45 @@ def found_of(
         yield Found(task.source, task.codes, failure, result.is_skipped)
 
 
-def _tasks(inputs: Sequence[Path], output: Path | None, outcome: Outcome) -> Iterator[_Task]:
+def _tasks(
+    inputs: Sequence[Path], output: Path | None, outcome: Outcome, taken: Taken, max_pixels: int
+) -> Iterator[_Task]:
     """Every source of the inputs with its output, in a fixed order."""
     named: dict[Path, Path] = {}  # outputs of the inputs themselves; of what lies below, a folder's
-    for path in inputs:
-        if path.is_dir():
+    for is_folder, paths in groupby(inputs, Path.is_dir):
+        if is_folder:
             assert output is not None
-            below = output / path.resolve().name if len(inputs) > 1 else output
-            yield from _tasks_below(path, below, outcome)
+            for path in paths:
+                below = output / path.resolve().name if len(inputs) > 1 else output
+                yield from _tasks_below(path, below, outcome, taken, max_pixels)
             continue
+        for source in taken.of_named(_sources_named(paths, outcome), max_pixels):
+            beside = encoded_name(source)
+            codes = output / beside.name if output else beside
+            yield _Task(source, codes, named.setdefault(codes, source.path))
+
+
+def _sources_named(paths: Iterable[Path], outcome: Outcome) -> Iterator[Source]:
+    for path in paths:
         try:
-            source = source_to_encode(path)
+            yield source_to_encode(path)
         except OasisVQError as error:
             outcome.failures.append(str(error))
-            continue
-        beside = encoded_name(source)
-        codes = output / beside.name if output else beside
-        yield _Task(source, codes, named.setdefault(codes, path))
 
 
-def _tasks_below(folder: Path, output: Path, outcome: Outcome) -> Iterator[_Task]:
+def _tasks_below(
+    folder: Path, output: Path, outcome: Outcome, taken: Taken, max_pixels: int
+) -> Iterator[_Task]:
     passed_over, nothing = PassedOver(), True
     parent: Path | None = None
-    taken: dict[Path, Path] = {}
-    for source in sources_below(folder, passed_over):
+    outputs: dict[Path, Path] = {}
+    for source in taken.below(folder, passed_over, max_pixels):
         place = encoded_name(source)
         if place.parent != parent:  # the walk lists one folder after the other
-            parent, taken = place.parent, {}
+            parent, outputs = place.parent, {}
             remove_temporaries(output / parent.relative_to(folder))
         nothing = False
-        first = taken.setdefault(place, source.path)
+        first = outputs.setdefault(place, source.path)
         yield _Task(source, output / place.relative_to(folder), first)
     outcome.passed_over.counts += passed_over.counts
     if nothing:
@@ -386,13 +403,14 @@ def _valid_header(
         return None
     try:
         header = read_codes_file(codes).header
+        is_alike = header.stack == source.stack
         is_sliced_so = header.volume is None or header.volume.slicing == slicing_of(
             header.volume.geometry, wish.axis, source.path
         )
     except OasisVQError:
         return None
     holds = Content.LABELS if header.labels else Content.SCAN
-    if not is_sliced_so or wish.content not in (Content.AUTO, holds):
+    if not (is_alike and is_sliced_so) or wish.content not in (Content.AUTO, holds):
         return None
     if header.labels and (header.coder is Coder.LABELS) == wish.lossy:
         return None

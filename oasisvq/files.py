@@ -6,6 +6,7 @@ Never imports torch.
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zipfile
@@ -256,6 +257,59 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, for what gets its place by `move_into_place` when all of it is there.
+
+    It is taken away with all in it when the block ends, however it ends; what a kill leaves, by the next
+    write into `folder`.
+
+    Raises:
+        FileError: `folder` is missing or not writable.
+    """
+    _clear_once(folder.absolute())
+    descriptor = -1
+    try:
+        while True:
+            path = Path(tempfile.mkdtemp(_TEMPORARY_SUFFIX, _TEMPORARY_PREFIX, folder))
+            if fcntl is None:  # Windows opens no folder
+                break
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDONLY)
+                if _lock(descriptor) is not False and _is_at(descriptor, path):
+                    break
+                os.close(descriptor)  # another process, clearing the folder, was faster than the lock
+                descriptor = -1
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written: {_reason(error)}") from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def move_into_place(unfinished: Path, target: Path) -> None:
+    """Give a temporary folder its name, or move its files into a folder that is there.
+
+    Raises:
+        FileError: something cannot be replaced.
+    """
+    try:
+        if target.is_dir():
+            for path in sorted(unfinished.iterdir()):
+                path.replace(target / path.name)
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            unfinished.chmod(0o777 & ~umask)  # mkdtemp makes it private
+            unfinished.replace(target)
+    except OSError as error:
+        raise FileError(f"{target}: cannot be written: {_reason(error)}") from error
+
+
 def remove_temporaries(folder: Path) -> None:
     """Delete what killed writers left in a folder, and nothing that a process still writes.
 
@@ -267,10 +321,24 @@ def remove_temporaries(folder: Path) -> None:
         return  # who writes there will say what is wrong with it
     for path in paths:
         with suppress(OSError, FileError):  # another process was faster, or it is another person's
-            if stat.S_ISREG(path.lstat().st_mode):
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
                 with claimed(path) as free:
                     if free:
                         path.unlink()
+            elif stat.S_ISDIR(mode):
+                _remove_temporary_folder(path)
+
+
+def _remove_temporary_folder(path: Path) -> None:
+    if fcntl is None:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if _lock(descriptor) and _is_at(descriptor, path):
+            shutil.rmtree(path)
+    finally:
+        os.close(descriptor)
 
 
 @lru_cache(maxsize=16)  # the folders that are written to now

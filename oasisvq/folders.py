@@ -7,19 +7,52 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from oasisvq.errors import FileError
 from oasisvq.files import is_model_name
 
+_LEFT_OUT = "file left out by --include or --exclude"
 _NOWHERE, _NO_ENDING = "link that points nowhere", "file without an ending"
 _WALKED = "link to a folder that is taken elsewhere"
 _PLURALS = {
+    _LEFT_OUT: "files left out by --include or --exclude",
     _NOWHERE: "links that point nowhere",
     _NO_ENDING: "files without an ending",
     _WALKED: "links to folders that are taken elsewhere",
 }
+
+
+@dataclass(frozen=True)
+class Globs:
+    """Which files below a folder are taken, by shell patterns.
+
+    A pattern with a slash has to match the path below the folder, where `*` matches slashes too; one
+    without it the name of the file or of a folder on its path.
+
+    Attributes:
+        include: one of these has to match, where there are any.
+        exclude: none of these may.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def take(self, path: PurePath) -> bool:
+        """Whether a file is taken, by its path below the folder."""
+        is_in = not self.include or any(_matches(path, pattern) for pattern in self.include)
+        return is_in and not any(_matches(path, pattern) for pattern in self.exclude)
+
+
+EVERYTHING = Globs()
+
+
+def _matches(path: PurePath, pattern: str) -> bool:
+    if "/" not in pattern.rstrip("/"):
+        return any(fnmatchcase(part, pattern.rstrip("/")) for part in path.parts)
+    return fnmatchcase(path.as_posix(), f"{pattern}*" if pattern.endswith("/") else pattern)
 
 
 class Listing(NamedTuple):
@@ -29,14 +62,16 @@ class Listing(NamedTuple):
         folder: its path.
         files: its files by name; links to files, and those that point nowhere, count as files.
         passed_links: how many links to folders in it are not followed, see `walk`.
+        left_out: how many files in it globs leave out.
     """
 
     folder: Path
     files: list[Path]
     passed_links: int
+    left_out: int = 0
 
 
-def walk(top: Path) -> Iterator[Listing]:
+def walk(top: Path, globs: Globs = EVERYTHING) -> Iterator[Listing]:
     """A folder and all folders below it in a fixed order, hidden files and folders left out.
 
     A folder comes before those in it, which follow by name, so that only one folder's names are held
@@ -47,7 +82,9 @@ def walk(top: Path) -> Iterator[Listing]:
         FileError: a folder cannot be listed.
     """
     _entries(top)  # what is wrong with it is said before anything is asked of it
-    yield from _walk(top, top.resolve(), {_identity(top)})
+    for listing in _walk(top, top.resolve(), {_identity(top)}):
+        taken = [path for path in listing.files if globs.take(path.relative_to(top))]
+        yield listing._replace(files=taken, left_out=len(listing.files) - len(taken))
 
 
 def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Listing]:
@@ -105,7 +142,7 @@ class PassedOver:
 
     def sift(self, listing: Listing, is_wanted: Callable[[Path], bool]) -> list[Path]:
         """The wanted files of one folder; the others, and links in it, are counted."""
-        self.add_links(listing.passed_links)
+        self.add_listing(listing)
         wanted = []
         for path in listing.files:
             if is_wanted(path):
@@ -123,9 +160,10 @@ class PassedOver:
         else:
             self.counts[ending_of(path) or _NO_ENDING] += 1
 
-    def add_links(self, count: int) -> None:
-        """Count links to folders that are walked under their own names."""
-        self.counts[_WALKED] += count
+    def add_listing(self, listing: Listing) -> None:
+        """Count links to folders that are walked under their own names, and what globs leave out."""
+        self.counts[_WALKED] += listing.passed_links
+        self.counts[_LEFT_OUT] += listing.left_out
 
     def __str__(self) -> str:
         """Such as `passed over: 3 .json, 1 link that points nowhere`; empty where nothing was."""

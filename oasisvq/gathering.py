@@ -24,7 +24,7 @@ from oasisvq.data.layouts import slice_of
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import atomic_writer
-from oasisvq.folders import WHOLE, PassedOver, Shard, walk
+from oasisvq.folders import EVERYTHING, WHOLE, Globs, PassedOver, Shard, walk
 from oasisvq.jobs import calls
 from oasisvq.models import ModelFinder
 from oasisvq.tokens import (
@@ -84,6 +84,7 @@ class Gathering:
         passed_over: PassedOver | None = None,
         shard: Shard = WHOLE,
         jobs: int = 1,
+        globs: Globs = EVERYTHING,
     ) -> None:
         """Read the headers.
 
@@ -94,6 +95,7 @@ class Gathering:
             passed_over: told of the other files there.
             shard: which of the files; the grid is that of all.
             jobs: processes that read indices.
+            globs: which files of the folder.
 
         Raises:
             FileError: there are none.
@@ -102,10 +104,11 @@ class Gathering:
         self._paths, self._jobs = [], jobs
         self._unpack = _Unpacker(ModelFinder(model))
         passed_over = passed_over or PassedOver()
-        for listing in walk(folder):
+        for listing in walk(folder, globs):
             self._paths += passed_over.sift(listing, lambda path: path.suffix == SUFFIX)
         if not self._paths:
-            raise FileError(f"{folder}: no {SUFFIX} files in it; make them with `oasisvq encode`")
+            told = f"; {passed_over}" if str(passed_over) else ""
+            raise FileError(f"{folder}: no {SUFFIX} files in it{told}; make them with `oasisvq encode`")
         names = [path.relative_to(folder).with_suffix("").as_posix() for path in self._paths]
         refuse_unsafe(names, str(folder))
         rows = [self._row(path) for path in self._paths]
@@ -125,7 +128,10 @@ class Gathering:
         kept = [rows[place] for place in ours]
         self._paths = [self._paths[place] for place in ours]
         self.names = [names[place] for place in ours]
-        self.subjects = [subject_of(name) or "" for name in self.names]
+        self.subjects = [
+            subject_of(PurePosixPath(name).with_name(row[12]).as_posix()) or ""
+            for name, row in zip(self.names, kept, strict=True)
+        ]
         slices = [row[10] for row in kept]
         self.shape = (sum(slices), max(row[9] for row in rows), int(extent[0]), int(extent[1]))
         if 2 * int(np.prod(self.shape, dtype=np.float64)) > MAX_TOKEN_BYTES:
@@ -134,8 +140,8 @@ class Gathering:
                 "export shards, or images of one kind at a time"
             )
         positions = [
-            np.arange(count) if is_volume else [slice_of(PurePosixPath(name).name)[1]]
-            for name, count, is_volume in zip(self.names, slices, [row[11] for row in kept], strict=True)
+            [slice_of(PurePosixPath(name).name)[1]] if row[11] is None else row[11]
+            for name, row in zip(self.names, kept, strict=True)
         ]
         self.arrays: Arrays = {
             "files": np.repeat(np.arange(len(kept), dtype=np.int32), slices),
@@ -165,9 +171,11 @@ class Gathering:
                 f"{path}: made with model {header.fingerprint.hex()[:8]}, but {self._paths[0]} with "
                 f"{self._first.fingerprint.hex()[:8]}; export the files of one model at a time"
             )
-        volume = header.volume is not None
+        numbers = header.stack.numbers if header.stack else range(header.slices)
         sizes = (*header.window, *header.shape, *header.intensity)
-        return (*sizes, int(header.sample_type), header.levels, header.slices, volume)
+        kinds = int(header.sample_type), header.levels, header.slices
+        shown = header.stack.names[0] if header.stack else path.name  # whose it is
+        return (*sizes, *kinds, numbers if header.volume else None, shown)
 
     def blocks(self) -> Iterator[NDArray[np.uint16]]:
         """The rows (slices, L, h, w) of the array, one file after the other; then `headers` are known.

@@ -110,14 +110,16 @@ def how_far(card: dict[str, Any]) -> str:
     """Where the training that a card is of was stopped; empty where it finished, or says nothing."""
     if card.get("finished", True) is not False:
         return ""
-    prior = card.get("prior")
-    stage, of_prior = (prior, " of its prior") if isinstance(prior, dict) else (card, "")
+    stage, whose, then = card, "", "prior"
+    for name, following in (("prior", "codec of volumes"), ("volumes", "prior of volumes")):
+        if isinstance(part := card.get(name), dict):
+            stage, whose, then = part, f" of its {name}", following
     step, steps = stage.get("steps"), stage.get("planned_steps")
     if type(step) is not int or type(steps) is not int:
         return "of a training that has not finished"
     if step == steps:
-        return "of a training that has not got to its prior"
-    return f"of a training that got to step {step:,} of {steps:,}{of_prior}"
+        return f"of a training that has not got to its {then}"
+    return f"of a training that got to step {step:,} of {steps:,}{whose}"
 
 
 # --- keeping --------------------------------------------------------------------------------------

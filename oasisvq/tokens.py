@@ -10,7 +10,7 @@ read. It holds
 |---|---|---|
 | indices | (N, L, h, w) uint16 | 0..K-1, or `NO_INDEX` where a slice has no such cell or level |
 | files | (N,) int32 | place of each slice's file in `names`; slices of a file follow each other |
-| positions | (N,) int32 | number of a slice in its volume, or of an image the one in its name, else 0 |
+| positions | (N,) int32 | number of a slice in its volume, of an image that in its name, else 0 |
 | windows | (F, 4) int32 | top, left, height, width of the window in the grid of a file's slices |
 | origins | (F, 2) int32 | cell of that grid that the array's cell (0, 0) is |
 | shapes | (F, 2) int32 | height and width of the slices in pixels |
@@ -30,17 +30,14 @@ slice. Else each has its own corner as origin, and `NO_INDEX` pads it to the rig
 import hashlib
 import io
 import json
-import os
-import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -53,16 +50,21 @@ from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHea
 from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer, read_bytes, require_output, write_arrays, write_atomically
+from oasisvq.files import (
+    atomic_writer,
+    move_into_place,
+    read_bytes,
+    require_output,
+    temporary_folder,
+    write_arrays,
+    write_atomically,
+)
+from oasisvq.text import is_safe_name
 
 STORE_SUFFIX = ".tokens"
 TOKEN_SUFFIXES = (".npz", ".safetensors", STORE_SUFFIX)
 STRINGS_FILE = "tokens.json"  # of a store; written last
 MAX_TOKEN_BYTES = 2**36
-MAX_NAME_BYTES = 255  # of a file or folder, on most systems
-_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, whatever their ending
-    f"{name}{number}" for name in ("COM", "LPT") for number in "0123456789¹²³"
-}
 _CRC_BYTES = 4
 _ARRAYS: dict[str, tuple[type, int]] = {
     "indices": (np.uint16, 4),
@@ -211,24 +213,11 @@ def store_writer(path: Path) -> Iterator[Path]:
     Raises:
         FileError: it cannot be written.
     """
-    try:
-        folder = Path(tempfile.mkdtemp(".tmp", ".oasisvq-", path.parent))
-        try:
-            yield folder
-            folder.chmod(0o777 & ~_umask())
-            if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever removed
-                shutil.rmtree(path)
-            folder.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    with temporary_folder(path.parent) as folder, temporary_folder(path.parent) as old:
+        yield folder
+        if (path / STRINGS_FILE).is_file():  # an older store; nothing else is ever replaced
+            path.replace(old / path.name)
+        move_into_place(folder, path)
 
 
 def write_strings(folder: Path, names: list[str], subjects: list[str]) -> None:
@@ -356,16 +345,6 @@ def _is_safe(name: str) -> bool:
     *folders, last = name.split("/")
     return (
         bool(last.strip("."))
-        and all(map(_is_safe_part, (*folders, f"{last}.png")))
+        and all(map(is_safe_name, (*folders, f"{last}.png")))
         and not any(folder.endswith((".", " ")) for folder in folders)  # which Windows leaves out
     )
-
-
-def _is_safe_part(part: str) -> bool:
-    try:
-        size = len(os.fsencode(part))
-    except UnicodeEncodeError:
-        return False
-    device = part.split(".", maxsplit=1)[0].rstrip().upper()
-    is_plain = "\0" not in part and "\\" not in part and not PureWindowsPath(part).drive
-    return 0 < size <= MAX_NAME_BYTES and is_plain and device not in _DEVICES

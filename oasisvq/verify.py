@@ -23,7 +23,7 @@ from oasisvq.errors import (
     OtherModelError,
 )
 from oasisvq.files import MODEL_FILE, is_model_name, read_bytes
-from oasisvq.folders import WHOLE, PassedOver, Shard, walk
+from oasisvq.folders import EVERYTHING, WHOLE, Globs, PassedOver, Shard, walk
 from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 
@@ -157,6 +157,7 @@ def verify(
     advance: Advance = lambda done, total: None,
     passed_over: PassedOver | None = None,
     jobs: int = 1,
+    globs: Globs = EVERYTHING,
 ) -> Iterator[Verdict]:
     """Judge files as they are named, and what is ours below folders; or one shard of all that.
 
@@ -169,28 +170,29 @@ def verify(
         advance: told (judged, of how many).
         passed_over: told of what else lies below the folders, by the end.
         jobs: processes; verdicts and their order are the same with any number.
+        globs: which files below folders.
 
     Raises:
         FileError: a folder cannot be listed.
         ModelError: the model that would decode cannot be used.
     """
     paths = list(paths)
-    total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver())))
-    found = enumerate(_found(paths, passed_over or PassedOver()))
+    total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver(), globs)))
+    found = enumerate(_found(paths, passed_over or PassedOver(), globs))
     ours = (path for place, path in found if shard.takes(place))
     for done, (_, verdict) in enumerate(calls(verifier.judge, ours, jobs), start=1):
         yield verdict
         advance(done, max(total, done))
 
 
-def _found(paths: Iterable[Path], passed_over: PassedOver) -> Iterator[Path]:
+def _found(paths: Iterable[Path], passed_over: PassedOver, globs: Globs) -> Iterator[Path]:
     """Files as named; below a folder all of ours, or the folder itself where there is nothing."""
     for path in paths:
         if not path.is_dir():
             yield path
             continue
         nothing = True
-        for listing in walk(path):
+        for listing in walk(path, globs):
             if is_prepared(listing.folder):  # all files there belong to it
                 nothing = False
                 yield listing.folder

@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -93,3 +94,41 @@ def test_an_export_of_volumes_is_trained_on(
     printed = capsys.readouterr().out
     assert "6 slices of 1 file" in printed
     assert "sub-1, slice 0" in printed
+
+
+def test_nibabel_loads_codes(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    codec = oasisvq.load()
+    (folder / "v.codes").write_bytes(codec.encode(draw_volume(rng), affine=AFFINE))
+    (folder / "a.codes").write_bytes(codec.encode(draw_phantom(rng)))
+    run_example("open_in_nibabel.py", monkeypatch, "v.codes")
+    printed = capsys.readouterr().out
+    assert "Nifti1Image (40, 48, 6)" in printed
+    assert "axes to LAS" in printed
+    image = nibabel.load("v.codes")
+    np.testing.assert_array_equal(image.get_fdata(), oasisvq.load_volume("v.codes").get_fdata())
+    with pytest.raises(oasisvq.ImageError, match="holds an image, expected a volume"):
+        nibabel.load("a.codes")
+    with pytest.raises(oasisvq.ImageError, match="use `oasisvq encode`"):
+        nibabel.save(image, "other.codes")
+    assert not Path("other.codes").exists()
+
+
+def test_a_stack_of_slices(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("stack_of_slices.py", monkeypatch, *sorted(folder.glob("case_001_*.png")))
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 slices: ")
+    assert "case_001_slice_1.png (64, 64) uint8" in printed
+
+
+def test_every_public_name_is_found_by_tab_completion() -> None:
+    assert set(oasisvq.__all__) <= set(dir(oasisvq))
+    for name in oasisvq.__all__:
+        assert getattr(oasisvq, name) is not None
+        assert name.startswith("__") or getattr(oasisvq, name).__doc__

@@ -19,11 +19,13 @@ from oasisvq.files import (
     atomic_writers,
     claimed,
     make_folder,
+    move_into_place,
     read_bytes,
     refuse_overwrite,
     remove_temporaries,
     require_file,
     require_output,
+    temporary_folder,
     write_arrays,
     write_atomically,
 )
@@ -104,11 +106,12 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tree: Path) -> Non
         "x.oasisvq-abcdefgh.tmp",
     ):
         (tree / name).write_bytes(b"mine")
-    (tree / ".oasisvq-folder00.tmp").mkdir()
     (tree / ".oasisvq-link0000.tmp").symlink_to(tree / "a.txt")
     before = sorted(tree.rglob("*"))
     (tree / ".oasisvq-k1ll_d00.tmp").write_bytes(b"half")
     (tree / ".oasisvq-k1ll_d01.tmp").write_bytes(b"")
+    (tree / ".oasisvq-folder00.tmp").mkdir()
+    (tree / ".oasisvq-folder00.tmp" / "part.png").write_bytes(b"half")
     with atomic_writer(tree / "x") as stream:
         stream.write(b"content")
         remove_temporaries(tree)  # as another process would
@@ -202,6 +205,26 @@ def test_a_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     (tmp_path / ".oasisvq-k1ll_d00.tmp").write_bytes(b"half")
     write_atomically(tmp_path / "x", b"content")
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path) as unfinished:
+        (unfinished / "a").write_bytes(b"first")
+        remove_temporaries(tmp_path)  # as another process would
+        (unfinished / "b").write_bytes(b"second")
+        assert list(tmp_path.iterdir()) == [unfinished]
+        move_into_place(unfinished, tmp_path / "new")
+    with temporary_folder(tmp_path / "new") as unfinished:
+        (unfinished / "b").write_bytes(b"other")
+        move_into_place(unfinished, tmp_path / "new")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    assert found == {"a": b"first", "b": b"other"}
+    with pytest.raises(ZeroDivisionError), temporary_folder(tmp_path) as unfinished:
+        (unfinished / "c").write_bytes(b"never")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+    with pytest.raises(FileError, match="none: cannot be written"), temporary_folder(tmp_path / "none"):
+        raise AssertionError
 
 
 def test_without_locks_nothing_is_taken_for_dead(

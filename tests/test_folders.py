@@ -7,6 +7,7 @@ import pytest
 from oasisvq.errors import FileError
 from oasisvq.folders import (
     WHOLE,
+    Globs,
     PassedOver,
     Shard,
     ending_of,
@@ -160,3 +161,29 @@ def test_what_is_passed_over_is_told_by_its_ending(tree: Path) -> None:
 )
 def test_what_a_name_ends_in(name: str, ending: str) -> None:
     assert ending_of(Path(name)) == ending
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (["b*"], [], ["b.txt", "b/1.txt", "b/10.txt", "b/2.txt"]),
+        (["b/"], [], ["b/1.txt", "b/10.txt", "b/2.txt"]),
+        (["b/1*.txt", "deep.*"], [], ["a/z/deep.txt", "b/1.txt", "b/10.txt"]),
+        ([], ["z"], ["B.txt", "a.txt", "b.txt", "b/1.txt", "b/10.txt", "b/2.txt"]),
+        ([], ["a/*", "b/?.txt"], ["B.txt", "a.txt", "b.txt", "b/10.txt"]),
+        (["*.txt"], ["*"], []),
+        (["[ab].txt"], ["b.*"], ["a.txt"]),
+    ],
+)
+def test_globs_choose_files(
+    include: list[str], exclude: list[str], expected: list[str], tree: Path
+) -> None:
+    globs, passed_over = Globs(tuple(include), tuple(exclude)), PassedOver()
+    found = [
+        path.relative_to(tree).as_posix()
+        for listing in walk(tree, globs)
+        for path in passed_over.sift(listing, lambda path: path.suffix == ".txt")
+    ]
+    assert found == expected
+    left_out = 8 - len(found) - passed_over.counts[".png"]
+    assert f"{left_out} file{'s' * (left_out > 1)} left out by --include" in str(passed_over)

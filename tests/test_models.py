@@ -210,6 +210,14 @@ def test_a_training_that_has_not_finished_is_used_only_where_it_is_named(
         ({"finished": True, "steps": 1, "planned_steps": 6}, ""),
         (STOPPED | {"steps": 6}, "of a training that has not got to its prior"),
         (STOPPED | {"prior": STOPPED}, "of a training that got to step 3 of 6 of its prior"),
+        (
+            STOPPED | {"prior": STOPPED | {"steps": 6}},
+            "of a training that has not got to its codec of volumes",
+        ),
+        (
+            STOPPED | {"prior": {}, "volumes": STOPPED},
+            "of a training that got to step 3 of 6 of its volumes",
+        ),
         (STOPPED | {"steps": "\x1b[2J"}, "of a training that has not finished"),
     ],
 )

@@ -8,7 +8,9 @@ import typer
 from oasisvq.cli.chosen import chosen_shard, names_folder, refuse_pipes
 from oasisvq.cli.exits import finish, usage_error
 from oasisvq.cli.options import (
+    ExcludeOption,
     ForceOption,
+    IncludeOption,
     JobsOption,
     JsonOption,
     MaxPixelsOption,
@@ -16,7 +18,7 @@ from oasisvq.cli.options import (
     QuietOption,
     ShardOption,
 )
-from oasisvq.cli.printing import note, print_json, print_line, progress_bar
+from oasisvq.cli.printing import counted, note, print_json, print_line, progress_bar
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 
@@ -35,8 +37,9 @@ def decode(
             "--output",
             metavar="PATH",
             help="File to write: an image as .png or .tif, a volume as .nii.gz, .nii, .hdr, .img or "
-            ".mgz. It is a folder if it is one, if it ends with a slash, and for a folder or several "
-            "inputs. [default: scan.decoded.png, .nii.gz, or .img where a pair was encoded]",
+            ".mgz. It is a folder if it is one, if it ends with a slash, for a folder or several "
+            "inputs, and for the images of a stack. [default: scan.decoded.png, .nii.gz, .img where a "
+            "pair was encoded, or of a stack a folder scan.decoded]",
         ),
     ] = None,
     quality: Annotated[
@@ -49,6 +52,8 @@ def decode(
         ),
     ] = None,
     model: ModelOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -62,8 +67,9 @@ def decode(
     With -q only the first levels are decoded, and no residue.
     """
     from oasisvq.bulk import Outcome
-    from oasisvq.decoding import bytes_of, decode_file, decode_many, decode_target
+    from oasisvq.decoding import decode_file, decode_many, decode_target
     from oasisvq.files import require_file
+    from oasisvq.folders import Globs
     from oasisvq.models import ModelFinder
     from oasisvq.tokens import TOKEN_SUFFIXES
 
@@ -75,7 +81,10 @@ def decode(
         folder, part = Path(output) if output else None, chosen_shard(shard)
         find = ModelFinder(model, note)
         with progress_bar("decoding") as advance:
-            outcome = decode_many(find, inputs, folder, force, part, advance, max_pixels, jobs, quality)
+            globs = Globs(tuple(include or ()), tuple(exclude or ()))
+            outcome = decode_many(
+                find, inputs, folder, force, part, advance, max_pixels, jobs, quality, globs
+            )
         finish(outcome, "decoded", folder, as_json)
         return
     require_file(inputs[0])
@@ -83,9 +92,10 @@ def decode(
     written = decode_target(inputs[0], Path(output) if output and not folder else None, folder, force)
     find = ModelFinder(model, note)
     with progress_bar("decoding") as advance:
-        decode_file(find, inputs[0], written, force, advance, max_pixels, quality)
+        files = decode_file(find, inputs[0], written, force, advance, max_pixels, quality)
+    bytes_in, bytes_out = inputs[0].stat().st_size, sum(path.stat().st_size for path in files)
     if as_json:
-        done = Outcome(done=1, bytes_in=bytes_of(inputs[0]), bytes_out=bytes_of(written))
-        print_json(done.as_dict())
+        print_json(Outcome(done=1, bytes_in=bytes_in, bytes_out=bytes_out).as_dict())
         return
-    print_line(f"{written}: restored, {bytes_of(written):,} bytes")
+    held = f"{counted(len(files), 'image')} " if written.is_dir() else ""
+    print_line(f"{written}: {held}restored, {bytes_out:,} bytes")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from oasisvq.dry_run import Plan
     from oasisvq.folders import Shard
     from oasisvq.scans.source import Source
+    from oasisvq.stacks import Taken
 
 
 def plan_one(
@@ -40,13 +41,14 @@ def plan_many(
     model: Path | None,
     max_pixels: int,
     volume: int | None,
+    taken: "Taken",
     as_json: bool,
 ) -> None:
     """Say what a run over many files would do."""
     from oasisvq.dry_run import plan_many as plan
 
     codec = load_codec(model)
-    _finish(plan(codec, inputs, output, wish, force, shard, max_pixels, volume), as_json)
+    _finish(plan(codec, inputs, output, wish, force, shard, max_pixels, volume, taken), as_json)
 
 
 def _finish(plan: "Plan", as_json: bool) -> None:

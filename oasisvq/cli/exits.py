@@ -32,6 +32,7 @@ def finish(outcome: "Outcome", verb: str, output: Path | None, as_json: bool) ->
 def assumed_lines(outcome: "Outcome") -> list[str]:
     """What a run assumed of files that nobody had said."""
     labels, unplaced = outcome.assumed["labels"], outcome.assumed["unplaced"]
+    alone = outcome.assumed["alone"]
     lines = []
     if labels:
         scans = counted(outcome.done - labels, "scan")
@@ -40,6 +41,11 @@ def assumed_lines(outcome: "Outcome") -> list[str]:
         lines.append(
             f"{unplaced:,} of Analyze, which does not say how it lies: slices follow the third axis; "
             "--axis names another"
+        )
+    if alone:
+        lines.append(
+            f"{counted(alone, 'image')} coded one by one: no neighbour of one name, size and type, or "
+            "nothing that says of one subject they are"
         )
     return lines
 

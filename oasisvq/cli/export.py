@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from oasisvq.cli.chosen import chosen_shard
-from oasisvq.cli.options import ForceOption, JobsOption, ModelOption, QuietOption, ShardOption
+from oasisvq.cli.options import (
+    ExcludeOption,
+    ForceOption,
+    IncludeOption,
+    JobsOption,
+    ModelOption,
+    QuietOption,
+    ShardOption,
+)
 from oasisvq.cli.printing import print_line
 
 
@@ -22,6 +30,8 @@ def export(
         ),
     ],
     model: ModelOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     force: ForceOption = False,
@@ -33,13 +43,14 @@ def export(
     images and volumes, 65535 where a slice has no index, and `names` and `subjects` of the files.
     `decode` makes images and volumes of it again.
     """
-    from oasisvq.folders import PassedOver
+    from oasisvq.folders import Globs, PassedOver
     from oasisvq.gathering import Gathering
     from oasisvq.tokens import require_tokens
 
     require_tokens(output, force)
     passed_over = PassedOver()
-    gathering = Gathering(source, model, passed_over, chosen_shard(shard), jobs)
+    globs = Globs(tuple(include or ()), tuple(exclude or ()))
+    gathering = Gathering(source, model, passed_over, chosen_shard(shard), jobs, globs)
     gathering.write(output)
     shape = " × ".join(f"{side:,}" for side in gathering.shape)
     subjects = len(set(gathering.subjects) - {""})

@@ -91,6 +91,19 @@ MaxPixelsOption = Annotated[
         "they are read. The default allows 4096×4096 and 512×512×512.",
     ),
 ]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Of folders, only files whose name, or that of a folder above them, matches; with a slash, "
+        "whose path below the folder does. May be given several times.",
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Of folders, no file that matches, likewise."),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

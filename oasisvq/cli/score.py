@@ -92,6 +92,14 @@ def score(
         ),
     ] = None,
     lossless: LosslessOption = False,
+    stacks: Annotated[
+        bool,
+        typer.Option(
+            "--stacks",
+            help="Of a split, code the slices of each subject as one file, as `encode --stacks`; or "
+            "score a folder of images that is one such stack.",
+        ),
+    ] = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
     reuse: Annotated[
         Path | None,
@@ -132,7 +140,9 @@ def score(
     from oasisvq.data.preprocess import opened_for_now
     from oasisvq.models import RUN_FOLDER
 
-    source = scan_to_score(data)
+    source = scan_to_score(data, stacks, max_pixels)
+    if stacks and not source and (report or figures or against or sample_count):
+        usage_error("--stacks is for the scores of a split, or of one stack")
     if source and (report or figures):
         usage_error("--report and --figures show a split; name a dataset")
     if jobs > 1 and (source or report or figures or against or sample_count):
@@ -186,17 +196,20 @@ def score(
             peers = against.split(",")
             score_split_against(codec, dataset, split, peers, bounded, every, reuse, as_json)
         else:
-            score_split(codec, dataset, split, qualities, as_json, every, jobs)
+            score_split(codec, dataset, split, qualities, as_json, every, jobs, stacks)
 
 
-def scan_to_score(data: Path) -> "Source | None":
-    """The scan that a path is: a file, or a folder that holds a DICOM series; None of a dataset."""
+def scan_to_score(data: Path, stacks: bool, max_pixels: int) -> "Source | None":
+    """The scan that a path is: a file, or a folder of a DICOM series or a stack; None of a dataset."""
     from oasisvq.data.dataset import is_prepared
     from oasisvq.scans.dicom import holds_dicom
     from oasisvq.scans.source import source_at
+    from oasisvq.stacks import stack_if_one
 
     if data.is_file() or (not is_prepared(data) and holds_dicom(data)):
         return source_at(data)
+    if stacks and data.is_dir() and not is_prepared(data):
+        return stack_if_one(data, max_pixels)
     return None
 
 
@@ -224,13 +237,14 @@ def score_split(
     as_json: bool,
     every: int = 1,
     jobs: int = 1,
+    stacks: bool = False,
 ) -> None:
     """Score a codec on an open dataset and print the table or JSON."""
     from oasisvq.evaluation.score import score_split as measure
 
     with progress_bar(f"scoring {split}") as advance:
         wanted = qualities or [codec.config.default_levels]
-        result = measure(codec, dataset, split, wanted, advance, every, jobs=jobs)
+        result = measure(codec, dataset, split, wanted, advance, every, jobs=jobs, stacks=stacks)
     if as_json:
         print_json(result.as_dict())
     else:

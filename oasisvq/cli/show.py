@@ -1,7 +1,7 @@
 """`oasisvq show`: a picture of a `.codes` file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from oasisvq.cli.options import ForceOption, MaxPixelsOption, ModelOption, Quiet
 from oasisvq.cli.printing import note, print_line
 from oasisvq.errors import ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from oasisvq.scans.source import Source
 
 
 def show(
@@ -24,7 +27,8 @@ def show(
         Path | None,
         typer.Option(
             "--original",
-            help="The file that was encoded. [default: the image or volume of the same name beside it]",
+            help="The file that was encoded; of a stack the folder of its images. [default: the image "
+            "or volume of the same name, or the images, beside it]",
         ),
     ] = None,
     slice_number: Annotated[
@@ -56,7 +60,7 @@ def show(
     from oasisvq.evaluation import figures, panels
     from oasisvq.files import require_output
     from oasisvq.models import ModelFinder
-    from oasisvq.scans.source import source_at
+    from oasisvq.scans.source import source_at, stack_at
 
     if slice_number is not None and slice_count is not None:
         usage_error("--slice and --slices exclude each other")
@@ -66,7 +70,10 @@ def show(
     require_output(picture, force)
     header = read_codes_file(source).header
     codec = Codec(ModelFinder(model, note)(header, source))
-    found = source_at(original) if original else panels.find_original(source)
+    if original and header.stack:
+        found: Source | None = stack_at(original, header.stack)
+    else:
+        found = source_at(original) if original else panels.find_original(source)
     note(f"original: {found.path}" if found else "no original beside it; name it with --original")
     try:
         view = panels.open_view(codec, source, found, max_pixels)

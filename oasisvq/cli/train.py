@@ -56,6 +56,12 @@ def train(
             "--residue-epochs", min=1, help="Epochs of the residue's networks. [default: the preset's]"
         ),
     ] = None,
+    volumes_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--volumes-epochs", min=1, help="Epochs of the codec of volumes. [default: the preset's]"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -97,6 +103,19 @@ def train(
         bool,
         typer.Option("--prior-only", help="Train only a prior, for the codec that --model names."),
     ] = False,
+    with_volumes: Annotated[
+        bool,
+        typer.Option(
+            "--volumes/--no-volumes",
+            help="Train a codec for volumes too, which sees the slice before, where slices have one.",
+        ),
+    ] = True,
+    volumes_only: Annotated[
+        bool,
+        typer.Option(
+            "--volumes-only", help="Train only what codes volumes, for the model that --model names."
+        ),
+    ] = False,
     with_residue: Annotated[
         bool,
         typer.Option("--residue/--no-residue", help="Train the residue's networks last."),
@@ -109,7 +128,10 @@ def train(
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="With --prior-only or --residue-only: a model file or run folder."),
+        typer.Option(
+            "--model",
+            help="With --prior-only, --volumes-only or --residue-only: a model file or run folder.",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of first weights, order and draws. [default: 0]")
@@ -151,22 +173,31 @@ def train(
     from oasisvq.training import command
     from oasisvq.training.request import Request
 
-    if prior_only and not with_prior:
-        usage_error("--prior-only and --no-prior exclude each other")
-    if residue_only and not with_residue:
-        usage_error("--residue-only and --no-residue exclude each other")
-    if residue_only and prior_only:
-        usage_error("--residue-only and --prior-only exclude each other")
+    stages = {
+        "prior": (with_prior, prior_only),
+        "volumes": (with_volumes, volumes_only),
+        "residue": (with_residue, residue_only),
+    }
+    for name, (is_wanted, is_only) in stages.items():
+        if is_only and not is_wanted:
+            usage_error(f"--{name}-only and --no-{name} exclude each other")
+    only = [f"--{name}-only" for name, (_, is_only) in stages.items() if is_only]
+    if len(only) > 1:
+        usage_error(f"{only[1]} and {only[0]} exclude each other")
     if residue_only and start_from is not None:
         usage_error("--residue-only starts from random weights; leave out --start-from")
-    if (prior_only or residue_only) != (model is not None):
+    if volumes_only and start_from is not None:
+        usage_error("--volumes-only starts from the codec named by --model; leave out --start-from")
+    if bool(only) != (model is not None):
         usage_error(
-            "--model names the codec of --prior-only or --residue-only; give both, or leave out both"
+            "--model names the codec of --prior-only, --volumes-only or --residue-only; give both, or "
+            "leave out both"
         )
     overrides = {
         "epochs": epochs,
         "prior_epochs": prior_epochs,
         "prior_batch_size": prior_batch_size,
+        "volumes_epochs": volumes_epochs,
         "residue_epochs": residue_epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -187,6 +218,8 @@ def train(
         start_from=start_from,
         with_prior=with_prior,
         prior_only=prior_only,
+        with_volumes=with_volumes,
+        volumes_only=volumes_only,
         with_residue=with_residue,
         residue_only=residue_only,
         model=model,

@@ -9,6 +9,8 @@ import typer
 
 from oasisvq.cli.chosen import chosen_shard
 from oasisvq.cli.options import (
+    ExcludeOption,
+    IncludeOption,
     JobsOption,
     JsonOption,
     MaxPixelsOption,
@@ -42,6 +44,8 @@ def verify(
         ),
     ] = False,
     model: ModelOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     shard: ShardOption = None,
     jobs: JobsOption = 1,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -54,13 +58,14 @@ def verify(
     compared with its checksum, and its model is looked for as `decode` does. No networks are run.
     """
     from oasisvq import verify as verification
-    from oasisvq.folders import PassedOver
+    from oasisvq.folders import Globs, PassedOver
     from oasisvq.models import ModelFinder
 
     verifier = verification.Verifier(ModelFinder(model, note), deep, max_pixels)
     with progress_bar("verifying") as advance:
         passed_over, part = PassedOver(), chosen_shard(shard)
-        verdicts = verification.verify(paths, verifier, part, advance, passed_over, jobs)
+        globs = Globs(tuple(include or ()), tuple(exclude or ()))
+        verdicts = verification.verify(paths, verifier, part, advance, passed_over, jobs, globs)
         all_whole = (print_verdicts_as_json if as_json else print_verdicts)(verdicts, passed_over)
     if not all_whole:
         raise typer.Exit(1)

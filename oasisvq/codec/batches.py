@@ -199,8 +199,7 @@ class Batches(ABC):
         """
         if isinstance(array, (list, tuple)):
             return [
-                self.latents(each, spacing=spacing, affine=affine, axis=axis)
-                for each in _of_images(array)
+                self.latents(each, spacing=spacing, affine=affine, axis=axis) for each in each_of(array)
             ]
         scan = as_scan(array, spacing, affine, axis)  # type: ignore[arg-type]  # it says what else it is
         height, width = scan.planes.shape[1:]
@@ -283,7 +282,7 @@ class Batches(ABC):
                 raise CodesFileError(f"indices of shape {indices.shape}, expected (levels, h, w)")
             header = replace(like.of_indices, levels=indices.shape[-3])
             codes = Codes(header, indices.astype(np.uint16, copy=False), 0)
-            return self.decode_codes(codes, "indices").voxels
+            return self.decode_codes(codes, "indices").array
         header = self._header_for(indices.shape[-3:], like)
         grids = indices.astype(np.uint16, copy=False).reshape(-1, *header.grid_shape)
         planes = [self.decode_codes(Codes(header, grid, 0), "indices").plane for grid in grids]
@@ -389,8 +388,15 @@ class _Numbered:
             raise type(error)(f"[{place}]: {error}") from error
 
 
-def _of_images(arrays: Sequence[object]) -> Sequence[Any]:
-    """A list of arrays; one of numbers, or of lists of them, is an array that was not made."""
+def each_of(arrays: Iterable[object]) -> list[Any]:
+    """A list of arrays; one of numbers, or of lists of them, is an array that was not made.
+
+    Raises:
+        ImageError: it holds something else.
+    """
+    if not isinstance(arrays, Iterable):
+        raise ImageError(f"{_kind_of(arrays)}, expected arrays")
+    arrays = list(arrays)
     for place, each in enumerate(arrays):
         if not isinstance(each, np.ndarray):
             raise ImageError(f"[{place}]: {_kind_of(each)}, expected a NumPy array")

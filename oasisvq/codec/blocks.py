@@ -1,11 +1,11 @@
-"""Blocks of a `.codes` file <-> bytes: volume, labels, ground, residue, outliers; see `container.py`.
+"""Blocks of a `.codes` file <-> bytes, see `container.py`.
 
 Never imports torch.
 """
 
 import math
 import struct
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from oasisvq.codec.headers import (
 from oasisvq.codec.residue import MAX_BIN_BITS, BinLimits
 from oasisvq.scans.geometry import SLICINGS, Form, Slicing
 from oasisvq.scans.limits import MAX_FILE_BYTES
+from oasisvq.scans.stacks import MAX_DIGITS, StackNames
+from oasisvq.text import MAX_NAME_BYTES
 
 _MAX_WHOLE = 2**31  # of labels that are written as whole numbers
 _LARGEST = 2**53  # of values of whole numbers
@@ -224,3 +226,45 @@ def read_outliers(reader: Reader, sample_type: SampleType, voxels: int) -> Outli
     if min(values) < limits.min or max(values) > limits.max:
         raise reader.fail(f"damaged: outliers from {min(values)} to {max(values)}, which are no {dtype}")
     return Outliers(tuple(places), tuple(values))
+
+
+def stack_bytes(stack: StackNames) -> bytes:
+    """The block of a stack."""
+    texts = [text.encode() for text in (stack.before, stack.after)]
+    parts = [varint(len(text)) + text for text in texts]
+    parts += [varint(stack.width), varint(stack.numbers[0])]
+    for step, run in groupby(after - before for before, after in pairwise(stack.numbers)):
+        parts += [varint(step), varint(sum(1 for _ in run))]
+    return b"".join(parts)
+
+
+def read_stack(reader: Reader, slices: int) -> StackNames:
+    """The inverse of `stack_bytes`.
+
+    Raises:
+        CodesFileError: any deviation from the specification.
+    """
+    before, after = (_read_text(reader) for _ in range(2))
+    width = reader.varint("digits of a name", 1, MAX_DIGITS)
+    largest = 10**MAX_DIGITS - 1
+    numbers = [reader.varint("number of a slice", 0, largest)]
+    last_step = 0
+    while len(numbers) < slices:
+        step = reader.varint("step of slices", 1, largest)
+        count = reader.varint("slices with one step", 1, slices - len(numbers))
+        if step == last_step or numbers[-1] + step * count > largest:
+            raise reader.fail("damaged: numbers of slices that are not written so; get a whole copy")
+        numbers += range(numbers[-1] + step, numbers[-1] + step * count + 1, step)
+        last_step = step
+    stack = StackNames(before, after, width, tuple(numbers))
+    if problem := stack.problem:
+        raise reader.fail(f"damaged: {problem}")
+    return stack
+
+
+def _read_text(reader: Reader) -> str:
+    content = reader.take(reader.varint("bytes of a name", 0, MAX_NAME_BYTES))
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise reader.fail("damaged: a name that is no UTF-8; get a whole copy") from error

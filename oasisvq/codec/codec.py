@@ -39,6 +39,7 @@ from oasisvq.codec.outliers import Core, core_of
 from oasisvq.codec.pixels import NOTHING, choose_window, from_pixels, to_pixels
 from oasisvq.codec.prior import Pass
 from oasisvq.codec.slices import Chain, codes_of, steps_of
+from oasisvq.codec.stacking import Stacking
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import CodesFileError, ImageError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -53,7 +54,7 @@ LARGEST_RATE_WEIGHT = 0.075
 Advance = Callable[[int, int], None]
 
 
-class Codec(Drawing, Measuring):
+class Codec(Drawing, Measuring, Stacking):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
     Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
@@ -296,7 +297,8 @@ class Codec(Drawing, Measuring):
     ) -> NDArray[np.generic]:
         """The bytes of a `.codes` file to an array of the original's shape and type.
 
-        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had.
+        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had; (N, H, W) of a stack,
+        in the order of `codes.header.stack.names`.
 
         Args:
             content: of the file.
@@ -309,7 +311,7 @@ class Codec(Drawing, Measuring):
         """
         file = container.read(content, "codes")
         refuse_large_codes(file.header, "codes", max_pixels)
-        return self.decode_codes(self.codes_of(file), "codes", levels=levels).voxels
+        return self.decode_codes(self.codes_of(file), "codes", levels=levels).array
 
     def codes_of(self, file: CodesFile) -> Codes:
         """Header and indices of a `.codes` file that this model made.
@@ -343,7 +345,8 @@ class Codec(Drawing, Measuring):
         placement = placement_of(header)
         particular.refuse_other_levels(header, levels, name)
         if codes.label_map is not None:
-            return Scan(codes.label_map.reshape(header.slices, *header.shape), placement)
+            labels = codes.label_map.reshape(header.slices, *header.shape)
+            return Scan(labels, placement, stack=header.stack)
         config = self.file.coding(header.volume is not None).config
         ours = (config.stride, config.codebook_size)
         if (header.stride, header.codebook_size) != ours or header.levels > config.levels:
@@ -361,7 +364,7 @@ class Codec(Drawing, Measuring):
             advance(place + 1, header.slices)
         if header.labels:
             planes = header.label_values[planes]
-        return Scan(planes, placement)
+        return Scan(planes, placement, stack=header.stack)
 
     def _decoded(
         self,

@@ -11,7 +11,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional, one bit each: 1 labels, 2 labels not whole, 4 ground, 8 residue, 16 outliers |
+| blocks | 1 | optional: 1 labels, 2 labels not whole, 4 ground, 8 residue, 16 outliers, 32 stack |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
 | *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
@@ -26,6 +26,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | *block 4:* ground | | see below |
 | *block 8:* residue | | see below |
 | *block 16:* outliers | | see below |
+| *block 32:* stack | | see below |
 | payload | | the indices, or the labels |
 | *block 4:* support | | which voxels are not ground, see `ground.py` |
 | *block 8:* residue | | bins of these voxels, see `residue.py` |
@@ -80,6 +81,14 @@ before, of the first from -1; then their values, signed numbers of at most 10 by
 is one of integers, else in the sample type, finite, little-endian. They MUST be in the support, and have
 no bins in a residue. Labels have neither ground nor residue nor outliers.
 
+A *stack* is a volume whose slices were images, uint8 or uint16, called by one name but for a number.
+What stands before the number and what follows it come each as a varint of its bytes and those, UTF-8;
+then varints of the least digits of a number, 1 to 9, for which it is filled up with zeros, and of the
+number of the first slice, below 10^9. The others follow as pairs of varints, until there are as many as
+slices: a step to the next number, at least 1, and how many slices it leads to one after the other; two
+pairs in a row have two steps. Every name MUST be one that a file may have on every system, see
+`is_safe_name` in `text.py`. Planes are the images as they are, in the order of their numbers.
+
 Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
 does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
 in its shortest form, another length, a wrong CRC, a header of the original that is none or has
@@ -104,9 +113,11 @@ from oasisvq.codec.blocks import (
     read_labels,
     read_outliers,
     read_residue,
+    read_stack,
     read_values,
     read_volume,
     residue_bytes,
+    stack_bytes,
     values_bytes,
     volume_bytes,
 )
@@ -136,7 +147,8 @@ MAGIC = b"OVQC"
 VERSION = 1
 SUFFIX = ".codes"
 _CRC_BYTES = 4
-_LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK, _OUTLIERS_BLOCK = 1, 2, 4, 8, 16
+_LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK = 1, 2, 4, 8
+_OUTLIERS_BLOCK, _STACK_BLOCK = 16, 32
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
 
 
@@ -148,7 +160,7 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
     if header.labels:
         blocks = _LABELS_BLOCK if are_whole(header.labels) else _VALUES_BLOCK
     blocks |= _GROUND_BLOCK * bool(header.ground) | _RESIDUE_BLOCK * bool(header.residue)
-    blocks |= _OUTLIERS_BLOCK * bool(header.outliers)
+    blocks |= _OUTLIERS_BLOCK * bool(header.outliers) | _STACK_BLOCK * bool(header.stack)
     parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
     numbers = [header.volume.slices] if header.volume else []
     numbers += header.shape
@@ -173,6 +185,9 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
         parts.append(residue_bytes(header.residue))
     if header.outliers:
         parts.append(outliers_bytes(header.outliers, header.sample_type))
+    if header.stack:
+        assert len(header.stack.numbers) == header.slices
+        parts.append(stack_bytes(header.stack))
     content = b"".join((*parts, payload, beside.support, beside.residue))
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -224,7 +239,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
     both = _LABELS_BLOCK | _VALUES_BLOCK
-    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK | _OUTLIERS_BLOCK
+    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK | _OUTLIERS_BLOCK | _STACK_BLOCK
     if not is_known or blocks & ~known or blocks & both == both:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
@@ -266,6 +281,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
         read_ground(reader, SampleType(sample_type)) if blocks & _GROUND_BLOCK else None,
         read_residue(reader, SampleType(sample_type)) if blocks & _RESIDUE_BLOCK else None,
         _read_outliers(reader, blocks, SampleType(sample_type), slices * shape[0] * shape[1]),
+        read_stack(reader, slices) if blocks & _STACK_BLOCK else None,
     )
     return header, payload_bytes
 
@@ -282,8 +298,10 @@ def _read_outliers(reader: Reader, blocks: int, sample_type: SampleType, voxels:
 
 def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reader) -> None:
     """Bounds that need several fields, before anything is allocated."""
-    if header.kind is Kind.IMAGE and header.sample_type not in _OF_IMAGES:
+    if (header.kind is Kind.IMAGE or header.stack) and header.sample_type not in _OF_IMAGES:
         raise reader.fail(f"damaged: an image of {header.sample_type.name.lower()}")
+    if header.stack and header.kind is Kind.IMAGE:
+        raise reader.fail("damaged: an image with the names of a stack")
     dtype = header.sample_type.dtype
     if header.labels and dtype.kind in "iu":
         smallest, largest = _limits(dtype)

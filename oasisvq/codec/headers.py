@@ -18,6 +18,7 @@ from oasisvq.codec.pixels import NOTHING, Window
 from oasisvq.scans.geometry import Form, Geometry, Slicing
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
 from oasisvq.scans.scan import Placement, Scan
+from oasisvq.scans.stacks import StackNames
 
 FINGERPRINT_BYTES = 8
 MAX_SLICES = 65_535
@@ -137,7 +138,8 @@ class CodesHeader:
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
     `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole; `ground`, `residue` and `outliers` are None where the file has none.
+    of them are whole; `ground`, `residue` and `outliers` are None where the file has none, and `stack`
+    unless its slices were images.
     """
 
     coder: Coder
@@ -155,6 +157,7 @@ class CodesHeader:
     ground: GroundHeader | None = None
     residue: ResidueHeader | None = None
     outliers: Outliers | None = None
+    stack: StackNames | None = None
 
     @property
     def of_indices(self) -> "CodesHeader":
@@ -245,6 +248,7 @@ def header_of(
         volume=volume,
         labels=labels,
         outliers=outliers,
+        stack=scan.stack,
     )
 
 
@@ -253,7 +257,7 @@ def slice_ranges(
 ) -> tuple[tuple[int, int], ...]:
     """Darkest and brightest value of each plane, outwards to `RANGE_UNITS`; equal if it is constant."""
     low, high = intensity
-    step = (high - low) / RANGE_UNITS
+    step = (high - low) / RANGE_UNITS or 1.0  # of a stack all values may be equal
     ranges = []
     for plane in planes:
         darkest, brightest = ((float(end) - low) / step for end in (plane.min(), plane.max()))

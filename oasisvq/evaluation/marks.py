@@ -76,8 +76,9 @@ def marks_of_codes(header: CodesHeader, path: Path) -> Marks:
         path: of the file, by whose name volumes of OASIS and UQ PNG slices are known.
     """
     placement = placement_of(header)
-    if placement is None:
-        is_uq = _UQ_NAME.match(path.name) and header.shape == _UQ_SHAPE
+    if placement is None or header.stack:
+        name = header.stack.names[0] if header.stack else path.name
+        is_uq = _UQ_NAME.match(name) and header.shape == _UQ_SHAPE
         return AXIAL if is_uq else UNKNOWN
     codes = _axis_codes(placement, path)
     if codes is None:

@@ -31,7 +31,7 @@ from oasisvq.evaluation.marks import NOSE, UNKNOWN, Marks, draw_marks, marks_of_
 from oasisvq.scans.dicom import holds_dicom
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import read_scan, without_nan
-from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at
+from oasisvq.scans.source import SCAN_SUFFIXES, Source, source_at, stack_at
 from oasisvq.text import printable
 
 Plane = NDArray[np.generic]
@@ -86,8 +86,13 @@ class SliceView(NamedTuple):
 def find_original(codes: Path) -> Source | None:
     """The image, volume or DICOM series of the same name beside a `.codes` file, if there is one.
 
-    The codes of a series may also lie in its folder, which is called as they are.
+    The codes of a series may also lie in its folder, which is called as they are; beside those of a
+    stack all its images have to lie.
     """
+    header = read_codes_file(codes).header
+    if header.stack:
+        stack = stack_at(codes.parent, header.stack)
+        return stack if all(path.is_file() for path in stack.files) else None
     for suffix in SCAN_SUFFIXES:
         path = codes.with_suffix(suffix)
         if path.is_file():
@@ -160,6 +165,7 @@ def slice_codes(codes: Codes, place: int) -> Codes:
         header.of_indices,
         kind=Kind.IMAGE,
         volume=None,
+        stack=None,
         intensity=header.slice_range(place),
         window=header.window if place in header.coded_slices else NOTHING,
     )
@@ -354,7 +360,10 @@ def _fill_columns(grid: list[list[Axes]], tiles: _Tiles, slices: list[SliceView]
 
 def describe_slice(view: View, each: SliceView) -> str:
     """One line on a slice that is shown."""
-    where = f"slice {each.place}" if view.codes.header.volume else "image"
+    header = view.codes.header
+    where = f"slice {each.place}" if header.volume else "image"
+    if header.stack:
+        where += f" ({header.stack.names[each.place]})"
     if view.codes.label_map is not None:
         return f"{where}, labels kept exactly{_agreement(view)}"
     return ", ".join([where, *score_text(each.scores).splitlines()])

@@ -2,8 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,18 +94,27 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Encodes, decodes and measures one slice at one quality; at `BLACK` what is all black."""
+    """Encodes, decodes and measures slices at one quality; at `BLACK` what is all black."""
 
     codec: Codec
+    stacks: bool
 
-    def __call__(self, task: tuple[int, int, NDArray[np.uint8]]) -> Scored:
-        _, levels, original = task
+    def __call__(self, task: tuple[range, int, NDArray[np.uint8]]) -> list[Scored]:
+        _, levels, originals = task
+        contents = [b""] * len(originals)
+        restored: Sequence[NDArray[np.generic]]
         if levels == BLACK:
-            black = np.zeros_like(original)
-            return Scored(black, b"", similarity(original, black, DATA_RANGE))
-        content = self.codec.encode(original, levels, content=Content.SCAN)
-        restored = self.codec.decode(content)
-        return Scored(restored, content, similarity(original, restored, DATA_RANGE))
+            restored = list(np.zeros_like(originals))
+        elif self.stacks:  # the file of all of them counts for the first
+            contents[0] = self.codec.encode_stack(originals, levels=levels, content=Content.SCAN)
+            restored = list(self.codec.decode(contents[0]))
+        else:
+            contents = [self.codec.encode(each, levels, content=Content.SCAN) for each in originals]
+            restored = [self.codec.decode(content) for content in contents]
+        return [
+            Scored(after, content, similarity(before, after, DATA_RANGE))
+            for before, after, content in zip(originals, restored, contents, strict=True)
+        ]
 
 
 class _Collector:
@@ -181,12 +191,14 @@ def score_split(
     every: int = 1,
     watch: Callable[[Seen], None] = lambda seen: None,
     jobs: int = 1,
+    stacks: bool = False,
 ) -> SplitScore:
     """Encode and decode every `every`-th slice of a split at each quality and measure what was lost.
 
     Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
     `watch` is shown every slice at every quality, the qualities of a slice one after the other. `jobs`
-    is the number of processes; scores are the same with any.
+    is the number of processes; scores are the same with any. With `stacks`, the slices of a subject that
+    follow each other are one file.
 
     Raises:
         DatasetError: no such split.
@@ -199,15 +211,20 @@ def score_split(
     collectors = {codec.check_levels(quality): _Collector(labels) for quality in qualities}
     collectors[BLACK] = _Collector(labels)
     as_png = 0
-    planes = (np.asarray(plane) for plane in array)
-    tasks = ((place, levels, plane) for place, plane in enumerate(planes) for levels in collectors)
-    for (place, levels, original), scored in calls(_Scorer(codec), tasks, jobs):
-        collectors[levels].add(records[place], original, scored)
-        if levels == BLACK:
-            as_png += png_bytes(original)
-            advance(place + 1, len(records))
-        else:
-            watch(Seen(place, levels, original, *scored))
+    groups = _runs([record.subject for record in records]) if stacks else _singly(len(records))
+    tasks = (
+        (group, levels, np.asarray(array[group.start : group.stop]))
+        for group in groups
+        for levels in collectors
+    )
+    for (group, levels, originals), scored in calls(_Scorer(codec, stacks), tasks, jobs):
+        for place, original, each in zip(group, originals, scored, strict=True):
+            collectors[levels].add(records[place], original, each)
+            if levels == BLACK:
+                as_png += png_bytes(original)
+                advance(place + 1, len(records))
+            else:
+                watch(Seen(place, levels, original, *each))
     black = collectors.pop(BLACK)
     pixels = dataset.size**2
     return SplitScore(
@@ -219,3 +236,17 @@ def score_split(
         [each.score(levels, pixels, as_png) for levels, each in collectors.items()],
         black.score(BLACK, pixels, as_png),
     )
+
+
+def _singly(count: int) -> list[range]:
+    return [range(place, place + 1) for place in range(count)]
+
+
+def _runs(subjects: Sequence[str]) -> list[range]:
+    """Places of slices that follow each other and are of one subject."""
+    runs, start = [], 0
+    for _, run in groupby(subjects):
+        count = sum(1 for _ in run)
+        runs.append(range(start, start + count))
+        start += count
+    return runs

@@ -27,6 +27,7 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _MAX_PAGES = 1024
 STACK_SUFFIXES = (".tif", ".tiff")  # of files that hold several pages
+_UNREADABLE = (SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)  # of Pillow
 _STACKS = ("TIFF",)  # formats of which several images are slices, and no animation
 
 
@@ -97,8 +98,23 @@ def read_picture(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
             f"{path}: more than the limit of {MAX_PIXELS:,} pixels that a .codes file holds; cut or "
             "shrink it first"
         ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise ImageError(f"{path}: a damaged or truncated image ({error})") from error
+
+
+def look_at(path: Path) -> tuple[tuple[int, int], bool] | None:
+    """Width and height of an image of one page, and whether it has more than 8 bits; by its header.
+
+    None where that is not to be found; `read_image` then says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
+                is_alone = not _seek(image, 1)
+                return (image.size, image.mode.startswith("I")) if is_alone else None
+    except (OSError, Image.DecompressionBombError, *_UNREADABLE):
+        return None
 
 
 def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:

@@ -1,6 +1,7 @@
 """Image or volume file <-> scan: planes of values, and how they lie in a volume. Never imports torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.errors import ImageError
+from oasisvq.files import move_into_place, temporary_folder
 from oasisvq.scans.dicom import count_in_dicom, read_dicom
 from oasisvq.scans.foreign import refuse_foreign
 from oasisvq.scans.geometry import PLANES, Form, Geometry, Slicing, slicing_by
@@ -27,12 +29,14 @@ from oasisvq.scans.limits import (
     refuse_large_volume,
 )
 from oasisvq.scans.source import Source, SourceKind
+from oasisvq.scans.stacks import StackNames
 from oasisvq.scans.volumes import WRITABLE_SUFFIXES as WRITABLE_VOLUMES
 from oasisvq.scans.volumes import count_volumes, read_volume, volume_suffix, write_volume
 from oasisvq.scans.voxel_streams import Volume
 from oasisvq.scans.words import axes_of_oasis, names_labels
 
 SAMPLE_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # of voxels
+_STACKED = slicing_by("LAS")  # of a stack, whose geometry says nothing of its axes
 _CHANNELS, _SMALLEST_COLOURED = (3, 4), 8  # of an image in colours; its least height and width
 _NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
 
@@ -58,11 +62,13 @@ class Scan:
             voxels of a volume before its slope and intercept.
         placement: of a volume; None for an image, which has one plane.
         says_labels: whether the name or the header of its file says that it holds labels.
+        stack: of images that are the planes of one volume, their names.
     """
 
     planes: NDArray[np.generic]
     placement: Placement | None = None
     says_labels: bool = False
+    stack: StackNames | None = None
 
     @property
     def plane(self) -> NDArray[np.generic]:
@@ -81,6 +87,11 @@ class Scan:
     def voxels(self) -> NDArray[np.generic]:
         """The voxels of a volume in the order of its file; the plane of an image."""
         return self.placement.slicing.voxels(self.planes) if self.placement else self.plane
+
+    @property
+    def array(self) -> NDArray[np.generic]:
+        """What was given as an array: (N, H, W) images of a stack; else `voxels`."""
+        return self.planes if self.stack else self.voxels
 
 
 def as_scan(
@@ -164,6 +175,27 @@ def _refuse_ambiguous(shape: tuple[int, ...]) -> None:
         f"an array of shape {shape} looks like {what}; expected {wanted}, or for a volume (X, Y, Z) its "
         "spacing or affine too"
     )
+
+
+def scan_of_stack(planes: NDArray[np.generic], stack: StackNames) -> Scan:
+    """Images (N, H, W) of uint8 or uint16 that are neighbouring slices.
+
+    They lie as axial slices of 1 mm, of which nothing says how they lie in space.
+
+    Raises:
+        ImageError: they are no such images, or beyond the limits of a volume.
+    """
+    if planes.dtype not in (np.uint8, np.uint16) or planes.ndim != 3 or not planes.size:
+        raise ImageError(
+            f"a stack of shape {planes.shape} and type {planes.dtype}; expected images (N, H, W) of "
+            "uint8 or uint16"
+        )
+    if len(planes) != len(stack.numbers):
+        raise ImageError(f"a stack of {len(planes)} images, but {len(stack.numbers)} names")
+    refuse_large_image(planes.shape[:0:-1], "an image of the stack", FORMAT_MAX_PIXELS)
+    refuse_large_volume(planes.shape, "a stack", FORMAT_MAX_PIXELS)
+    voxels = _STACKED.voxels(planes)
+    return Scan(planes, Placement(Geometry.of_array(voxels, np.eye(4), code=0), _STACKED), stack=stack)
 
 
 def scan_of_volume(
@@ -265,6 +297,9 @@ def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT
             _refuse_for_image(source, axis)
             return Scan(picture.planes, says_labels=says_labels or picture.are_indices)
         volume = _volume_of_pages(picture.planes)
+    elif source.stack is not None:
+        _refuse_for_image(source, axis)
+        return _read_stack(source, source.stack, max_pixels)
     elif source.kind is SourceKind.VOLUME:
         volume = read_volume(source.path, max_pixels, source.volume)
     else:
@@ -274,6 +309,27 @@ def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from error
     return replace(scan, says_labels=says_labels or volume.geometry.says_labels)
+
+
+def _read_stack(source: Source, stack: StackNames, max_pixels: int) -> Scan:
+    planes: list[NDArray[np.generic]] = []
+    are_indices = False
+    for path in source.files:
+        refuse_foreign(path)
+        picture = read_picture(path, max_pixels)
+        plane = picture.planes[0]
+        if len(picture.planes) > 1:
+            raise ImageError(f"{path}: holds several images, expected one slice of a stack")
+        if planes and (plane.shape, plane.dtype) != (planes[0].shape, planes[0].dtype):
+            raise ImageError(
+                f"{path}: {plane.shape} pixels of {plane.dtype}, but {source.files[0].name} has "
+                f"{planes[0].shape} of {planes[0].dtype}; expected slices of one size and type"
+            )
+        refuse_large_volume((*plane.shape, len(planes) + 1), str(path), max_pixels)
+        planes.append(plane)
+        are_indices |= picture.are_indices
+    scan = scan_of_stack(np.stack(planes), stack)
+    return replace(scan, says_labels=are_indices or names_labels(source.path.name))
 
 
 def _refuse_for_image(source: Source, axis: str | None) -> None:
@@ -335,9 +391,24 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_volume(Volume(scan.voxels, scan.placement.geometry), path)
     elif path.suffix.lower() in STACK_SUFFIXES and len(scan.planes) > 1:
         _refuse_values(scan, path)
-        write_pages(_as_grey(scan.voxels.transpose(2, 1, 0)), path)
+        write_pages(scan.planes if scan.stack else _as_grey(scan.voxels.transpose(2, 1, 0)), path)
     else:
         write_image(_as_image(scan, path), path)
+
+
+def write_stack(planes: Sequence[NDArray[np.generic]], paths: Sequence[Path]) -> None:
+    """Write images (H, W) of a stack as PNG or TIFF into one folder, when all of them are made.
+
+    The folder need not be there, but the one that it lies in.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    folder = paths[0].parent
+    with temporary_folder(folder if folder.is_dir() else folder.parent) as unfinished:
+        for plane, path in zip(planes, paths, strict=True):
+            write_image(plane, unfinished / path.name)
+        move_into_place(unfinished, folder)
 
 
 def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
@@ -345,6 +416,8 @@ def _as_image(scan: Scan, path: Path) -> NDArray[np.generic]:
     _refuse_values(scan, path)
     if len(scan.planes) != 1:
         raise ImageError(f"{path}: an image cannot hold {len(scan.planes)} slices; name a .nii.gz")
+    if scan.stack:
+        return scan.plane
     assert scan.placement is not None
     # a DICOM image as a viewer shows it: its columns are the first axis of a volume, its rows the second
     plane = scan.voxels.squeeze(axis=scan.placement.slicing.axes[0]).T

@@ -1,8 +1,9 @@
 """A path -> what it is: found out once, and carried from there on as a `Source`.
 
 An image or a volume is one file, a volume in two files is a pair, DICOM is one file or a folder that
-directly holds the files of one series. Names tell images and volumes; DICOM files are told by their
-first bytes too, for many have no ending. What is inside is read by `read_scan` in `scan.py`.
+directly holds the files of one series, a stack is the images of one folder that are a subject's slices.
+Names tell images and volumes; DICOM files are told by their first bytes too, for many have no ending.
+What is inside is read by `read_scan` in `scan.py`.
 """
 
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oasisvq.files import require_file
-from oasisvq.folders import Listing, PassedOver, walk
+from oasisvq.folders import EVERYTHING, Globs, Listing, PassedOver, walk
 from oasisvq.scans.dicom import DICOM_SUFFIXES, dicom_files_in, dicom_suffix, is_dicom
 from oasisvq.scans.images import IMAGE_SUFFIXES
+from oasisvq.scans.stacks import StackNames
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, files_of, volume_suffix
 
 SCAN_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES)
@@ -28,6 +30,7 @@ class SourceKind(Enum):
     IMAGE = "image"
     VOLUME = "volume"
     DICOM = "DICOM"
+    STACK = "stack"
 
 
 class FileState(NamedTuple):
@@ -54,11 +57,13 @@ class Source:
     """A path and what it is.
 
     Attributes:
-        path: the file; of a pair the one that was named, of a DICOM series its folder. Messages name it.
+        path: the file; of a pair the one that was named, of a DICOM series its folder, of a stack its
+            names with a `*` for the number. Messages name it.
         kind: which reader understands it.
         files: all files that belong to it.
         is_series: whether it is a folder with the files of a DICOM series.
         volume: of several volumes in it the one that is meant, from 0; None where it has but one.
+        stack: of a stack the names of its files.
     """
 
     path: Path
@@ -66,13 +71,17 @@ class Source:
     files: tuple[Path, ...]
     is_series: bool = False
     volume: int | None = None
+    stack: StackNames | None = None
 
     @property
     def name(self) -> str:
         """What it is called: the name of its file without the ending, or of its folder.
 
-        One of several volumes has its number behind it, such as `scan_volume007`.
+        A stack is called by what its names have in common, or by its folder where that is nothing. One
+        of several volumes has its number behind it, such as `scan_volume007`.
         """
+        if self.stack is not None:
+            return self.stack.stem or self.path.parent.resolve().name
         name = self.path.resolve().name if self.is_series else stem(self.path)
         return name if self.volume is None else f"{name}_volume{self.volume:03d}"
 
@@ -128,7 +137,13 @@ def source_at(path: Path) -> Source:
     return _file(path, kind)
 
 
-def sources_below(folder: Path, passed_over: PassedOver) -> Iterator[Source]:
+def stack_at(folder: Path, stack: StackNames) -> Source:
+    """The images of a folder with the names of a stack."""
+    files = tuple(folder / name for name in stack.names)
+    return Source(folder / stack.pattern, SourceKind.STACK, files, stack=stack)
+
+
+def sources_below(folder: Path, passed_over: PassedOver, globs: Globs = EVERYTHING) -> Iterator[Source]:
     """The sources of a folder and of those below it, in the order of the walk.
 
     Of each folder first the images and volumes by name, then its DICOM files: one source where it is
@@ -137,12 +152,13 @@ def sources_below(folder: Path, passed_over: PassedOver) -> Iterator[Source]:
     Args:
         folder: where to look.
         passed_over: told of everything that is no source.
+        globs: which files are taken.
 
     Raises:
         FileError: a folder cannot be listed.
     """
-    for listing in walk(folder):
-        passed_over.add_links(listing.passed_links)
+    for listing in walk(folder, globs):
+        passed_over.add_listing(listing)
         yield from _sources_of(listing, passed_over)
 
 

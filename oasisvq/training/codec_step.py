@@ -16,6 +16,7 @@ from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.imitation import Imitation
 from oasisvq.training.losses import reconstruction_losses
 from oasisvq.training.networks import clamp_straight_through
+from oasisvq.training.request import NOTHING_FOLLOWS, Following
 from oasisvq.training.weights import Model
 
 Compiler = str | Callable[..., Any]  # a backend of torch.compile
@@ -38,10 +39,8 @@ class TrainingConfig:
         precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
             losses stay in float32).
         started_from: fingerprint, in hexadecimal, of the model whose weights it starts from.
-        prior_epochs: of the training of the prior that follows.
-        prior_batch_size: slices a step of it; None for what fits the data.
-        residue_epochs: of that of the networks of residues, which follows it.
         imitating_from: share of the steps after which the integers of the model file are imitated.
+        following: the stages after it.
     """
 
     model: ModelConfig
@@ -54,10 +53,8 @@ class TrainingConfig:
     level_weight: float = 0.75
     commitment: float = 0.25
     started_from: str | None = None
-    prior_epochs: int = 0
-    prior_batch_size: int | None = None
-    residue_epochs: int = 0
     imitating_from: float = 0.75
+    following: Following = NOTHING_FOLLOWS
 
 
 class StepLosses(NamedTuple):
@@ -68,6 +65,20 @@ class StepLosses(NamedTuple):
     l1: Tensor
     mse: Tensor
     commitment: Tensor
+
+
+class Passed(NamedTuple):
+    """What a step's pass through the model gives.
+
+    Attributes:
+        losses: of it.
+        quantized: what the codebooks learn from; None before there is a quantizer.
+        reconstruction: (B, 1, H, W) in [0, 1].
+    """
+
+    losses: StepLosses
+    quantized: Quantized | None
+    reconstruction: Tensor
 
 
 class TrainingStep(nn.Module):
@@ -82,16 +93,17 @@ class TrainingStep(nn.Module):
         weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
         self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
         # functions, and not modules, which would be counted a second time
-        self.encode: Callable[[Tensor], Tensor] = model.encoder.forward
-        self.decode: Callable[[Tensor], Tensor] = model.decoder.forward
+        self.encode: Callable[[Tensor, Tensor | None], Tensor] = model.encoder.forward
+        self.decode: Callable[[Tensor, Tensor | None], Tensor] = model.decoder.forward
 
-    def compile_networks(self, pixels: Tensor, backend: Compiler) -> str:
+    def compile_networks(self, pixels: Tensor, context: Tensor | None, backend: Compiler) -> str:
         """Compile the networks for the one shape that steps have; all else calls them as they are.
 
         The rest of a step is a few large operations already.
 
         Args:
             pixels: (B, 1, H, W) to try it on.
+            context: the same, of a model that has contexts.
             backend: of torch.compile.
 
         Returns:
@@ -103,7 +115,7 @@ class TrainingStep(nn.Module):
         )
         try:
             with self.autocast():
-                decoded = self.decode(self.encode(pixels).float())
+                decoded = self.decode(self.encode(pixels, context).float(), context)
             decoded.float().sum().backward()
         except Exception as error:  # compilers fail with whatever they like, most by lacking one of C
             self.encode, self.decode = plain
@@ -116,19 +128,26 @@ class TrainingStep(nn.Module):
         return ""
 
     def forward(
-        self, pixels: Tensor, kept: Tensor, quantizing: bool
-    ) -> tuple[StepLosses, Quantized | None]:
-        """(B, 1, H, W) pixels and (B,) levels kept, on the CPU, -> losses, what was quantized."""
+        self, pixels: Tensor, kept: Tensor, quantizing: bool, context: Tensor | None = None
+    ) -> Passed:
+        """One pass.
+
+        Args:
+            pixels: (B, 1, H, W).
+            kept: (B,) levels, on the CPU.
+            quantizing: whether latents are quantized.
+            context: (B, 1, H, W) slices before these, of a model that has contexts.
+        """
         encode, decode = self.encode, self.decode
         if self.imitation:
             encode, decode = self.imitation[0].encoder, self.imitation[0].decoder
         with self.autocast():
-            latents = encode(pixels)
+            latents = encode(pixels, context)
         latents = latents.float()
         quantized = self.learner.quantize(latents, kept) if quantizing else None
         commitment = quantized.commitment if quantized else latents.new_zeros(())
         with self.autocast():
-            decoded = decode(quantized.latents if quantized else latents)
+            decoded = decode(quantized.latents if quantized else latents, context)
         reconstruction = clamp_straight_through(decoded.float())
         weights = self.weights[kept - 1] if quantizing else torch.ones(len(kept))
         weights = send(weights, pixels.device)
@@ -136,7 +155,8 @@ class TrainingStep(nn.Module):
             (weights * part).mean() for part in reconstruction_losses(pixels, reconstruction)
         )
         total = ssim_loss + l1 + self.config.mse * mse + self.config.commitment * commitment
-        return StepLosses(total, ssim_loss, l1, mse, commitment), quantized
+        losses = StepLosses(total, ssim_loss, l1, mse, commitment)
+        return Passed(losses, quantized, reconstruction.detach())
 
     @property
     def networks(self) -> Model | Imitation:

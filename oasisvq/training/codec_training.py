@@ -69,6 +69,23 @@ def new_model(config: ModelConfig, seed: int) -> Model:
         return Model(config)
 
 
+def seconds_of_steps(
+    config: TrainingConfig, world: World, pixels: Tensor, context: Tensor | None
+) -> tuple[float, float]:
+    """Seconds that a step takes, and one that imitates the integers, by a model that is thrown away."""
+    model = new_model(config.model, config.seed).to(world.device)
+    channels_last(model)
+    step = TrainingStep(model, CodebookLearner(model.quantizer, world), config)
+    kept = torch.full((len(pixels),), config.model.levels)
+
+    def learn() -> None:
+        step(pixels, kept, True, context).losses.total.backward()
+
+    plain = seconds_of(learn, world.device)
+    step.imitation.append(Imitation(model))
+    return plain, seconds_of(learn, world.device)
+
+
 class Training(Loop):
     """The training of a codec in one process."""
 
@@ -82,8 +99,11 @@ class Training(Loop):
         run: Path,
         world: World,
         reporter: Reporter,
+        slices: int | None = None,
     ) -> None:
-        steps_per_epoch(dataset, config, world, len(dataset.splits["train"].records))
+        """Set up a training on so many slices of the training split; on all where None."""
+        slices = len(dataset.splits["train"].records) if slices is None else slices
+        steps_per_epoch(dataset, config, world, slices)
         self.config = config
         window = centred_window((dataset.size, dataset.size), config.model.window, config.model.stride)
         stride = config.model.stride
@@ -94,8 +114,8 @@ class Training(Loop):
         self.validation_ssim: list[float] = []  # at the end of the last epoch, by levels kept
         if "validation" in dataset.splits:
             room -= self.batches.bytes_on_device
-            slices = dataset.array("validation")
-            self.validation = SliceBatches(slices, window, stride, world.device, room)
+            validation = dataset.array("validation")
+            self.validation = SliceBatches(validation, window, stride, world.device, room)
         self.model = new_model(config.model, config.seed).to(world.device)
         channels_last(self.model)
         parameters = list(self.model.named_parameters())
@@ -105,7 +125,7 @@ class Training(Loop):
             run,
             world,
             reporter,
-            len(self.batches),
+            slices,
             parameters,
             StepLosses._fields[1:],
         )
@@ -116,16 +136,16 @@ class Training(Loop):
         self.learner = CodebookLearner(self.model.quantizer, world)
         # the integers are imitated from here on; the last step does so in the shortest training too
         self.imitating_from = min(int(self.steps * config.imitating_from), self.steps - 1)
-        step_module = self._plain_step = TrainingStep(self.model, self.learner, config)
+        step_module = self.plain_step = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
         self.step_module = self.distributed(step_module)
-        self._quantized: Quantized | None = None
+        self.quantized: Quantized | None = None
         self.validated = 0  # slices at the end of an epoch
         if self.validation is not None:
             available = len(self.validation)
             self.validated = validation_slices(available, self.slices, config.model.levels)
         self._collapse = CollapseWarning(reporter.note)
-        self._imitation_cost = 1.0
+        self.imitation_cost = 1.0
 
     def compile(
         self, tell: Callable[[str], None], required: bool, backend: Compiler = "inductor"
@@ -136,8 +156,7 @@ class Training(Loop):
             TrainingError: it is required, and fails.
         """
         tell("compiling the networks")
-        first = self.batches.draw(self._first_slices())
-        wrong = self._plain_step.compile_networks(first, backend)
+        wrong = self.plain_step.compile_networks(*self.example(self.first_slices()), backend)
         if wrong and required:
             raise TrainingError(f"the networks cannot be compiled here: {wrong}; leave out --compile")
         if wrong:
@@ -151,8 +170,8 @@ class Training(Loop):
 
     def train_step(self, order: Tensor) -> None:
         """One step; before the first that imitates, ranges are read, which waits for the device."""
-        if self.step >= self.imitating_from and not self._plain_step.imitation:
-            self._plain_step.imitation.append(Imitation(self.model))
+        if self.step >= self.imitating_from and not self.plain_step.imitation:
+            self.plain_step.imitation.append(Imitation(self.model))
         super().train_step(order)
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -164,21 +183,18 @@ class Training(Loop):
         if following is not None:
             self.batches.prefetch(self.own(following))
         if self.step == self.quantizing_from:
-            self._start_codebooks(pixels, generator)
-        losses, self._quantized = self.step_module(
-            pixels,
-            self.own(kept),
-            self.step >= self.quantizing_from,
-        )
-        return torch.stack(list(losses))
+            self._start_codebooks(pixels, None, generator)
+        passed = self.step_module(pixels, self.own(kept), self.step >= self.quantizing_from)
+        self.quantized = passed.quantized
+        return torch.stack(list(passed.losses))
 
     def learn(self, generator: torch.Generator) -> None:
         """One step of the codebooks, and of the ranges that the integers will have."""
-        if not self._plain_step.imitation:
+        if not self.plain_step.imitation:
             update_ranges(self.model, self.world)
-        if self._quantized is not None:
-            self.learner.update(self._quantized, generator)
-            self._quantized = None
+        if self.quantized is not None:
+            self.learner.update(self.quantized, generator)
+            self.quantized = None
 
     def start_from(self, source: Model) -> None:
         """Take over the weights of another model; levels that it lacks start with k-means.
@@ -187,17 +203,31 @@ class Training(Loop):
             TrainingError: the other model is of another kind.
         """
         copy_weights(source, self.model)
-        first = self.batches.draw(self._first_slices())
-        self._start_codebooks(first, seeded_generator(self.config.seed, 3), source.config.levels)
+        self.start_codebooks(source.config.levels)
 
-    def _first_slices(self) -> Tensor:
+    def start_codebooks(self, learned_levels: int = 0) -> None:
+        """Set the codebooks by the first slices, but for those of so many levels, which have learned."""
+        pixels, context = self.example(self.first_slices())
+        generator = seeded_generator(self.config.seed, 3)
+        self._start_codebooks(pixels, context, generator, learned_levels)
+
+    def example(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pixels (B, 1, H, W) of some slices, and what stands for their contexts: for trials."""
+        return self.batches.draw(slices), None
+
+    def first_slices(self) -> Tensor:
+        """This process's share of the first batch of the split."""
         return self.own(torch.arange(self.config.batch_size))
 
     def _start_codebooks(
-        self, pixels: Tensor, generator: torch.Generator, learned_levels: int = 0
+        self,
+        pixels: Tensor,
+        context: Tensor | None,
+        generator: torch.Generator,
+        learned_levels: int = 0,
     ) -> None:
         with torch.no_grad(), self.autocast():
-            latents = self._plain_step.networks.encoder(pixels)
+            latents = self.plain_step.networks.encoder(pixels, context)
         self.learner.start_with_kmeans(latents, generator, learned_levels)
 
     # --- the end of an epoch ------------------------------------------------------------------
@@ -235,30 +265,22 @@ class Training(Loop):
         if self.validation is not None:
             of_slice = seconds_of(lambda: self.validate(self.world.size), device)
             self.seconds_between = of_slice * self.validated / self.world.size
-        self._imitation_cost = self._rehearse_imitation()
+        self.imitation_cost = self.rehearse_imitation()
         pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
         levels = [self.config.model.default_levels]
         with torch.no_grad():
             return seconds_of(lambda: list(self._decoded(pixels, levels)), device)
 
-    def _rehearse_imitation(self) -> float:
-        """How much longer a step takes that imitates the integers, by a model that is thrown away."""
-        model = new_model(self.config.model, self.config.seed).to(self.world.device)
-        channels_last(model)
-        step = TrainingStep(model, CodebookLearner(model.quantizer, self.world), self.config)
-        pixels = self.batches.draw(self._first_slices()[:4])
-        kept = torch.full((len(pixels),), self.config.model.levels)
-
-        def learn() -> None:
-            step(pixels, kept, True)[0].total.backward()
-
-        plain = seconds_of(learn, self.world.device)
-        step.imitation.append(Imitation(model))
-        return seconds_of(learn, self.world.device) / max(plain, 1e-9)
+    def rehearse_imitation(self) -> float:
+        """How much longer a step takes that imitates the integers."""
+        plain, imitating = seconds_of_steps(
+            self.config, self.world, *self.example(self.first_slices()[:4])
+        )
+        return imitating / max(plain, 1e-9)
 
     def cost_of(self, step: int) -> float:
         """More where the integers are imitated."""
-        return self._imitation_cost if step >= self.imitating_from else 1.0
+        return self.imitation_cost if step >= self.imitating_from else 1.0
 
     @torch.no_grad()
     def validate(self, slices: int = 0) -> list[float]:
@@ -283,7 +305,7 @@ class Training(Loop):
 
     def _decoded(self, pixels: Tensor, kept_levels: Sequence[int]) -> Iterator[Tensor]:
         """(B, 1, H, W) pixels decoded from so many levels each."""
-        networks = self._plain_step.networks
+        networks = self.plain_step.networks
         with self.autocast():
             latents = networks.encoder(pixels)
         for kept in kept_levels:
@@ -326,8 +348,7 @@ class Training(Loop):
     def prepare_model(self) -> None:
         """Codebooks that have not learned yet are set, which that step does anew."""
         if self.step <= self.quantizing_from:
-            first = self.batches.draw(self._first_slices())
-            self._start_codebooks(first, seeded_generator(self.config.seed, 3))
+            self.start_codebooks()
 
     def write_model(self) -> None:
         """The model without a prior: that of other codebooks would not fit."""

@@ -170,8 +170,20 @@ def _residue(axes: "Axes", _: list[Row], epochs: list[Row]) -> None:
     _curve(axes, epochs, [row["loss"] for row in epochs], dotted=True)
 
 
+def _of_volumes(chart: Chart) -> Chart:
+    """A chart that says whose it is."""
+
+    def draw(axes: "Axes", steps: list[Row], epochs: list[Row]) -> None:
+        chart(axes, steps, epochs)
+        axes.set_title(f"volumes, {axes.get_title()}")
+
+    return draw
+
+
 CHARTS: dict[str, tuple[Chart, ...]] = {
     "codec": (_losses, _similarity, _codebooks),
     "prior": (_bits,),
+    "volumes": (_of_volumes(_similarity),),
+    "volumes prior": (_of_volumes(_bits),),
     "residue": (_residue,),
 }

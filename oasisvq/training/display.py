@@ -103,7 +103,7 @@ class Display:
     def _losses(self) -> Text:
         if self.latest is None:
             return Text("first steps", "dim")
-        if self.start.what == "prior":
+        if TABLES[self.start.what] is prior_table:
             parts = "/".join(f"{bits:.2f}" for bits in self.latest.parts.values())
             return _pairs({"bits an index": f"{self.latest.loss:.4f}", "by level": parts})
         losses = {"loss": self.latest.loss} | self.latest.parts
@@ -150,7 +150,13 @@ def residue_table(epochs: list[Row], space: Space) -> Table:
     return _table("validation bits", bits, columns, space)
 
 
-TABLES = {"codec": codec_table, "prior": prior_table, "residue": residue_table}
+TABLES = {
+    "codec": codec_table,
+    "prior": prior_table,
+    "volumes": codec_table,
+    "volumes prior": prior_table,
+    "residue": residue_table,
+}
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:

@@ -407,6 +407,13 @@ class Loop(abc.ABC):
         self.world.wait()
 
 
+def is_whole(card: dict[str, Any]) -> bool:
+    """Whether codecs and priors that a model's card tells of have been trained to their ends."""
+    steps = card.get("steps")
+    parts = [part for name in ("prior", "volumes") if isinstance(part := card.get(name), dict)]
+    return steps == card.get("planned_steps", steps) and all(map(is_whole, parts))
+
+
 def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: int) -> int:
     """Whole batches in the training split.
 

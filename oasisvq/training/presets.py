@@ -8,6 +8,9 @@ from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import TrainingError
 
+VOLUMES_LEVELS = 6
+EXPECTED = 3  # cells to a side that the prior of volumes is given of the latents that it may expect
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
@@ -28,6 +31,7 @@ class Preset:
     batch_size: int
     learning_rate: float
     prior_epochs: int
+    volumes_epochs: int
     residue_epochs: int
     prior_batch_size: int | None = None  # what fits the data
 
@@ -49,6 +53,7 @@ PRESETS = {
         batch_size=32,
         learning_rate=1e-3,
         prior_epochs=10,
+        volumes_epochs=0,
         residue_epochs=2,
     ),
     "small": Preset(
@@ -67,24 +72,26 @@ PRESETS = {
         batch_size=16,
         learning_rate=1e-3,
         prior_epochs=10,
+        volumes_epochs=4,
         residue_epochs=12,
     ),
     "base": Preset(
-        purpose="for a GPU",
+        purpose="for a GPU; as small, with half as many channels again",
         size=256,
         stride=8,
         encoder_channels=(96, 192),
         encoder_blocks=(3, 4),
-        decoder_channels=(256, 128, 64),
-        decoder_blocks=(4, 4, 2),
+        decoder_channels=(192, 96, 48),
+        decoder_blocks=(6, 5, 1),
         code_dim=32,
         codebook_size=256,
-        levels=4,
+        levels=8,
         default_levels=2,
         epochs=60,
         batch_size=64,
         learning_rate=1e-3,
         prior_epochs=100,
+        volumes_epochs=30,
         residue_epochs=100,
     ),
 }
@@ -108,6 +115,16 @@ def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
     return ModelConfig(window=window, **{name: getattr(preset, name) for name in sorted(shared)})
 
 
+def volumes_config(codec: ModelConfig) -> ModelConfig:
+    """The codec of volumes that goes with one of images: the same networks, with contexts.
+
+    With the slice before at hand, further levels bring less than they cost.
+    """
+    levels = min(VOLUMES_LEVELS, codec.levels)
+    default_levels = min(codec.default_levels, levels)
+    return dataclasses.replace(codec, levels=levels, default_levels=default_levels, context=1)
+
+
 def prior_config(config: ModelConfig) -> PriorConfig:
     """The prior for a codec: most of it for the first level, whose neighbours say most.
 
@@ -127,4 +144,5 @@ def prior_config(config: ModelConfig) -> PriorConfig:
         blocks=(2,) + (1,) * further,
         reach=(3,) + (1,) * further,
         passes=(12,) + (2,) * further,
+        expected=EXPECTED if config.context else 0,
     )

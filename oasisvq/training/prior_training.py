@@ -20,7 +20,7 @@ from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies
 from oasisvq.codec.modelfile import ModelFile, write_model
 from oasisvq.codec.pixels import centred_window
-from oasisvq.codec.prior import PARTS, Pass, Prior, PriorConfig, order_of, pooled
+from oasisvq.codec.prior import FEATURE_UNITS, PARTS, Pass, Prior, PriorConfig, order_of
 from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.devices import send
@@ -29,10 +29,12 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
-from oasisvq.training.loop import Loop, steps_per_epoch
+from oasisvq.training.loop import Loop, is_whole, steps_per_epoch
+from oasisvq.training.prior_grids import Grids, index_grids, joined
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
+from oasisvq.training.request import NOTHING_FOLLOWS, Following
 from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
@@ -40,9 +42,7 @@ CHECKPOINT_FILE = "prior-checkpoint.safetensors"
 CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
 HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
 VALIDATION_SLICES = 32  # each takes as long as a few steps
-ENCODED_AT_ONCE = 32
 FEWEST_STEPS = 12  # of an epoch
-SUMMED_AT_ONCE = 4096  # slices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PriorTrainingConfig:
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
         started_from: fingerprint, in hexadecimal, of the codec whose prior's weights it starts from.
-        residue_epochs: of the training of the networks of residues that follows.
+        following: the stages after it.
     """
 
     prior: PriorConfig
@@ -67,7 +67,7 @@ class PriorTrainingConfig:
     seed: int
     precision: str
     started_from: str | None = None
-    residue_epochs: int = 0
+    following: Following = NOTHING_FOLLOWS
 
 
 def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str) -> PriorTrainingConfig:
@@ -160,8 +160,23 @@ class PriorStep(nn.Module):
         self.precision = precision
         self.cells = nn.ModuleList(_Cells(grid, passes) for passes in network.config.passes)
 
-    def forward(self, indices: Tensor, kinds: Tensor, draws: Tensor) -> Tensor:
-        """(B, L, h, w) indices, (B,) kinds and (B, L, 2) draws in [0, 1) -> (L,) bits."""
+    def forward(
+        self,
+        indices: Tensor,
+        kinds: Tensor,
+        draws: Tensor,
+        expected: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Bits an index of each level, (L,).
+
+        Args:
+            indices: (B, L, h, w).
+            kinds: (B,).
+            draws: (B, L, 2) in [0, 1).
+            expected: (B, h, w, D) steps of features, where the config has expected latents.
+            kept: (B,) levels of each slice that count; all where None.
+        """
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
             assert isinstance(cells, _Cells)
@@ -170,10 +185,13 @@ class PriorStep(nn.Module):
             known, targets = cells(spread(draws[:, level], count))
             enabled = self.precision == "bfloat16"
             with torch.autocast(indices.device.type, dtype=torch.bfloat16, enabled=enabled):
-                logits = network(indices, kinds, known, targets)
+                logits = network(indices, kinds, known, targets, expected)
             sample, row, column = targets
             wanted = indices[sample, level, row, column]
-            bits.append(F.cross_entropy(logits.float() * math.log(2), wanted) / math.log(2))
+            losses = F.cross_entropy(logits.float() * math.log(2), wanted, reduction="none")
+            losses = losses.view(len(indices), -1).mean(1) / math.log(2)  # (B,)
+            counts = torch.ones_like(losses) if kept is None else (kept > level).float()
+            bits.append((losses * counts).sum() / counts.sum().clamp_min(1))
         return torch.stack(bits)
 
 
@@ -190,7 +208,9 @@ def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
     indices = torch.zeros(1, prior.levels, height, width, dtype=torch.int64, device=device)
     kinds = torch.zeros(1, dtype=torch.int64, device=device)
     draws = torch.zeros(1, prior.levels, 2, device=device)
-    learning = seconds_of(lambda: step(indices, kinds, draws).sum().backward(), device)
+    shape = 1, height, width, prior.code_dim
+    expected = torch.zeros(shape, dtype=torch.int8, device=device) if prior.expected else None
+    learning = seconds_of(lambda: step(indices, kinds, draws, expected).sum().backward(), device)
     centres = torch.zeros(prior.kinds, PARTS * PARTS * prior.code_dim)
     integers = network.prior(Kinds(centres, torch.ones(prior.kinds)))
     grids, kind = np.zeros(indices.shape, np.uint16), np.zeros(1, np.int64)
@@ -209,64 +229,6 @@ def new_network(config: PriorConfig, seed: int) -> PriorNetwork:
         return PriorNetwork(config)
 
 
-class Grids(NamedTuple):
-    """What the prior learns from.
-
-    Attributes:
-        indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
-        pooled: (n, 9·D) pooled latents, by which kinds are found.
-    """
-
-    indices: Tensor
-    pooled: Tensor
-
-
-def narrowest(codebook_size: int) -> torch.dtype:
-    """The smallest type of indices 0..K-1 that all devices can compute with."""
-    if codebook_size <= 2**8:
-        return torch.uint8
-    return torch.int16 if codebook_size <= 2**15 else torch.int32
-
-
-@torch.no_grad()
-def index_grids(
-    networks: Frozen,
-    quantizer: ResidualQuantizer,
-    batches: SliceBatches,
-    slices: Tensor,
-    grid: tuple[int, int],
-    world: World,
-    mirrored: bool = False,
-    advance: Callable[[int], None] = lambda slices: None,
-) -> Grids:
-    """Index grids of the named slices; every process finds a share of them.
-
-    Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
-    """
-    device, (levels, size, dimension) = world.device, quantizer.codebooks.shape
-    narrow = narrowest(size)
-    indices = torch.zeros(len(slices), levels, *grid, dtype=narrow, device=device)
-    means = torch.zeros(len(slices), PARTS * PARTS * dimension, device=device)
-    for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
-        if number % world.size == world.rank:
-            pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
-            latents = networks.encoder(pixels)
-            kept = (places + mirrored) % levels + 1
-            there = send(places, device)
-            indices[there] = quantizer.quantize(latents, kept).to(narrow)
-            plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
-            found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
-            means[there] = found.to(device)
-            advance(len(places))
-    if world.size > 1:
-        for part in indices.split(SUMMED_AT_ONCE):
-            wide = part.int()  # not every type can be summed over processes
-            world.sum_(wide)
-            part.copy_(wide)
-    world.sum_(means)
-    return Grids(indices, means)
-
-
 class PriorTraining(Loop):
     """The training of a prior for a trained codec, in one process."""
 
@@ -282,8 +244,10 @@ class PriorTraining(Loop):
         reporter: Reporter,
         codec: ModelFile,
         tell: Callable[[str], None] = lambda message: None,
+        slices: int | None = None,
     ) -> None:
-        slices = len(dataset.splits["train"].records)
+        """Set up a training on so many slices of the training split; on all where None."""
+        slices = len(dataset.splits["train"].records) if slices is None else slices
         steps_per_epoch(dataset, config, world, slices)
         self.config, self.codec = config, codec
         self.network = new_network(config.prior, config.seed).to(world.device)
@@ -292,8 +256,8 @@ class PriorTraining(Loop):
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
         networks, quantizer = Frozen(codec, world.device), quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
-        training, self.validation = self._index_grids(networks, quantizer, tell)
-        self.indices = training.indices
+        training, self.validation = self.grids(networks, quantizer, tell)
+        self.indices, self.expected, self.kept = training.indices, training.expected, training.kept
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
         world.broadcast_(self.kinds.counts)
@@ -305,7 +269,7 @@ class PriorTraining(Loop):
         step = step.to(world.device)
         self.step_module = self.distributed(step)
 
-    def _index_grids(
+    def grids(
         self, networks: Frozen, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
@@ -322,8 +286,7 @@ class PriorTraining(Loop):
             )
 
         every = torch.arange(self.slices)
-        both = [grids("train", every, mirrored) for mirrored in (False, True)]
-        training = Grids(*(torch.cat(parts) for parts in zip(*both, strict=True)))
+        training = joined([grids("train", every, mirrored) for mirrored in (False, True)])
         if "validation" not in dataset.splits:
             return training, None
         count = len(dataset.splits["validation"].records)
@@ -346,6 +309,8 @@ class PriorTraining(Loop):
             self.indices[chosen].long(),
             self.kind_of_slice[chosen],
             send(self.own(draws), self.world.device),
+            None if self.expected is None else self.expected[chosen],
+            None if self.kept is None else self.kept[chosen],
         )
         return torch.cat([bits.mean()[None], bits])
 
@@ -375,7 +340,9 @@ class PriorTraining(Loop):
         own = slice(self.world.rank, None, self.world.size)
         kinds = self.kinds.nearest(self.validation.pooled)[own].cpu().numpy()
         indices = self.validation.indices[own].cpu().numpy().astype(np.uint16)
-        bits = bits_of_levels(self.network.prior(self.kinds), indices, kinds)
+        given = self.validation.expected
+        expected = None if given is None else given[own].cpu().numpy()
+        bits = bits_of_levels(self.network.prior(self.kinds), indices, kinds, expected)
         sums = torch.from_numpy(bits).float().to(self.world.device)
         self.world.sum_(sums)
         count = self.validation.indices[:, 0].numel()
@@ -413,11 +380,8 @@ class PriorTraining(Loop):
         """The codec's file with the prior added."""
         prior = self.network.prior(self.kinds)
         card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
-        codec_steps = card.get("steps")
-        is_whole = codec_steps == card.get("planned_steps", codec_steps)
-        card["finished"] = is_whole and self.step == self.steps
-        file = self.codec.with_prior(prior, card)
-        write_model(file, self.run / MODEL_FILE)
+        card["finished"] = self.is_last and is_whole(card)
+        write_model(self.codec.with_prior(prior, card), self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:
         """The config, and the codec whose indices it learns."""
@@ -426,9 +390,15 @@ class PriorTraining(Loop):
 
 
 def bits_of_levels(
-    prior: Prior, grids: NDArray[np.uint16], kinds: NDArray[np.integer]
+    prior: Prior,
+    grids: NDArray[np.uint16],
+    kinds: NDArray[np.integer],
+    expected: NDArray[np.integer] | None = None,
 ) -> NDArray[np.float64]:
-    """Bits of each level that indices (n, L, h, w) of slices of (n,) kinds cost by a prior."""
+    """Bits of each level that indices (n, L, h, w) of slices of (n,) kinds cost by a prior.
+
+    Where it is given expected latents, those are (n, h, w, D) in steps of features.
+    """
     bits = np.zeros(grids.shape[1])
 
     def given(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
@@ -439,5 +409,6 @@ def bits_of_levels(
 
     for start in range(0, len(grids), 16):
         part = slice(start, start + 16)
-        prior.walk((len(grids[part]), *grids.shape[1:]), kinds[part], given)
+        latents = None if expected is None else expected[part] * (LATENT_UNITS / FEATURE_UNITS)
+        prior.walk((len(grids[part]), *grids.shape[1:]), kinds[part], given, latents)
     return bits

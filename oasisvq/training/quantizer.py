@@ -147,12 +147,21 @@ class ResidualQuantizer(nn.Module):
         in_order = torch.stack(indices).reshape(levels, batch, cells)
         return in_order[:, order.argsort()].flatten(1)
 
-    def dequantize(self, indices: Tensor) -> Tensor:
-        """Indices (B, l, h, w), l <= L -> latents (B, D, h, w) float32: the sum of their codes."""
+    def dequantize(self, indices: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Indices (B, l, h, w), l <= L -> latents (B, D, h, w) float32: the sum of their codes.
+
+        Args:
+            indices: of B images.
+            kept: (B,) of how many levels each is the sum; of all where None.
+        """
         batch, levels, height, width = indices.shape
         vectors = torch.zeros(
             batch * height * width, self.codebooks.shape[2], device=self.codebooks.device
         )
         for level in range(levels):
-            vectors = vectors + self.codebooks[level][indices[:, level].reshape(-1)]
+            codes = self.codebooks[level][indices[:, level].reshape(-1)]
+            if kept is not None:
+                is_kept = (kept > level).to(codes.device, codes.dtype)
+                codes = codes * is_kept.repeat_interleave(height * width)[:, None]
+            vectors = vectors + codes
         return to_grid(vectors, batch, height, width)

@@ -28,10 +28,41 @@ class Request:
     start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
     with_prior: bool = True
     prior_only: bool = False
+    with_volumes: bool = True
+    volumes_only: bool = False
     with_residue: bool = True
     residue_only: bool = False
-    model: Path | None = None  # the codec to give a prior, or networks of residues
+    model: Path | None = None  # the codec to give a prior, one for volumes, or networks of residues
     max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
+
+    def of(self, planned: "Following") -> "Following":
+        """The stages of those planned that are wanted now."""
+        return Following(
+            planned.prior_epochs if self.with_prior else 0,
+            planned.prior_batch_size,
+            planned.volumes_epochs if self.with_volumes else 0,
+            planned.residue_epochs if self.with_residue else 0,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Following:
+    """The stages that follow one; each has no epochs where it does not.
+
+    Attributes:
+        prior_epochs: of the prior; after the codec of volumes, of theirs.
+        prior_batch_size: slices a step of it; None for what fits the data.
+        volumes_epochs: of the codec of volumes.
+        residue_epochs: of the networks of residues.
+    """
+
+    prior_epochs: int = 0
+    prior_batch_size: int | None = None
+    volumes_epochs: int = 0
+    residue_epochs: int = 0
+
+
+NOTHING_FOLLOWS = Following()
 
 
 class Trained(NamedTuple):

@@ -2,22 +2,22 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from oasisvq.codec.config import ModelConfig, part_config_from_dict
-from oasisvq.codec.modelfile import ModelFile
+from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.data.dataset import Dataset
 from oasisvq.data.layouts import Images
+from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
-from oasisvq.training.loop import Loop
-from oasisvq.training.reports import Reporter
+from oasisvq.training.request import NOTHING_FOLLOWS
 from oasisvq.training.residue_drawing import Drawn, draw_looks, in_bins
 from oasisvq.training.residue_training import (
+    CHECKPOINT_FILE,
     FAR,
     NEAR,
     PLACES,
@@ -28,31 +28,15 @@ from oasisvq.training.residue_training import (
     new_networks,
     noise_generator,
 )
-from oasisvq.training.timetable import Pace, seconds_of
+from oasisvq.training.run_folder import saying_how_to_start_anew
+from oasisvq.training.session import Ran, Session
+from oasisvq.training.timetable import Pace, seconds_of, seconds_of_scoring
 
 BATCH_SIZE = 16
 LEARNING_RATE = 1.5e-3
 REACH = (5, 4, 4)  # by kind of pass
 WINDOW = 2
 TRIED = 4  # slices, for an estimate
-
-
-class Session(Protocol):
-    """What a stage needs of the training that it belongs to."""
-
-    @property
-    def world(self) -> World:
-        """The processes."""
-
-    @property
-    def reporter(self) -> Reporter:
-        """Who is told how it goes."""
-
-    def tell(self, message: str, /) -> None:
-        """Say something to a person."""
-
-    def run(self, loop: Loop, checkpoint: Checkpoint | None) -> bool:
-        """One stage to its end; False where it was stopped."""
 
 
 def residue_config(config: ModelConfig) -> ResidueConfig:
@@ -87,49 +71,77 @@ def residue_settings(checkpoint: Checkpoint, run: Path) -> tuple[ResidueTraining
     """How the training of a checkpoint was set up: its config, and what its dataset holds.
 
     Raises:
-        KeyError, TypeError, ValueError: it does not say so.
-        ModelError: a network's config is out of range.
+        ModelError: it does not say so, or a network's config is out of range.
     """
-    settings = checkpoint.progress["settings"]
     fields = {f.name for f in dataclasses.fields(ResidueTrainingConfig)} - {"residue", "support"}
-    config = ResidueTrainingConfig(
-        residue=part_config_from_dict(ResidueConfig, "residue", settings["residue"], str(run)),
-        support=part_config_from_dict(SupportConfig, "support", settings["support"], str(run)),
-        **{name: settings[name] for name in fields},
+    with saying_how_to_start_anew(run / CHECKPOINT_FILE):
+        settings = checkpoint.progress["settings"]
+        config = ResidueTrainingConfig(
+            residue=part_config_from_dict(ResidueConfig, "residue", settings["residue"], str(run)),
+            support=part_config_from_dict(SupportConfig, "support", settings["support"], str(run)),
+            **{name: settings[name] for name in fields},
+        )
+        return config, Images(settings["images"]), int(settings["size"])
+
+
+def start(session: Session) -> Ran:
+    """Networks of residues for a codec that is there."""
+    codec, dataset = session.given_codec()
+    config = residue_training_config(
+        codec.config,
+        dataset,
+        session.world,
+        session.asked().residue_epochs,
+        session.request.seed or 0,
+        session.precision,
     )
-    return config, Images(settings["images"]), int(settings["size"])
+    session.forget()
+    return _train(session, dataset, codec, config, None)
 
 
-def run_residue(
+def follow(session: Session, ran: Ran) -> Ran | None:
+    """Networks of residues after all else, where they were asked for."""
+    epochs = ran.planned.residue_epochs
+    if not epochs:
+        return None
+    file, dataset = read_model(ran.trained.model), ran.trained.dataset
+    config = residue_training_config(
+        file.config, dataset, session.world, epochs, ran.seed, ran.precision
+    )
+    return _train(session, dataset, file, config, None, ran.trained.metrics_bytes)
+
+
+def resume(session: Session, checkpoint: Checkpoint) -> Ran:
+    """What is left of them."""
+    run = session.request.run
+    config, images, size = residue_settings(checkpoint, run)
+    dataset = session.open(images, size)
+    return _train(session, dataset, read_model(run / MODEL_FILE), config, checkpoint)
+
+
+def _train(
     session: Session,
-    run: Path,
     dataset: Dataset,
     file: ModelFile,
     config: ResidueTrainingConfig,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint | None,
     metrics_bytes: int = 0,
-    seconds_after: float = 0.0,
-) -> tuple[ResidueTraining, bool]:
-    """Train them, after `metrics_bytes` of the metrics that the stages before left in the run folder.
-
-    What comes after may take `seconds_after`.
-
-    Returns:
-        The training, and whether it reached its end.
-    """
+) -> Ran:
+    """Train them, after `metrics_bytes` of the metrics that the stages before left in the run folder."""
     card = {key: entry for key, entry in file.card.items() if key != "residue"}
     codec = file.with_residue(None, None, card)
     session.tell("decoding training slices, to learn what they are beside their images")
     training = ResidueTraining(
-        dataset, config, run, session.world, session.reporter, codec, session.tell
+        dataset, config, session.request.run, session.world, session.reporter, codec, session.tell
     )
     training.metrics.length = metrics_bytes
     training.expect(rehearse(config, file.config.window, session.world.device))
-    training.seconds_after = seconds_after
+    training.seconds_after = seconds_of_scoring(file, dataset)
     session.tell(
         f"training the networks of residues: {config.epochs} epochs of {training.steps_per_epoch} steps"
     )
-    return training, session.run(training, checkpoint)
+    finished = session.run(training, checkpoint)
+    return Ran(session.trained(training, finished), NOTHING_FOLLOWS, config.seed, config.precision)
 
 
 def rehearse(config: ResidueTrainingConfig, window: tuple[int, int], device: torch.device) -> Pace:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +40,7 @@ from oasisvq.training.residue_network import (
     mixture_bits,
     support_bits,
 )
+from oasisvq.training.slices_beside import neighbours
 from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
@@ -49,7 +49,6 @@ PLACES = 512  # of a slice, that a step asks for
 NEAR, FAR = 192, 64  # places of the support: where ground begins or ends, and anywhere
 DECODED_SLICES = 2048  # so many of the training split have a decoded image beside them
 DECODED_AT_ONCE = 16
-LARGEST_GAP = 4  # in the numbers of two slices, for one to count as the slice before the other
 AVERAGED = 0.999  # of the average of weights over steps, after the first ones
 VALIDATION_SLICES = 48
 VALIDATION_BOUNDS = (0, 3)
@@ -184,17 +183,6 @@ def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tens
 def noise_generator(device: torch.device, seed: int) -> torch.Generator:
     """Of the noise that slices are given, which is drawn where they are."""
     return torch.Generator(device).manual_seed(seed)
-
-
-def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
-    """Of each slice the one before and the one after in the same volume; -1 where there is none."""
-    found = np.full((len(records), 2), -1, np.int64)
-    for place in range(1, len(records)):
-        earlier, later = records[place - 1], records[place]
-        gap = later.slice_number - earlier.slice_number
-        if earlier.subject == later.subject and 1 <= gap <= LARGEST_GAP:
-            found[place, 0], found[place - 1, 1] = place - 1, place
-    return found
 
 
 class _Source:

@@ -47,6 +47,17 @@ def copy_weights(source: Model, target: Model) -> None:
     target.quantizer.codebooks[: source.config.levels] = source.quantizer.codebooks
 
 
+@torch.no_grad()
+def copy_images_codec(source: Model, target: Model) -> None:
+    """Give a codec of volumes all that the codec of images knows that it starts from.
+
+    It has the same layers, contexts beside them, which start as nothing, and as many levels or fewer.
+    """
+    for old, new in ((source.encoder, target.encoder), (source.decoder, target.decoder)):
+        new.layers.load_state_dict(old.layers.state_dict())
+    target.quantizer.codebooks.copy_(source.quantizer.codebooks[: target.config.levels])
+
+
 def _covers(new: int | tuple[int, ...], old: int | tuple[int, ...]) -> bool:
     if isinstance(new, tuple) and isinstance(old, tuple):
         return all(n >= o for n, o in zip(new, old, strict=True))

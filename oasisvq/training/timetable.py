@@ -4,8 +4,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from oasisvq.codec.codec import Codec
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.data.dataset import Dataset
 from oasisvq.training.reports import duration
 
 SECONDS_PER_NOTE = 10.0
@@ -22,6 +26,21 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         seconds = time.monotonic() - began
     return seconds
+
+
+def scored_slices(dataset: Dataset) -> int:
+    """Slices of the validation split, all of which are scored in the end."""
+    split = dataset.splits.get("validation")
+    return len(split.records) if split else 0
+
+
+def seconds_of_scoring(file: ModelFile, dataset: Dataset) -> float:
+    """Seconds of the scores of the validation split, by a trial; none without a split."""
+    scored = scored_slices(dataset)
+    if not scored:
+        return 0.0
+    codec, plane = Codec(file.with_prior(None, file.card)), np.asarray(dataset.array("validation")[0])
+    return scored * seconds_of(lambda: codec.decode(codec.encode(plane)), torch.device("cpu"))
 
 
 def is_tenth(epoch: int, epochs: int) -> bool:

@@ -108,7 +108,7 @@ def _plain(field: object) -> object:
         return [_plain(part) for part in field]
     if dataclasses.is_dataclass(field):
         parts = {part.name: getattr(field, part.name) for part in dataclasses.fields(field)}
-        blocks = ("ground", "residue", "outliers")
+        blocks = ("ground", "residue", "outliers", "stack")
         left_out = [name for name in blocks if name in parts and parts[name] is None]
         return {name: _plain(part) for name, part in parts.items() if name not in left_out}
     return field

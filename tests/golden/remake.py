@@ -35,7 +35,8 @@ from oasisvq.codec.pixels import to_pixels
 from oasisvq.codec.slices import Chain, steps_of
 from oasisvq.codec.wish import Wish
 from oasisvq.scans.geometry import Form, Geometry
-from oasisvq.scans.scan import Scan, as_scan, scan_of_volume
+from oasisvq.scans.scan import Scan, as_scan, scan_of_stack, scan_of_volume
+from oasisvq.scans.stacks import StackNames
 from oasisvq.scans.voxel_streams import Volume
 from oasisvq.training.weights import save_model
 
@@ -96,6 +97,10 @@ def drawn_scans() -> Iterator[Drawn]:
             for coder in coders:
                 wish = Wish(3, coder, Content.LABELS, lossy=True)
                 yield Drawn(f"labels-{name}-lossy-{coder.name.lower()}", scan, wish)
+    for name, scan in _stacks():
+        for coder in coders:
+            wish = Wish(2, coder, Content.SCAN)
+            yield Drawn(f"stack-{name}-{coder.name.lower()}", scan, wish)
 
 
 def scans_with_residues() -> Iterator[Drawn]:
@@ -107,6 +112,8 @@ def scans_with_residues() -> Iterator[Drawn]:
         for bound in (0, 3):
             wish = Wish(2, content=Content.SCAN, bound=bound)
             yield Drawn(f"image-{name}-{bound}", as_scan(plane), wish)
+    for name, scan in _stacks():
+        yield Drawn(f"stack-{name}-0", scan, Wish(1, content=Content.SCAN, bound=0))
     packed = Wish(1, Coder.PACKED, Content.SCAN, bound=0)
     yield Drawn("image-phantom-packed", as_scan(phantom), packed)
     for number, low, high, dtype, bound in (
@@ -144,6 +151,16 @@ def _images() -> Iterator[tuple[str, NDArray[Any], int]]:
     yield "constant", np.full((30, 20), 7, np.uint8), 3
     for height, width in SHAPES:
         yield f"{height}x{width}", rng.integers(0, 256, (height, width), np.uint8), 3
+
+
+def _stacks() -> Iterator[tuple[str, Scan]]:
+    """Neighbouring slices, of which one is constant."""
+    rng = np.random.default_rng(5)
+    phantom = draw_phantom(rng, 40, 33, margin=4)
+    planes = np.stack([phantom, phantom // 2 + 3, phantom * 0 + 7, phantom[::-1]])
+    yield "uint8", scan_of_stack(planes, StackNames("case_402_slice_", ".nii.png", 1, (0, 1, 2, 10)))
+    deep = planes[:2].astype(np.uint16) * 257
+    yield "uint16", scan_of_stack(deep, StackNames("é-", ".tif", 4, (7, 1009)))
 
 
 def _scans_with_outliers() -> Iterator[tuple[str, Scan]]:

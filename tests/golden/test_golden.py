@@ -82,6 +82,7 @@ def test_every_version_has_files_of_every_kind() -> None:
     assert kinds == {(coder.name, kind.name) for coder in Coder for kind in Kind}
     volumes = [header["volume"] for header in headers if header["volume"]]
     assert {volume["form"] for volume in volumes} == {form.name for form in Form}
+    assert {header["stack"]["width"] for header in headers if "stack" in header} == {1, 4}
     of_scans = {header["sample_type"] for header in headers if not header["labels"]}
     assert of_scans == {sample_type.name for sample_type in SampleType}
 

@@ -36,9 +36,9 @@ THIN = {
     "code_dim": 4,
 }
 TINY = {**THIN, "codebook_size": 20, "levels": 3, "batch_size": 6, "epochs": 2}
-TINY |= {"prior_epochs": 2, "residue_epochs": 1}
+TINY |= {"prior_epochs": 2, "volumes_epochs": 1, "residue_epochs": 1}
 
-CODEC_ONLY = {"with_prior": False, "with_residue": False}
+CODEC_ONLY = {"with_prior": False, "with_volumes": False, "with_residue": False}
 
 
 def request(data: Path, run: Path, **changes: Any) -> command.Request:
@@ -72,7 +72,7 @@ def train(device: torch.device, asked: command.Request, stop_after: int = 0) -> 
 
 
 def chain(device: torch.device, data: Path, folder: Path) -> None:
-    """Codec, prior and residue, each stopped and resumed; then a codec that starts from that one."""
+    """All stages, some of them stopped and resumed; then a codec that starts from that one."""
     run = folder / "run"
     train(device, request(data, run), stop_after=2)
     train(device, request(data, run, resume=True), stop_after=4)
@@ -191,9 +191,9 @@ def main() -> None:
     loop.Loop.train_step = watched
     exact = Frozen.encoder
 
-    def in_float64(self: Frozen, pixels: Tensor) -> Tensor:
+    def in_float64(self: Frozen, pixels: Tensor, context: Tensor | None = None) -> Tensor:
         with watch.allowing_float64():  # finds indices, between the two trainings
-            return exact(self, pixels)
+            return exact(self, pixels, context)
 
     Frozen.encoder = in_float64
     for module in (residue_training, residue_stage):

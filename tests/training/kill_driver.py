@@ -32,6 +32,7 @@ REQUEST = command.Request(
         "codebook_size": 32,
         "learning_rate": 1e-3,
         "prior_epochs": 2,
+        "volumes_epochs": 1,
         "residue_epochs": 1,
     },
     seed=5,

@@ -60,6 +60,8 @@ def test_training_gives_a_device_nothing_to_object_to(tmp_path: Path) -> None:
     assert {name.partition(":")[0] for name in found["differences"]} == {
         "run/checkpoint.safetensors",
         "run/prior-checkpoint.safetensors",
+        "run/volumes-checkpoint.safetensors",
+        "run/volumes-prior-checkpoint.safetensors",
         "run/residue-checkpoint.safetensors",
         "grown/checkpoint.safetensors",
     }

@@ -52,7 +52,8 @@ from oasisvq.codec.residue_networks import ResidueNetwork
 from oasisvq.data.dataset import Dataset, SliceRecord, Split, VolumeRecord, manifest_bytes
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
-from oasisvq.scans.scan import Scan, as_scan
+from oasisvq.scans.scan import Scan, as_scan, scan_of_stack
+from oasisvq.scans.stacks import StackNames
 
 CONFIG = ModelConfig(
     window=(8, 8),
@@ -189,6 +190,7 @@ def _of_labels(scan: Scan, labels: tuple[int, ...]) -> Case:
 def cases() -> list[Case]:
     """Small images, volumes and label maps in every way that they are coded."""
     image, volume = as_scan(_plane(3, 7)), as_scan(_voxels())
+    stack = scan_of_stack(_voxels("u1", (4, 3, 5)), StackNames("c_", ".png", 2, (3, 4, 6, 10)))
     return [
         _of_model(image, Coder.PACKED, 2),
         _of_model(volume, Coder.PACKED, 1),
@@ -197,6 +199,7 @@ def cases() -> list[Case]:
         _of_model(volume, Coder.PRIOR, 2),
         _of_labels(as_scan(_plane(3, 3, "u2")), (0, 85, 170, 300)),
         _of_labels(as_scan(_voxels("i4", (2, 2, 2))), (-5, 0, 1, 2, 70_000)),
+        _of_model(stack, Coder.PRIOR, 1),
     ]
 
 

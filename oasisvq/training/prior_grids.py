@@ -1,0 +1,169 @@
+"""What the prior learns from: the index grids that a trained codec finds in a split.
+
+Shapes: n slices, B batch, L levels, h×w grid, K codes, D code dimension.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oasisvq.codec.exact import LATENT_UNITS
+from oasisvq.codec.pixels import Window
+from oasisvq.codec.prior import ACTIVATION_MAX, FEATURE_UNITS, PARTS, pooled
+from oasisvq.data.batches import SliceBatches
+from oasisvq.data.devices import send
+from oasisvq.training.distributed import World
+from oasisvq.training.imitation import Frozen
+from oasisvq.training.quantizer import ResidualQuantizer
+from oasisvq.training.slices_beside import OwnRanges, coded_in_turn
+
+ENCODED_AT_ONCE = 32  # slices, or sequences of them
+SUMMED_AT_ONCE = 4096  # slices
+
+
+class Grids(NamedTuple):
+    """Index grids of slices.
+
+    Attributes:
+        indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
+        pooled: (n, 9·D) pooled latents, by which kinds are found.
+        expected: (n, h, w, D) int8, steps of the features of expected latents; None of images.
+        kept: (n,) uint8 levels that each slice, and what was before it, was decoded from; the indices of
+            further ones are none that a file would hold. None of images, which have all.
+    """
+
+    indices: Tensor
+    pooled: Tensor
+    expected: Tensor | None = None
+    kept: Tensor | None = None
+
+    def put(self, places: Tensor, indices: Tensor, latents: Tensor) -> None:
+        """Indices (B, L, h, w) and latents (B, D, h, w) of slices at places (B,)."""
+        plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
+        self.indices[places] = indices.to(self.indices.dtype)
+        found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
+        self.pooled[places] = found.to(self.pooled.device)
+
+    def sum_over(self, world: World) -> None:
+        """Put together what the processes have found, each of its own share."""
+        if world.size > 1:
+            found = [each for each in (self.indices, self.expected, self.kept) if each is not None]
+            for part in (part for each in found for part in each.split(SUMMED_AT_ONCE)):
+                wide = part.int()  # not every type can be summed over processes
+                world.sum_(wide)
+                part.copy_(wide)
+        world.sum_(self.pooled)
+
+
+def joined(parts: list[Grids]) -> Grids:
+    """Grids one after the other."""
+    expected = [each.expected for each in parts if each.expected is not None]
+    kept = [each.kept for each in parts if each.kept is not None]
+    return Grids(
+        torch.cat([each.indices for each in parts]),
+        torch.cat([each.pooled for each in parts]),
+        torch.cat(expected) if expected else None,
+        torch.cat(kept) if kept else None,
+    )
+
+
+def no_grids(
+    count: int, grid: tuple[int, int], quantizer: ResidualQuantizer, device: torch.device
+) -> Grids:
+    """Room for so many, of images."""
+    levels, size, dimension = quantizer.codebooks.shape
+    indices = torch.zeros(count, levels, *grid, dtype=narrowest(size), device=device)
+    return Grids(indices, torch.zeros(count, PARTS * PARTS * dimension, device=device))
+
+
+def narrowest(codebook_size: int) -> torch.dtype:
+    """The smallest type of indices 0..K-1 that all devices can compute with."""
+    if codebook_size <= 2**8:
+        return torch.uint8
+    return torch.int16 if codebook_size <= 2**15 else torch.int32
+
+
+@torch.no_grad()
+def index_grids(
+    networks: Frozen,
+    quantizer: ResidualQuantizer,
+    batches: SliceBatches,
+    slices: Tensor,
+    grid: tuple[int, int],
+    world: World,
+    mirrored: bool = False,
+    advance: Callable[[int], None] = lambda slices: None,
+) -> Grids:
+    """Index grids of the named slices; every process finds a share of them.
+
+    Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
+    """
+    grids = no_grids(len(slices), grid, quantizer, world.device)
+    levels = len(quantizer.codebooks)
+    for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
+        if number % world.size == world.rank:
+            pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
+            latents = networks.encoder(pixels)
+            kept = (places + mirrored) % levels + 1
+            grids.put(send(places, world.device), quantizer.quantize(latents, kept), latents)
+            advance(len(places))
+    grids.sum_over(world)
+    return grids
+
+
+@torch.no_grad()
+def grids_in_turn(
+    networks: Frozen,
+    quantizer: ResidualQuantizer,
+    source: OwnRanges,
+    parts: list[Tensor],
+    kept: Tensor,
+    window: Window,
+    world: World,
+    mirrored: bool = False,
+    advance: Callable[[int], None] = lambda slices: None,
+) -> Grids:
+    """Index grids of slices that are coded in turn, each given the one before; processes share them.
+
+    Mirrored ones are coded from their ends.
+
+    Args:
+        networks: of a codec of volumes.
+        quantizer: its.
+        source: of the slices.
+        parts: the places of each sequence, the longest first.
+        kept: (sequences,) levels that slices of each are decoded from.
+        window: of the grids.
+        world: the processes.
+        mirrored: whether all are.
+        advance: told of slices.
+
+    Returns:
+        Grids in the order of the places of all sequences.
+    """
+    every = torch.cat(parts).sort().values
+    grid = window.height, window.width
+    dimension = quantizer.codebooks.shape[2]
+    expected = torch.zeros(len(every), *grid, dimension, dtype=torch.int8, device=world.device)
+    levels = torch.zeros(len(every), dtype=torch.uint8, device=world.device)
+    grids = no_grids(len(every), grid, quantizer, world.device)
+    grids = grids._replace(expected=expected, kept=levels)
+    for some in torch.arange(len(parts))[world.rank :: world.size].split(ENCODED_AT_ONCE):
+        chosen = [parts[number].flip(0) if mirrored else parts[number] for number in some]
+        for coded in coded_in_turn(networks, quantizer, source, chosen, kept[some], mirrored):
+            places = send(torch.searchsorted(every, coded.places), world.device)
+            grids.put(places, coded.indices, coded.latents)
+            levels[places] = send(kept[some][: len(places)].to(torch.uint8), world.device)
+            if coded.context is not None:
+                expected[places] = as_features(networks.encoder(coded.context, coded.context))
+            advance(len(places))
+    grids.sum_over(world)
+    return grids
+
+
+def as_features(latents: Tensor) -> Tensor:
+    """Latents (B, D, h, w) -> (B, h, w, D) int8 steps of features, as `codec.prior.as_features`."""
+    steps = (latents.permute(0, 2, 3, 1) * FEATURE_UNITS).round()
+    return steps.clamp(-ACTIVATION_MAX, ACTIVATION_MAX).to(torch.int8)

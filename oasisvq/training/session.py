@@ -1,0 +1,138 @@
+"""What the stages of a training share: what was asked for, the processes, the data, the run folder."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from oasisvq.codec.modelfile import ModelFile, read_model
+from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
+from oasisvq.data.layouts import Images
+from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
+from oasisvq.errors import DatasetError, TrainingError
+from oasisvq.files import MODEL_FILE, remove_temporaries
+from oasisvq.models import choose_model
+from oasisvq.training.checkpoint import Checkpoint
+from oasisvq.training.display import LiveReporter
+from oasisvq.training.distributed import World
+from oasisvq.training.hardware import choose_precision
+from oasisvq.training.loop import Loop
+from oasisvq.training.pictures import CURVES_FILE, PANEL_FILE, Pictures
+from oasisvq.training.presets import PRESETS, Preset
+from oasisvq.training.progress import LineReporter
+from oasisvq.training.request import Following, Request, Trained
+
+PICTURES = (CURVES_FILE, PANEL_FILE)
+
+
+class Ran(NamedTuple):
+    """A stage that was run.
+
+    Attributes:
+        trained: what it left.
+        planned: the stages after it that are wanted.
+        seed: of the training.
+        precision: of the training.
+    """
+
+    trained: Trained
+    planned: Following
+    seed: int
+    precision: str
+
+
+class Session(NamedTuple):
+    """What every stage of a training needs."""
+
+    request: Request
+    world: World
+    tell: Callable[[str], None]
+    reporter: LineReporter | LiveReporter
+    pictures: Pictures
+    should_stop: Callable[[], bool]
+    deadline: float  # on the clock of time.monotonic
+    advance: Callable[[int, int], None]  # while slices are read
+
+    def run(self, loop: Loop, checkpoint: Checkpoint | None) -> bool:
+        """One stage to its end; False where it was stopped."""
+        if checkpoint is not None:
+            loop.resume(checkpoint)
+            self.tell(f"resuming the {loop.what} at step {loop.step:,} of {loop.steps:,}")
+        loop.start_run()
+        loop.pictures = self.pictures
+        finished = loop.go(self.should_stop, self.deadline)
+        self.reporter.close()
+        return finished
+
+    def trained(self, loop: Loop, finished: bool) -> Trained:
+        """What a stage left that was run."""
+        model = self.request.run / MODEL_FILE
+        return Trained(model, loop.dataset, loop.what, loop.step, finished, loop.metrics.length)
+
+    def preset(self) -> Preset:
+        """What the request names or leaves to the device, before its overrides."""
+        request, device = self.request, self.world.device.type
+        name = request.preset or ("base" if device == "cuda" else "small")
+        reason = "" if request.preset else f" (the default on {device})"
+        self.tell(f"preset {name}{reason}: {PRESETS[name].purpose}; training on {device}")
+        return PRESETS[name]
+
+    def asked(self) -> Preset:
+        """The preset with its overrides."""
+        return dataclasses.replace(self.preset(), **self.request.overrides)
+
+    @property
+    def precision(self) -> str:
+        """Of the networks."""
+        return choose_precision(self.request.precision or "auto", self.world.device)
+
+    def given_codec(self) -> tuple[ModelFile, Dataset]:
+        """The codec that --model names, and the data as it was trained on them."""
+        request = self.request
+        assert request.model is not None
+        codec = read_model(choose_model(request.model, Path.cwd()).path)
+        trained_on, side = codec.card.get("images"), codec.card.get("size")
+        images = Images(trained_on) if trained_on in set(Images) else Images.SCANS
+        return codec, self.open(request.images or images, side if type(side) is int else 256)
+
+    def forget(self, *checkpoints: str) -> None:
+        """Delete these and the pictures, which the training that -f replaces has left."""
+        for name in (*checkpoints, *PICTURES) if self.world.first else ():
+            (self.request.run / name).unlink(missing_ok=True)
+
+    def open(self, images: Images, size: int) -> Dataset:
+        """The dataset; of many processes the first one prepares a raw folder and checks the whole."""
+        request, world = self.request, self.world
+        prepared = request.data if is_prepared(request.data) else request.run / "dataset"
+        if world.first:
+            if request.run.is_dir():
+                remove_temporaries(request.run)
+            self._prepare(prepared, images, size).verify()
+        world.wait()
+        dataset = open_dataset(prepared)
+        if request.images not in (None, dataset.images):
+            raise DatasetError(
+                f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
+            )
+        return dataset
+
+    def _prepare(self, prepared: Path, images: Images, size: int) -> Dataset:
+        request = self.request
+        if prepared == request.data:
+            return open_dataset(prepared)
+        if not request.resume:
+            return open_or_prepare(
+                request.data,
+                prepared,
+                images=images,
+                size=size,
+                advance=self.advance,
+                tell=self.tell,
+                max_pixels=request.max_pixels,
+            )
+        if not is_prepared_from(prepared, request.data, images, size):
+            raise TrainingError(
+                f"{request.run}: its training had other data than {request.data} holds now; resume "
+                "with the same folder, or train into another one with -o"
+            )
+        return open_dataset(prepared)

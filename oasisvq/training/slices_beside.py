@@ -1,0 +1,155 @@
+"""The slices of a split as a volume's networks see them: each in its own range, beside its neighbours.
+
+Shapes: N slices, B batch, H×W window, L levels, h×w grid, D code dimension.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oasisvq.data.batches import SliceBatches
+from oasisvq.data.dataset import SliceRecord
+from oasisvq.data.devices import send
+from oasisvq.training.quantizer import ResidualQuantizer
+
+LARGEST_GAP = 4  # in the numbers of two slices, for one to count as the slice before the other
+BLUR_REACH = 6  # pixels
+READ_AT_ONCE = 256  # slices
+
+
+def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
+    """Of each slice the one before and the one after in the same volume; -1 where there is none."""
+    found = np.full((len(records), 2), -1, np.int64)
+    for place in range(1, len(records)):
+        earlier, later = records[place - 1], records[place]
+        gap = later.slice_number - earlier.slice_number
+        if earlier.subject == later.subject and 1 <= gap <= LARGEST_GAP:
+            found[place, 0], found[place - 1, 1] = place - 1, place
+    return found
+
+
+def sequences(records: tuple[SliceRecord, ...], longest: int | None = None) -> list[Tensor]:
+    """The places of slices that follow one another, the longest sequence first.
+
+    Args:
+        records: of a split.
+        longest: slices after which a sequence is cut; None to leave all as they are.
+    """
+    ends = np.flatnonzero(neighbours(records)[:, 1] < 0) + 1
+    whole = torch.arange(len(records)).tensor_split(torch.from_numpy(ends[:-1]))
+    parts = [part for each in whole for part in each.split(longest or max(1, len(each)))]
+    return sorted(parts, key=len, reverse=True)
+
+
+class OwnRanges:
+    """The slices of a split, each from its own darkest grey level, 0, to its brightest, 1."""
+
+    def __init__(self, batches: SliceBatches, array: NDArray[np.uint8]) -> None:
+        """Take batches of an array (N, H, W), and find the ranges of its slices."""
+        ends = np.zeros((len(array), 2), np.float32)
+        for start in range(0, len(array), READ_AT_ONCE):
+            part = slice(start, start + READ_AT_ONCE)
+            ends[part] = np.stack([array[part].min((1, 2)), array[part].max((1, 2))], 1)
+        low, high = torch.from_numpy(ends / 255).to(batches.device).unbind(1)
+        self.batches, self._low = batches, low  # (N,)
+        self._size = torch.where(high > low, high - low, 1.0)  # (N,)
+
+    def draw(self, slices: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """Pixels (B, 1, H, W) in [0, 1] of slices (B,) on the CPU, see `SliceBatches.draw`."""
+        low, size = self._ranges(slices)
+        return ((self.batches.draw(slices, mirrored) - low) / size).clamp_(0, 1)
+
+    def moved(self, pixels: Tensor, slices: Tensor, others: Tensor) -> Tensor:
+        """Pixels (B, 1, H, W) in the ranges of slices (B,) -> in those of others, as `Chain.context`."""
+        (low, size), (other_low, other_size) = self._ranges(slices), self._ranges(others)
+        return ((pixels * size + low - other_low) / other_size).clamp(0, 1)
+
+    def _ranges(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        slices = send(slices, self._low.device)
+        return self._low[slices].view(-1, 1, 1, 1), self._size[slices].view(-1, 1, 1, 1)
+
+
+def blurred(pixels: Tensor, deviations: Tensor) -> Tensor:
+    """(B, 1, H, W), each blurred by a Gaussian of its own deviation (B,) in pixels."""
+    offsets = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=pixels.device)
+    weights = torch.exp(-(offsets**2) / (2 * deviations[:, None] ** 2))
+    weights = (weights / weights.sum(1, keepdim=True))[:, None, None]  # (B, 1, 1, n)
+    images = pixels.transpose(0, 1)  # (1, B, H, W): a slice is a channel
+    images = F.pad(images, (BLUR_REACH,) * 4, mode="replicate")
+    images = F.conv2d(images, weights, groups=len(pixels))
+    return F.conv2d(images, weights.transpose(2, 3), groups=len(pixels)).transpose(0, 1)
+
+
+class Networks(Protocol):
+    """Networks that see the slice before."""
+
+    def encoder(self, pixels: Tensor, context: Tensor | None = None, /) -> Tensor:
+        """(B, 1, H, W) -> latents (B, D, h, w)."""
+
+    def decoder(self, latents: Tensor, context: Tensor | None = None, /) -> Tensor:
+        """Latents (B, D, h, w) -> pixels (B, 1, H, W)."""
+
+
+class Coded(NamedTuple):
+    """Slices of a few sequences, one of each, as they are coded.
+
+    Attributes:
+        places: (B,) of the slices, on the CPU.
+        pixels: (B, 1, H, W) in their ranges.
+        context: (B, 1, H, W) the slices before as they were decoded; None of the first slices.
+        latents: (B, D, h, w).
+        indices: (B, L, h, w).
+        decoded: (B, 1, H, W).
+    """
+
+    places: Tensor
+    pixels: Tensor
+    context: Tensor | None
+    latents: Tensor
+    indices: Tensor
+    decoded: Tensor
+
+
+def coded_in_turn(
+    networks: Networks,
+    quantizer: ResidualQuantizer,
+    source: OwnRanges,
+    parts: list[Tensor],
+    kept: Tensor,
+    mirrored: bool = False,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[Coded]:
+    """Code sequences slice by slice, all at once, each slice given the one before as it was decoded.
+
+    Args:
+        networks: that code.
+        quantizer: theirs.
+        source: of the slices.
+        parts: the places of each sequence, the longest first.
+        kept: (sequences,) levels that slices of each are decoded from, on the CPU.
+        mirrored: whether all are.
+        autocast: in which the networks run.
+    """
+    decoded: Tensor | None = None
+    before = torch.zeros(0, dtype=torch.int64)
+    for turn in range(len(parts[0]) if parts else 0):
+        places = torch.stack([part[turn] for part in parts if len(part) > turn])
+        count = len(places)
+        pixels = source.draw(places, torch.full((count,), mirrored))
+        context = None
+        if decoded is not None:
+            context = source.moved(decoded[:count], before[:count], places)
+        with autocast():
+            latents = networks.encoder(pixels, context).float()
+        indices = quantizer.quantize(latents, kept[:count])
+        chosen = quantizer.dequantize(indices, kept[:count])
+        with autocast():
+            decoded = networks.decoder(chosen, context).float().clamp(0, 1)
+        yield Coded(places, pixels, context, latents, indices, decoded)
+        before = places
