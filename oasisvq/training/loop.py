@@ -171,6 +171,10 @@ class Loop(abc.ABC):
             return DistributedDataParallel(module, broadcast_buffers=False)
         return module
 
+    def rate(self) -> float:
+        """The learning rate of this step."""
+        return learning_rate(self.loop_config, self.step, self.steps)
+
     def train_step(self, order: Tensor) -> None:
         """One step on this process's share of the global batch."""
         generator = self.step_generator()
@@ -181,7 +185,7 @@ class Loop(abc.ABC):
         self.optimizer.zero_grad(set_to_none=True)
         losses[0].backward()
         norm = nn.utils.clip_grad_norm_((p for _, p in self.parameters), GRADIENT_NORM)
-        rate = learning_rate(self.loop_config, self.step, self.steps)
+        rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -42,6 +42,7 @@ ALONE_SHARE = 0.07  # of slices that are given no context
 FAR_SHARE, FURTHEST = 0.15, 4  # of slices whose context is some slices away, and how many at most
 FOLLOWING_SHARE = 0.75  # of slices that keep as many levels as their context did
 BLUR = 0.7, 2.0  # pixels
+RISING_STEPS = 60  # of the learning rate, of a long training
 VALIDATED_IN_TURN = 8  # slices, the first without a context
 
 
@@ -154,6 +155,10 @@ class VolumesTraining(Training):
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""
         return seeded_generator(self.config.seed, 8, self.step)
+
+    def rate(self) -> float:
+        """As elsewhere, but rising for longer: the first full steps would undo what the codec knows."""
+        return super().rate() * min(1.0, (self.step + 1) / max(1, min(RISING_STEPS, self.steps // 4)))
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct slices beside what was made of their neighbours."""
