@@ -269,7 +269,7 @@ def test_a_grid_that_does_not_fit_the_model_is_refused(
     codec: Codec, changes: dict[str, int], levels: int, rng: np.random.Generator
 ) -> None:
     header = container.read(codec.encode(draw_phantom(rng)), "x").header
-    forged = replace(header, levels=levels, window=Window(1, 1, 5, 6), **changes)
+    forged = replace(header.of_indices, levels=levels, window=Window(1, 1, 5, 6), **changes)
     indices = np.zeros((levels, 5, 6), dtype=np.int64)
     content = container.write(forged, pack(indices, forged.codebook_size))
     with pytest.raises(CodesFileError, match="does not fit the model"):
