@@ -83,12 +83,27 @@ def draw_phantom(
     return plane.astype(np.uint8)
 
 
+def draw_head(
+    rng: np.random.Generator, height: int = 64, width: int = 64, margin: int = 12
+) -> NDArray[np.uint8]:
+    """A phantom a quarter of which is as faint as air around a whole head: its ground is no mask."""
+    plane = draw_phantom(rng, height, width, margin)
+    inside = np.flatnonzero((plane > 0) & (plane < 255))
+    chosen = rng.choice(inside, inside.size // 4, replace=False)
+    plane.flat[chosen] = rng.integers(1, 9, chosen.size)
+    return plane
+
+
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
 
 
-def draw_volume(rng: np.random.Generator, slices: int = 6) -> NDArray[np.int16]:
+def draw_volume(
+    rng: np.random.Generator,
+    slices: int = 6,
+    draw: Callable[..., NDArray[np.uint8]] = draw_phantom,
+) -> NDArray[np.int16]:
     """(40, 48, slices): a phantom that changes a little from slice to slice, the last two empty."""
-    plane = draw_phantom(rng, 40, 48, margin=6).astype(np.float64)
+    plane = draw(rng, 40, 48, margin=6).astype(np.float64)
     planes = [
         plane * (7 + place) + rng.normal(0, 3, plane.shape) * (plane > 0) for place in range(slices)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AFFINE, Result, draw_labels, draw_phantom, draw_volume, files_below
+from conftest import AFFINE, Result, draw_head, draw_labels, draw_volume, files_below
 from PIL import Image
 
 import oasisvq
@@ -32,9 +32,9 @@ def codes_folder(tmp_path: Path, model_file: Path, rng: np.random.Generator) -> 
     folder = tmp_path / "codes"
     (folder / "inner").mkdir(parents=True)
     planes = {
-        "case_004_slice_0.nii": draw_phantom(rng),
-        "inner/OAS1_0007_MR1": draw_phantom(rng, 72, 60, margin=2),
-        "sixteen": draw_phantom(rng).astype(np.uint16) * 200,
+        "case_004_slice_0.nii": draw_head(rng),
+        "inner/OAS1_0007_MR1": draw_head(rng, 72, 60, margin=2),
+        "sixteen": draw_head(rng).astype(np.uint16) * 200,
         "constant": np.full((30, 40), 9, dtype=np.uint8),
     }
     for number, (name, plane) in enumerate(planes.items()):
@@ -91,10 +91,10 @@ def volumes_folder(tmp_path: Path, prior_model_file: Path, rng: np.random.Genera
     (folder / "inner").mkdir(parents=True)
     labels = draw_labels(rng, (24, 24, 4), 5).astype(np.int16) * 3 - 6
     for name, content in (
-        ("sub-1", codec.encode(draw_volume(rng), affine=AFFINE)),
-        ("inner/sub-2", codec.encode(draw_volume(rng, 4) / np.float32(7), 3, affine=AFFINE)),
+        ("sub-1", codec.encode(draw_volume(rng, draw=draw_head), affine=AFFINE)),
+        ("inner/sub-2", codec.encode(draw_volume(rng, 4, draw_head) / np.float32(7), 3, affine=AFFINE)),
         ("labels", codec.encode(labels, affine=AFFINE, content=Content.LABELS, lossy=True)),
-        ("slice_7", codec.encode(draw_phantom(rng), 1)),
+        ("slice_7", codec.encode(draw_head(rng), 1)),
     ):
         (folder / f"{name}.codes").write_bytes(content)
     return folder
@@ -104,7 +104,7 @@ def test_what_lies_beside_the_indices_is_left_out(
     tmp_path: Path, residue_model_file: Path, rng: np.random.Generator
 ) -> None:
     codec = oasisvq.load(residue_model_file)
-    volume = draw_volume(rng).astype(np.float32)
+    volume = draw_volume(rng, draw=draw_head).astype(np.float32)
     volume[volume == 0] = np.nan
     volume[20, 24, 1] = 1e9
     (tmp_path / "scan.codes").write_bytes(codec.encode(volume, max_error=5))
@@ -198,7 +198,7 @@ def test_prior_coded_files_are_exported_beside_packed_ones(
         file = container.read(path.read_bytes(), path.name)
         renamed = replace(file.header, fingerprint=codec.fingerprint)
         path.write_bytes(container.write(renamed, file.payload))
-    (codes_folder / "coded.codes").write_bytes(codec.encode(draw_phantom(rng), 3))
+    (codes_folder / "coded.codes").write_bytes(codec.encode(draw_head(rng), 3))
     (codes_folder / "flat.codes").write_bytes(codec.encode(np.full((30, 40), 9, dtype=np.uint8)))
     given = ("--model", prior_model_file)
     assert run("export", codes_folder, "-o", "tokens.npz", *given).code == 0
@@ -316,7 +316,7 @@ def test_a_stale_image_is_not_taken_for_the_restored_one(
     run: Run, tmp_path: Path, model_file: Path, rng: np.random.Generator
 ) -> None:
     (tmp_path / "slices").mkdir()
-    Image.fromarray(draw_phantom(rng)).save(tmp_path / "slices" / "a.png")
+    Image.fromarray(draw_head(rng)).save(tmp_path / "slices" / "a.png")
 
     def call(command: str, source: str, output: str, *options: str) -> Result:
         return run(command, source, "-o", output, "--model", model_file, *options)
@@ -380,8 +380,8 @@ def test_shards_together_are_one_run_and_a_shard_finishes_what_it_left(
     (slices / "inner").mkdir(parents=True)
     for number in range(5):
         folder = slices if number % 2 else slices / "inner"
-        Image.fromarray(draw_phantom(rng)).save(folder / f"{number}.png")
-    Image.fromarray(draw_phantom(rng)).save(slices / "1.tif")  # its output is that of 1.png
+        Image.fromarray(draw_head(rng)).save(folder / f"{number}.png")
+    Image.fromarray(draw_head(rng)).save(slices / "1.tif")  # its output is that of 1.png
 
     def encode(output: str, *options: str) -> Result:
         return run("encode", "slices", "-o", output, "--model", model_file, *options)

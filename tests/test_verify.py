@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Result, draw_phantom, tiny_model, write_raw_folder
+from conftest import Result, draw_head, tiny_model, write_raw_folder
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -34,7 +34,7 @@ def codes_once(tmp_path_factory: pytest.TempPathFactory, prior_model_file: Path)
     """A tree with one file of each coder, and a volume."""
     folder = tmp_path_factory.mktemp("verify") / "codes"
     (folder / "inner").mkdir(parents=True)
-    codec, plane = oasisvq.load(prior_model_file), draw_phantom(np.random.default_rng(1))
+    codec, plane = oasisvq.load(prior_model_file), draw_head(np.random.default_rng(1))
     (folder / "prior.codes").write_bytes(codec.encode(plane))
     (folder / "packed.codes").write_bytes(codec.encode(plane, coder=Coder.PACKED))
     (folder / "labels.codes").write_bytes(codec.encode(TISSUES))

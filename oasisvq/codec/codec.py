@@ -49,6 +49,7 @@ from oasisvq.scans.scan import Scan, as_scan
 # split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
 RATE_WEIGHT_PER_LEVEL = 0.0375
 LARGEST_RATE_WEIGHT = 0.075
+RATE_SHARE_WITH_CONTEXT = 0.4  # of those weights, where what a slice loses is missed by those after it
 
 
 Advance = Callable[[int, int], None]
@@ -444,6 +445,8 @@ def _chooser(
     residual = latents.copy()
     quantizer = model.quantizer
     weight = min(RATE_WEIGHT_PER_LEVEL * levels, LARGEST_RATE_WEIGHT)
+    if model.config.context:
+        weight *= RATE_SHARE_WITH_CONTEXT
     weight *= quantizer.energies[levels - 1] / (2 * BIT_UNITS)  # distances are halved
 
     def choose(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:

@@ -276,7 +276,7 @@ def _walk(
 ) -> Indices:
     """Fill one grid pass by pass, by the frequencies of the prior and of the slice before."""
     if recall is not None:
-        recall.begin(shape[1], shape[2], expected)
+        recall.begin(shape[1], shape[2])
 
     def choose(step: Pass, frequencies: Frequencies) -> Indices:
         if recall is None:

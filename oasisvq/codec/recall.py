@@ -18,7 +18,7 @@ integers that float64 holds exactly, logarithms are taken by `frexp`.
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.codec.exact import EXACT_DOUBLE, Numbers
+from oasisvq.codec.exact import EXACT_DOUBLE
 from oasisvq.codec.frequencies import FREQUENCY_BITS, Frequencies, Indices
 from oasisvq.codec.prior import Pass
 from oasisvq.errors import ModelError
@@ -60,12 +60,10 @@ class Recall:
         self._before: NDArray[np.float64] | None = None
         self._now: NDArray[np.float64] | None = None
 
-    def begin(self, height: int, width: int, expected: Numbers | None = None) -> None:
-        """The next slice, on a grid of h×w; it may be expected to have other latents than the last."""
+    def begin(self, height: int, width: int) -> None:
+        """The next slice, on a grid of h×w."""
         is_alike = self._now is not None and self._now.shape[:2] == (height, width)
         self._before = self._now if is_alike else None
-        if expected is not None:
-            self._before = expected.astype(np.float64)
         self._now = np.zeros((height, width, self._codebooks.shape[2]))
         self._agreed = np.zeros((height, width), np.int64)
 

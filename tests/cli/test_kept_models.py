@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, carried, draw_phantom, files_below, fingerprint, kept
+from conftest import Run, carried, draw_head, files_below, fingerprint, kept
 from PIL import Image
 
 from oasisvq import models
@@ -23,7 +23,7 @@ def scans(tmp_path: Path, rng: np.random.Generator) -> Path:
     """scans/a.png and scans/deep/b.png."""
     (tmp_path / "scans" / "deep").mkdir(parents=True)
     for name in ("a.png", "deep/b.png"):
-        Image.fromarray(draw_phantom(rng)).save(tmp_path / "scans" / name)
+        Image.fromarray(draw_head(rng)).save(tmp_path / "scans" / name)
     return tmp_path / "scans"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import AFFINE, draw_volume
+from conftest import AFFINE, draw_head, draw_volume
 
 import oasisvq
 from oasisvq.codec import container
@@ -102,7 +102,7 @@ def damaged_headers(content: bytes, codec: Codec) -> list[bytes]:
 def test_a_geometry_that_does_not_fit_is_refused(rng: np.random.Generator, model_file: Path) -> None:
     codec = oasisvq.load(model_file)
     refused = 0
-    for content in damaged_headers(codec.encode(draw_volume(rng), affine=AFFINE), codec):
+    for content in damaged_headers(codec.encode(draw_volume(rng, draw=draw_head), affine=AFFINE), codec):
         try:
             assert codec.decode(content).shape == (40, 48, 6)
         except oasisvq.CodesFileError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import AFFINE, draw_phantom, draw_volume
+from conftest import AFFINE, draw_head, draw_volume
 from PIL import Image
 
 import oasisvq
@@ -22,7 +22,7 @@ def test_many_are_the_same_bytes_as_one_by_one(
     model_file: Path, tmp_path: Path, rng: np.random.Generator, jobs: int
 ) -> None:
     codec = oasisvq.load(model_file)
-    planes = [draw_phantom(rng), draw_phantom(rng, 50, 72)]
+    planes = [draw_head(rng), draw_head(rng, 50, 72)]
     Image.fromarray(planes[1]).save(tmp_path / "a.png")
     contents = codec.encode_many([planes[0], tmp_path / "a.png", str(tmp_path / "a.png")], 3, jobs=jobs)
     assert contents == [codec.encode(planes[0], 3), *[codec.encode(planes[1], 3)] * 2]
@@ -33,7 +33,7 @@ def test_many_are_the_same_bytes_as_one_by_one(
 
 
 def test_an_array_of_images_is_many(codec: oasisvq.Codec, rng: np.random.Generator) -> None:
-    planes = np.stack([draw_phantom(rng) for _ in range(2)])
+    planes = np.stack([draw_head(rng) for _ in range(2)])
     assert codec.encode_many(planes) == [codec.encode(plane) for plane in planes]
 
 
@@ -73,7 +73,7 @@ def test_codebooks_cannot_be_changed(codec: oasisvq.Codec) -> None:
 
 
 def test_latents_of_volumes_and_lists(codec: oasisvq.Codec, rng: np.random.Generator) -> None:
-    plane, voxels = draw_phantom(rng), draw_volume(rng)
+    plane, voxels = draw_head(rng), draw_volume(rng, draw=draw_head)
     volume = codec.latents(voxels, affine=AFFINE)
     assert volume.shape == (6, 5, 6, 6)
     if codec.file.volumes is None:  # else they have other slices before them
@@ -101,8 +101,8 @@ def test_indices_decode_as_their_file_does(
     codec: oasisvq.Codec, model: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     for name, content in (
-        ("image", codec.encode(draw_phantom(rng, 50, 72).astype(np.uint16) * 9, 3)),
-        ("volume", codec.encode(draw_volume(rng), 2, affine=AFFINE)),
+        ("image", codec.encode(draw_head(rng, 50, 72).astype(np.uint16) * 9, 3)),
+        ("volume", codec.encode(draw_volume(rng, draw=draw_head), 2, affine=AFFINE)),
     ):
         (tmp_path / name).write_bytes(content)
         codes = oasisvq.read_codes(tmp_path / name, model)

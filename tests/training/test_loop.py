@@ -10,6 +10,7 @@ from conftest import TINY, write_raw_folder
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import oasisvq
+from oasisvq.codec import container
 from oasisvq.codec.measure import similarity
 from oasisvq.data import batches
 from oasisvq.data.dataset import Dataset
@@ -80,7 +81,9 @@ def test_a_training_learns(dataset: Dataset) -> None:
     assert all(1 < each <= TINY.codebook_size for each in last.perplexity)
     codec = oasisvq.load(one.run)
     original = np.asarray(dataset.array("validation")[0])
-    scores = [similarity(original, codec.decode(codec.encode(original, k)), 255) for k in (1, 3)]
+    found = [codec.codes_of(container.read(codec.encode(original, k), "x")) for k in (1, 3)]
+    plain = [codec.decode_indices(codes.indices, codes.header.of_indices) for codes in found]
+    scores = [similarity(original, each, 255) for each in plain]  # of the indices alone
     black = similarity(original, np.zeros_like(original), 255)
     assert scores[1].ssim > scores[0].ssim > black.ssim
     assert scores[1].psnr > 18

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_OF_VOLUMES, Result, draw_phantom, tiny_model
+from conftest import TINY_OF_VOLUMES, Result, draw_head, draw_phantom, tiny_model
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -313,7 +313,7 @@ def test_sequences_are_of_one_volume_and_cut_where_they_are_long() -> None:
 
 def test_slices_are_seen_as_the_codec_sees_them() -> None:
     """Sequences coded by the frozen networks decode to what the codec decodes to."""
-    plane = draw_phantom(np.random.default_rng(5), *TINY_OF_VOLUMES.window, margin=2).astype(float)
+    plane = draw_head(np.random.default_rng(5), *TINY_OF_VOLUMES.window, margin=2).astype(float)
     scan = as_scan(np.stack([plane * share for share in (0.5, 0.9, 0.7)]).astype(np.uint8), axis="0")
     planes, stride = scan.planes.astype(np.uint8), TINY_OF_VOLUMES.stride
     file = file_of(tiny_model(TINY_OF_VOLUMES), {})

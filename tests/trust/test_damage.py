@@ -134,6 +134,6 @@ def test_fields_cover_the_header(files: dict[str, bytes]) -> None:
         assert fields[0].start == 5
         assert all(one.stop == two.start for one, two in pairwise(fields))
         file = container.read(content, "x")
-        coded = (file.payload, *file.beside)
+        coded = file.payload, file.beside.support, file.beside.residue
         assert fields[-1].stop == len(content) - sum(map(len, coded)) - 4
         assert with_right_crc(content) == content
