@@ -267,7 +267,8 @@ class Batches(ABC):
                 window, or all of the image.
 
         Returns:
-            With a header what `decode` gives; with a shape (H, W) uint8, or (N, H, W).
+            With a header what `decode` gives of a file that has nothing beside its indices (no exact
+            ground, no residue, no outliers); with a shape (H, W) uint8, or (N, H, W).
 
         Raises:
             CodesFileError: not such an array, out of range, or of another grid than `like` has.

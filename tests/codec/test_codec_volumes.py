@@ -95,7 +95,7 @@ def damaged_headers(content: bytes, codec: Codec) -> list[bytes]:
         header = bytearray(volume.content)
         header[place] ^= 0x41
         changed = replace(file.header, volume=replace(volume, content=bytes(header)))
-        damaged.append(container.write(changed, file.payload))
+        damaged.append(container.write(changed, file.payload, file.beside))
     return damaged
 
 

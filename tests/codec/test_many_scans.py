@@ -106,9 +106,8 @@ def test_indices_decode_as_their_file_does(
     ):
         (tmp_path / name).write_bytes(content)
         codes = oasisvq.read_codes(tmp_path / name, model)
-        np.testing.assert_array_equal(
-            codec.decode_indices(codes.indices, codes.header), codec.decode(content)
-        )
+        expected = codec.decode_codes(codes._replace(header=codes.header.of_indices), name).voxels
+        np.testing.assert_array_equal(codec.decode_indices(codes.indices, codes.header), expected)
     codes = oasisvq.read_codes(tmp_path / "image", model)
     one = codec.decode_indices(codes.indices[:1], codes.header)
     assert one.dtype == np.uint16
