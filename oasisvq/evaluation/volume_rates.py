@@ -243,7 +243,7 @@ def compare_volume(
     sha256 = hashlib.sha256(measured.planes.tobytes()).hexdigest()
     known = known_curves(reuse, sha256) if reuse else {}
     chosen = require_peers(name for name in names if name not in known)
-    levels = range(1, codec.config.levels + 1)
+    levels = range(1, codec.volumes.config.levels + 1)
     total = len(levels) + sum(len(PEERS[name].settings) for name in chosen)
     curves: dict[str, list[VolumePoint]] = {"oasisvq": []}
     curves |= {name: curve for name, curve in known.items() if name in names}

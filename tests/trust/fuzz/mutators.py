@@ -89,6 +89,8 @@ def _other_header(content: bytes, rng: random.Random) -> bytes:
         changes.append({"intensity": (rng.choice(NUMBERS), number)})
     # blocks of bytes that depend on the sample type are left to changes of bytes
     changed = dataclasses.replace(header.of_indices, **rng.choice(changes))
+    if changed.stack and len(changed.stack.numbers) != changed.slices:  # it has a name for each slice
+        changed = dataclasses.replace(changed, stack=None)
     return container.write(changed, file.payload)
 
 
