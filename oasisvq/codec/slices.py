@@ -63,14 +63,13 @@ class Chain(Slices):
 
     def expected(self, place: int) -> Numbers | None:
         """Those of a slice that looks as the one before did."""
-        prior = self.model.prior
-        if self._before is None or prior is None or not prior.config.expected:
+        prior, context = self.model.prior, self.context(place)
+        if context is None or prior is None or not prior.config.expected:
             return None
-        return self.latents(place, self.context(place))
+        return self.latents(place, context)
 
-    def latents(self, place: int, pixels: Steps | None) -> Numbers:
+    def latents(self, place: int, pixels: Steps) -> Numbers:
         """Pixels (1, H, W) in 0..PIXEL_STEPS of the next slice -> latents (h, w, D) in 256ths."""
-        assert pixels is not None
         with refusing_what_does_not_fit():
             latents: Numbers = self.model.encoder(pixels, self.context(place))[0]
         return latents
