@@ -34,13 +34,22 @@ def preprocess(
             "--size", help="Pixels to a side: at 256 a pixel is 1 mm; 80 is the classic set-up."
         ),
     ] = 256,
+    axis: Annotated[
+        str,
+        typer.Option(
+            "--axis",
+            metavar="axial|coronal|sagittal",
+            help="What the slices of a volume follow.",
+        ),
+    ] = "axial",
     slices: Annotated[
         str,
         typer.Option(
             "--slices",
             metavar="N|FIRST:LAST|all",
-            help="Which axial slices of a volume. N: so many, evenly spaced over the brain. FIRST:LAST: "
-            "from FIRST mm above the lowest slice to before LAST mm. all: every mm of the brain.",
+            help="Which slices of a volume. N: so many, evenly spaced over the brain. FIRST:LAST: from "
+            "FIRST mm above the lowest slice to before LAST mm. all: every mm of the brain. Other axes "
+            "begin at the back and at the left.",
         ),
     ] = "32",
     percentiles: Annotated[
@@ -111,8 +120,8 @@ def preprocess(
     """Turn a raw OASIS folder into a prepared dataset.
 
     The dataset is a folder with one array for each split and a manifest. The layout of the raw folder
-    is recognised. Slices are axial, 1 mm a pixel; rows run from left to right, columns from back to
-    front. All slices of a volume share one grey scale.
+    is recognised. Slices have 1 mm a pixel. Of axial ones rows run from left to right, columns from back
+    to front; others lie as `encode --axis` cuts them. All slices of a volume share one grey scale.
 
     All scans of a person are in one split; splits that the folder has are kept. Where neither names nor
     folders tell whose a scan is, --subjects or --guess-subjects is needed to split. Bad files are left
@@ -120,7 +129,9 @@ def preprocess(
     """
     from oasisvq.data.preprocess import preprocess as run
 
-    recipe = chosen_recipe(layout, variant, subjects, guess_subjects, slices, percentiles, split, seed)
+    recipe = chosen_recipe(
+        layout, variant, subjects, guess_subjects, axis, slices, percentiles, split, seed
+    )
     if dry_run:
         print_plan(raw, images, recipe)
         return
@@ -160,6 +171,7 @@ def chosen_recipe(
     variant: str | None,
     subjects: Path | None,
     guess_subjects: bool,
+    axis: str,
     slices: str,
     percentiles: str,
     split: str | None,
@@ -178,6 +190,7 @@ def chosen_recipe(
             parse_split(split) if split else None,
             seed,
             guess_subjects,
+            axis,
         )
     except DatasetError as error:
         usage_error(str(error))

@@ -7,6 +7,7 @@ The arrays are memory-mapped, so a dataset opens in an instant and nothing is de
 import dataclasses
 import hashlib
 import json
+import re
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe, recipe_from_dict
 from oasisvq.errors import DatasetError
 from oasisvq.files import read_bytes
+from oasisvq.scans.geometry import PLANES
+from oasisvq.scans.volumes import volume_suffix
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
 MAX_MANIFEST_BYTES = 2**30
+_LAST_NUMBER = re.compile(r"\d+(?=[^\d/]*$)")  # of a name: that of a slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,12 @@ class SliceRecord:
     source: str  # path below the raw folder
     source_bytes: int  # of a pair both files
     source_shape: tuple[int, int]  # height, width; of a slice of a volume at 1 mm
-    slice_number: int  # of a volume: millimetres above its lowest slice
+    slice_number: int  # of a volume: millimetres from its first slice
+
+    @property
+    def volume(self) -> str:
+        """What the slices of one volume share: its path, of images that without their numbers."""
+        return self.source if volume_suffix(Path(self.source)) else _LAST_NUMBER.sub("", self.source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +56,7 @@ class VolumeRecord:
     voxel_size: tuple[float, ...]  # millimetres; empty for images
     intensity: tuple[float, float] | None  # values that became 0 and 255; None for labels
     is_guessed: bool = False  # its header leaves open which side is left
+    axis: str = "axial"  # that its slices follow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +79,10 @@ class Dataset:
         images: what its slices hold.
         size: pixels to a side.
         splits: by name.
-        recipe: what else was chosen when it was prepared.
+        recipe: what else was chosen when it was prepared; the default one where parts differ in it.
         volumes: how each volume was brought to grey levels.
         labels: of label volumes, each label and the grey level that stands for it.
+        parts: of one that was joined from others, the checksums of their manifests, see `joined.py`.
         named: what the user named to get it, where that is not `folder`: a raw folder.
     """
 
@@ -84,6 +95,7 @@ class Dataset:
     recipe: Recipe = DEFAULT_RECIPE
     volumes: tuple[VolumeRecord, ...] = ()
     labels: tuple[tuple[int, int], ...] = ()
+    parts: tuple[str, ...] = ()
     named: Path | None = None
 
     @property
@@ -178,6 +190,7 @@ def manifest_bytes(dataset: Dataset) -> bytes:
             "size": dataset.size,
             "recipe": dataset.recipe.as_dict(),
             "labels": [list(pair) for pair in dataset.labels],
+            "parts": list(dataset.parts),
             "volumes": [dataclasses.asdict(volume) for volume in dataset.volumes],
             "splits": {
                 name: {
@@ -221,10 +234,11 @@ def open_dataset(folder: Path) -> Dataset:
             Images(fields["images"]),
             int(fields["size"]),
             splits,
-            # manifests of before there were volumes have none of these
+            # manifests of before do not have all of these
             recipe_from_dict(fields["recipe"]) if "recipe" in fields else DEFAULT_RECIPE,
             tuple(_volume(entry) for entry in fields.get("volumes", [])),
             tuple((int(label), int(level)) for label, level in fields.get("labels", [])),
+            tuple(str(part) for part in fields.get("parts", [])),
         )
     except (
         ValueError,
@@ -247,7 +261,9 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def _volume(entry: dict[str, Any]) -> VolumeRecord:
-    intensity = entry["intensity"]
+    intensity, axis = entry["intensity"], str(entry.get("axis", "axial"))
+    if axis not in PLANES:
+        raise ValueError(f"no axis {axis}")
     if intensity is not None:
         low, high = intensity
         intensity = float(low), float(high)
@@ -259,6 +275,7 @@ def _volume(entry: dict[str, Any]) -> VolumeRecord:
         tuple(float(step) for step in entry["voxel_size"]),
         intensity,
         bool(entry.get("is_guessed", True)),  # manifests of before do not say
+        axis,
     )
 
 

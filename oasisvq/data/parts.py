@@ -61,6 +61,7 @@ class Maker:
             self.size,
             str(self.recipe.slices),
             self.recipe.percentiles,
+            self.recipe.axis,
             [
                 (
                     s.name,

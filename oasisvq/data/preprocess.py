@@ -5,27 +5,22 @@ and kept until the end (`parts.py`), and lay them one after another into one arr
 """
 
 import dataclasses
-import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.pixels import Box, content_box, union
 from oasisvq.data.dataset import (
-    MANIFEST,
     Dataset,
     SliceRecord,
     Split,
     VolumeRecord,
     is_prepared,
-    manifest_bytes,
     open_dataset,
     refuse_shared_subjects,
 )
@@ -35,7 +30,7 @@ from oasisvq.data.members import find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
 from oasisvq.data.slices import Cut, fit_plane
-from oasisvq.data.work import Work, working_on
+from oasisvq.data.work import Work, working_on, write_slices
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
@@ -51,9 +46,16 @@ def look(raw: Path, images: Images = Images.SCANS, recipe: Recipe | None = None)
     """What `preprocess` would take from a raw folder; nothing is opened.
 
     Raises:
-        DatasetError, FileError: see `find_members`; or a person is in two splits.
+        DatasetError, FileError: see `find_members`; or a person is in two splits, or images are to be
+            cut along another axis.
     """
     found = find_members(raw, images, recipe)
+    image = next((each.name for each in found.members if each.slice_number is not None), None)
+    if image and recipe and recipe.axis != DEFAULT_RECIPE.axis:
+        raise DatasetError(
+            f"{raw}: {image} is one slice, and only volumes can be cut along another axis; leave out "
+            "--axis"
+        )
     subjects = {name: {s.subject for s in found.members if s.split == name} for name in SPLITS}
     refuse_shared_subjects(subjects, raw)
     return found
@@ -237,38 +239,35 @@ def _write(assembly: _Assembly, dataset: Dataset, work: Work) -> None:
     for name in SPLITS:
         members = assembly.of_split(name)
         if members:
-            with (work.new / f"{name}.npy").open("wb") as stream:
-                splits[name] = _write_split(assembly, members, stream)
-            volumes += [record for each in members if (record := _volume_record(*each))]
-    content = manifest_bytes(
+            splits[name] = _write_split(assembly, members, work.new / f"{name}.npy")
+            volumes += [
+                record for each in members if (record := _volume_record(*each, dataset.recipe.axis))
+            ]
+    work.put_in_place(
         dataclasses.replace(dataset, splits=splits, volumes=tuple(volumes), labels=assembly.labels)
     )
-    with (work.new / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
-        stream.write(content)
-        _force_to_disk(stream)
-    work.put_in_place()
 
 
-def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], stream: BinaryIO) -> Split:
+def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], path: Path) -> Split:
     """Write the array of a split; each part is deleted when it is in, so the disk holds slices once."""
     size, count = assembly.size, sum(len(cut.numbers) for _, cut in members)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size)}
-    np.lib.format.write_array_header_1_0(stream, header)
     records: list[SliceRecord] = []
     content: Box | None = None
-    digest = hashlib.sha256()
-    for part, cut in members:
-        planes = assembly.planes(part)
-        stream.write(planes.data)
-        digest.update(planes.data)
-        for plane in planes:
-            box = content_box(plane) if plane.min() == 0 else Box(0, 0, size, size)
-            if box.bottom > box.top:
-                content = union(content, box) if content else box
-        records += _slice_records(part, cut)
-        part.path.unlink()
-    _force_to_disk(stream)
-    return Split(tuple(records), digest.hexdigest(), content or Box(0, 0, size, size))
+
+    def pieces() -> Iterator[NDArray[np.uint8]]:
+        nonlocal content
+        for part, cut in members:
+            planes = assembly.planes(part)
+            for plane in planes:
+                box = content_box(plane) if plane.min() == 0 else Box(0, 0, size, size)
+                if box.bottom > box.top:
+                    content = union(content, box) if content else box
+            records.extend(_slice_records(part, cut))
+            yield planes
+            part.path.unlink()
+
+    checksum = write_slices(path, (count, size, size), pieces())
+    return Split(tuple(records), checksum, content or Box(0, 0, size, size))
 
 
 def _slice_records(part: Part, cut: Cut) -> list[SliceRecord]:
@@ -280,7 +279,7 @@ def _slice_records(part: Part, cut: Cut) -> list[SliceRecord]:
     ]
 
 
-def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
+def _volume_record(part: Part, cut: Cut, axis: str) -> VolumeRecord | None:
     """What the manifest says of a volume or a stack of 16-bit images; None for one of 8 bits."""
     member = part.members[0]
     if not cut.axis_codes and cut.intensity is None:
@@ -293,12 +292,8 @@ def _volume_record(part: Part, cut: Cut) -> VolumeRecord | None:
         cut.voxel_size,
         cut.intensity,
         cut.is_guessed,
+        axis,
     )
-
-
-def _force_to_disk(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
 
 
 def is_prepared_from(folder: Path, raw: Path, images: Images, size: int) -> bool:

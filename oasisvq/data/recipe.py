@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 from oasisvq.data.layouts import SPLITS, layout_named
 from oasisvq.errors import DatasetError
+from oasisvq.scans.geometry import PLANES
 
 DEFAULT_SPLIT = (80.0, 10.0, 10.0)
 
 
 class Slices(NamedTuple):
-    """Which axial slices of a volume to take.
+    """Which slices of a volume to take.
 
     Attributes:
         number: so many, evenly over the part with brain; 0 for every millimetre of it.
-        span: in place of a number, millimetres above the lowest slice, the second one excluded.
+        span: in place of a number, millimetres from the first slice, the second one excluded.
     """
 
     number: int = 32
@@ -43,6 +44,7 @@ class Recipe:
         split: shares of train, validation and test; None: as given, else `DEFAULT_SPLIT`.
         seed: which persons go where.
         guess_subjects: whether to draw splits where only a guess tells whose a scan is.
+        axis: that slices of a volume follow, one of `PLANES`.
     """
 
     layout: str | None = None
@@ -53,10 +55,13 @@ class Recipe:
     split: tuple[float, float, float] | None = None
     seed: int = 0
     guess_subjects: bool = False
+    axis: str = "axial"
 
     def __post_init__(self) -> None:
         if self.layout is not None:
             layout_named(self.layout)
+        if self.axis not in PLANES:
+            raise DatasetError(f"axis '{self.axis}', expected {', '.join(PLANES[::-1])}")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as the manifest keeps them; the inverse of `recipe_from_dict`."""
@@ -92,6 +97,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
             split,
             int(fields["seed"]),
             bool(fields["guess_subjects"]),
+            fields.get("axis", "axial"),  # manifests of before do not say
         )
     except DatasetError as error:
         raise ValueError(str(error)) from error

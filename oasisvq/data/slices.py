@@ -1,6 +1,7 @@
-"""A volume, or a stack of images -> axial slices of grey levels.
+"""A volume, or a stack of images -> slices of grey levels.
 
-Shapes: N slices, H×W slice: rows left–right, columns back–front, slices from below, 1 mm a pixel.
+Shapes: N slices, H×W slice, 1 mm a pixel. Of axial slices rows run left–right, columns back–front, and
+the first is the lowest; those along other axes lie as `slicing_by` cuts them.
 
 A volume gets one scale of intensities: percentiles of its foreground become black and white, so that
 grey levels of its slices compare. The foreground begins well below the middle between air and head,
@@ -25,15 +26,15 @@ from oasisvq.scans.volumes import read_volume
 
 FIELD = 256  # millimetres to a side of a slice of --size 256, as in the PNG slices
 BRAIN_SHARE = 0.25  # of the largest slice's foreground; above the first such slice is little but scalp
-BRAIN_HEIGHT = 125  # millimetres from there down to where a head has only neck and jaw
+BRAIN_HEIGHT = 125  # millimetres from the top down to where a head has only neck and jaw
 MAX_VALUE = 1e30
 MAX_SPAN = 2048  # millimetres to a side of a volume
 FOREGROUND_SHARE = 1 / 3  # of the way from black to the middle between air and head
 _SAME = 0.01  # millimetres by which a voxel may differ from 1 mm and stay as it is
 
 
-class Axial(NamedTuple):
-    """A volume as axial slices, still in its own voxels.
+class Sliced(NamedTuple):
+    """A volume as slices along one axis, still in its own voxels.
 
     Attributes:
         planes: (N, H, W) values as they are meant: scaled, and never NaN or infinite.
@@ -55,7 +56,7 @@ class Cut(NamedTuple):
 
     Attributes:
         planes: (N, size, size) uint8; of a label volume the labels.
-        numbers: of each slice: millimetres above the lowest, or the number in an image's name.
+        numbers: of each slice: millimetres from the first, or the number in an image's name.
         shapes: of each slice before it was brought to size.
         places: of a stack, which of its files each slice is of.
         intensity: the values that became black and white; None where none were changed.
@@ -93,7 +94,7 @@ def cut_volume(
         path: the volume; of a pair either file.
         images: what it holds.
         size: pixels to a side of a slice.
-        recipe: which slices, and which percentiles become black and white.
+        recipe: along which axis, which slices, and which percentiles become black and white.
         axis_codes: where its axes grow to if it is Analyze; None: what the header says.
         guide: a volume that lies over it and shows where the brain is.
         max_pixels: how large they may be, see `limits.py`.
@@ -102,30 +103,31 @@ def cut_volume(
         FileError: it, or its guide, is missing or unreadable.
         ImageError: damaged, of no finite numbers, constant, or, as labels, not of 0 to 255.
     """
-    axial = read_axial(path, axis_codes, max_pixels)
+    sliced = read_sliced(path, recipe.axis, axis_codes, max_pixels)
     is_labels = images is Images.SEGMENTATIONS
     if not is_labels:
-        _refuse_labels(axial.planes, path)
-    labels = labels_of(axial.planes, path) if is_labels else ()
-    level = 0.0 if is_labels else foreground_level(axial.planes)
-    brain = axial.planes > level
+        _refuse_labels(sliced.planes, path)
+    labels = labels_of(sliced.planes, path) if is_labels else ()
+    level = 0.0 if is_labels else foreground_level(sliced.planes)
+    brain = sliced.planes > level
     if guide is not None:
-        other = read_axial(guide, axis_codes, max_pixels)
-        if other.planes.shape == axial.planes.shape:
+        other = read_sliced(guide, recipe.axis, axis_codes, max_pixels)
+        if other.planes.shape == sliced.planes.shape:
             brain = other.planes > other.planes.min()
-    numbers = slice_numbers(brain, axial.spacing[0], recipe.slices, path)
+    reach = BRAIN_HEIGHT if recipe.axis == "axial" else MAX_SPAN
+    numbers = slice_numbers(brain, sliced.spacing[0], recipe.slices, path, reach)
     del brain
     rows, columns = (
         np.arange(_millimetres(side, step))
-        for side, step in zip(axial.planes.shape[1:], axial.spacing[1:], strict=True)
+        for side, step in zip(sliced.planes.shape[1:], sliced.spacing[1:], strict=True)
     )
     at = (np.array(numbers), rows, columns)
     intensity = None
     if is_labels:
-        planes = np.rint(nearest(axial.planes, axial.spacing, at)).astype(np.uint8)
+        planes = np.rint(nearest(sliced.planes, sliced.spacing, at)).astype(np.uint8)
     else:
-        intensity = intensity_of(axial.planes, level, recipe.percentiles)
-        planes = np.rint(255 * linear(axial.planes, axial.spacing, at, intensity)).astype(np.uint8)
+        intensity = intensity_of(sliced.planes, level, recipe.percentiles)
+        planes = np.rint(255 * linear(sliced.planes, sliced.spacing, at, intensity)).astype(np.uint8)
     fitted = np.stack([fit_plane(fit_plane(p, max(size, FIELD), images), size, images) for p in planes])
     shapes = [(len(rows), len(columns))] * len(numbers)
     return Cut(
@@ -135,9 +137,9 @@ def cut_volume(
         [0] * len(numbers),
         intensity,
         labels,
-        axial.axis_codes,
-        axial.voxel_size,
-        axial.is_guessed,
+        sliced.axis_codes,
+        sliced.voxel_size,
+        sliced.is_guessed,
     )
 
 
@@ -151,8 +153,19 @@ def _refuse_labels(planes: NDArray[np.generic], path: Path) -> None:
         )
 
 
-def read_axial(path: Path, axis_codes: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Axial:
-    """Read a volume as axial slices.
+def read_sliced(
+    path: Path,
+    axis: str = "axial",
+    axis_codes: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Sliced:
+    """Read a volume as slices.
+
+    Args:
+        path: the volume.
+        axis: that slices follow, one of `PLANES`.
+        axis_codes: see `cut_volume`.
+        max_pixels: see `cut_volume`.
 
     Raises:
         FileError, ImageError: see `cut_volume`.
@@ -164,7 +177,7 @@ def read_axial(path: Path, axis_codes: str | None = None, max_pixels: int = DEFA
         codes = axis_codes if is_corrected and axis_codes else geometry.axis_codes
     except ImageError as error:
         raise ImageError(f"{path}: its affine does not say which axis is which; repair it") from error
-    slicing = slicing_by(codes, "axial")
+    slicing = slicing_by(codes, axis)
     values = _values(volume.voxels, geometry, path)
     first, second, third = (geometry.zooms[axis] for axis in slicing.axes)
     spacing = tuple(1.0 if abs(step - 1) < _SAME else step for step in (first, second, third))
@@ -176,7 +189,7 @@ def read_axial(path: Path, axis_codes: str | None = None, max_pixels: int = DEFA
                 "repair its header"
             )
     is_guessed = not is_corrected and geometry.form_codes == (0, 0)
-    return Axial(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
+    return Sliced(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
 
 
 def _values(voxels: NDArray[np.generic], geometry: Geometry, path: Path) -> NDArray[Any]:
@@ -251,11 +264,19 @@ def intensity_of(
     return (low, high) if low < high else (level, high)
 
 
-def slice_numbers(brain: NDArray[np.bool_], spacing: float, slices: Slices, path: Path) -> list[int]:
-    """Which slices to take, in millimetres above the lowest one.
+def slice_numbers(
+    brain: NDArray[np.bool_], spacing: float, slices: Slices, path: Path, reach: int = BRAIN_HEIGHT
+) -> list[int]:
+    """Which slices to take, in millimetres from the first one.
 
-    The part with brain reaches from the first broad slice of `brain` (N, H, W) below its top down to
-    the last one, at most `BRAIN_HEIGHT`: below a head lies its neck.
+    The part with brain reaches from the last broad slice of `brain` (N, H, W) back to the first one.
+
+    Args:
+        brain: where brain is, or a head.
+        spacing: millimetres from slice to slice.
+        slices: which are asked for.
+        path: of the volume, for messages.
+        reach: millimetres that the part has at most: below a head lies its neck.
 
     Raises:
         ImageError: the range that was asked for lies outside of the volume.
@@ -264,14 +285,12 @@ def slice_numbers(brain: NDArray[np.bool_], spacing: float, slices: Slices, path
     if slices.span:
         first, last = slices.span[0], min(slices.span[1], height)
         if first >= last:
-            raise ImageError(
-                f"{path}: {height} mm high, with none of the slices {slices}; choose others"
-            )
+            raise ImageError(f"{path}: {height} mm of slices, none of them in {slices}; choose others")
         return list(range(first, last))
     areas = np.count_nonzero(brain, axis=(1, 2))
     solid = np.flatnonzero(areas >= max(1, BRAIN_SHARE * areas.max()))
     top = min(height, round((solid[-1] + 1) * spacing))
-    bottom = max(round(solid[0] * spacing), top - BRAIN_HEIGHT, 0)
+    bottom = max(round(solid[0] * spacing), top - reach, 0)
     top = max(top, bottom + 1)
     count = min(slices.number or top - bottom, top - bottom)
     centres = bottom + (np.arange(count) + 0.5) * (top - bottom) / count

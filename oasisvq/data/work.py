@@ -4,13 +4,18 @@ It is locked by the process that works in it, outlives a kill, and is deleted wh
 """
 
 import dataclasses
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from oasisvq.data.dataset import MANIFEST, is_prepared
+import numpy as np
+from numpy.typing import NDArray
+
+from oasisvq.data.dataset import MANIFEST, Dataset, is_prepared, manifest_bytes
 from oasisvq.data.layouts import SPLITS
 from oasisvq.errors import FileError, OasisVQError
 from oasisvq.files import claimed, make_folder
@@ -46,8 +51,14 @@ class Work:
         """The dataset that it replaces, between two renames."""
         return self.folder / "old"
 
-    def put_in_place(self) -> None:
-        """Rename `new` to `final`; a kill between the two renames is undone by the next run."""
+    def put_in_place(self, dataset: Dataset) -> None:
+        """Write the manifest of what is in `new`, and rename that to `final`.
+
+        A kill between the two renames is undone by the next run.
+        """
+        with (self.new / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
+            stream.write(manifest_bytes(dataset))
+            _force_to_disk(stream)
         try:
             if self.final.exists():
                 self.final.replace(self.old)
@@ -91,6 +102,24 @@ def working_on(output: Path, force: bool) -> Iterator[Work]:
             shutil.rmtree(work.folder, ignore_errors=True)
     except OSError as error:
         raise FileError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def write_slices(path: Path, shape: tuple[int, int, int], pieces: Iterable[NDArray[np.uint8]]) -> str:
+    """Write the array of a split piece by piece; gives back its checksum, see `array_checksum`."""
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for piece in pieces:
+            stream.write(piece.data)
+            digest.update(piece.data)
+        _force_to_disk(stream)
+    return digest.hexdigest()
+
+
+def _force_to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _refuse_replacing(output: Path, force: bool) -> None:

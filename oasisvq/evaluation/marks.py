@@ -66,6 +66,7 @@ def marks_along(rows: str, columns: str) -> Marks:
 
 
 AXIAL = marks_along("R", "A")  # see `slicing_by`
+MARKS = {"axial": AXIAL, "coronal": marks_along("R", "S"), "sagittal": marks_along("A", "S")}
 
 
 def marks_of_codes(header: CodesHeader, path: Path) -> Marks:
@@ -107,8 +108,9 @@ def marks_of_records(dataset: Dataset, records: Iterable[SliceRecord]) -> list[M
     """The marks of slices of a prepared dataset."""
     if dataset.layout == PNG_SLICES.name:
         return [AXIAL for _ in records]
-    known = {each.source for each in dataset.volumes if each.axis_codes and not each.is_guessed}
-    return [AXIAL if record.source in known else UNKNOWN for record in records]
+    told = (each for each in dataset.volumes if each.axis_codes and not each.is_guessed)
+    known = {each.source: MARKS[each.axis] for each in told}
+    return [known.get(record.source, UNKNOWN) for record in records]
 
 
 def shared(marks: list[Marks]) -> Marks:

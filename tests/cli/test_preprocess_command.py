@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
-from conftest import Refused, Run, files_below, plane, write_raw_folder
+from conftest import AFFINE, Refused, Run, draw_volume, files_below, plane, write_raw_folder
+
+from oasisvq.data.dataset import open_dataset
 
 
 def test_preprocess_prints_the_splits_and_keeps_them(run: Run, raw_folder: Path, tmp_path: Path) -> None:
@@ -39,6 +42,28 @@ def test_preprocess_takes_the_segmentations_where_asked(run: Run, tmp_path: Path
     assert "train: 4 slices of 2 subjects" in result.out
     assert "labels: UQ PNG slices, segmentations" in result.out
     assert set(np.unique(np.load(tmp_path / "labels" / "train.npy"))) <= {0, 85, 170, 255}
+
+
+def test_preprocess_cuts_volumes_along_an_axis(
+    run: Run, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "raw" / "train").mkdir(parents=True)
+    image = nib.Nifti1Image(draw_volume(rng), AFFINE)
+    image.to_filename(tmp_path / "raw" / "train" / "OAS1_0001.nii.gz")
+    for axis in ("axial", "sagittal"):
+        assert run("preprocess", "raw", "-o", axis, "--size", "64", "--axis", axis).code == 0
+    axial, sagittal = (open_dataset(Path(axis)) for axis in ("axial", "sagittal"))
+    assert (axial.recipe.axis, axial.volumes[0].axis) == ("axial", "axial")
+    assert (sagittal.recipe.axis, sagittal.volumes[0].axis) == ("sagittal", "sagittal")
+    shapes = [each.splits["train"].records[0].source_shape for each in (axial, sagittal)]
+    assert shapes == [(40, 48), (48, 8)]
+
+
+def test_only_volumes_have_other_axes(refused: Refused, raw_folder: Path) -> None:
+    line = refused("preprocess", raw_folder, "-o", "out", "--axis", "coronal", naming="data: keras_png")
+    assert "leave out --axis" in line
+    refused("preprocess", raw_folder, "--dry-run", "--axis", "coronal", naming="--axis")
+    refused("preprocess", raw_folder, "-o", "out", "--axis", "x", naming="axis 'x', expected", code=2)
 
 
 def test_preprocess_never_overwrites_a_dataset_unasked(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oasisvq.data.recipe import parse_percentiles, parse_slices, parse_split
+from oasisvq.data.recipe import Recipe, parse_percentiles, parse_slices, parse_split, recipe_from_dict
 from oasisvq.errors import DatasetError
 
 
@@ -27,3 +27,15 @@ def test_percentiles_that_are_none(text: str) -> None:
 def test_shares_that_are_none(text: str) -> None:
     with pytest.raises(DatasetError, match="expected shares of train, validation, test like 80/10/10"):
         parse_split(text)
+
+
+def test_axes_that_are_none() -> None:
+    with pytest.raises(DatasetError, match="axis 'oblique', expected axial, coronal, sagittal"):
+        Recipe(axis="oblique")
+
+
+def test_a_recipe_comes_back_also_from_before_there_were_axes() -> None:
+    fields = Recipe(axis="coronal").as_dict()
+    assert recipe_from_dict(fields) == Recipe(axis="coronal")
+    del fields["axis"]
+    assert recipe_from_dict(fields) == Recipe()

@@ -1,5 +1,6 @@
 """A volume, or a stack of images -> slices: orientation, millimetres, grey levels, labels."""
 
+import dataclasses
 import gzip
 from itertools import permutations, product
 from pathlib import Path
@@ -19,10 +20,13 @@ from oasisvq.data.slices import (
     foreground_level,
     linear,
     nearest,
-    read_axial,
+    read_sliced,
     slice_numbers,
 )
 from oasisvq.errors import FileError, ImageError
+from oasisvq.scans.geometry import PLANES
+from oasisvq.scans.scan import read_scan
+from oasisvq.scans.source import source_at
 
 EVERY = Recipe(slices=Slices(0, (0, 999)))
 ORIENTATIONS = [
@@ -52,6 +56,38 @@ def test_slices_lie_the_same_way_however_the_volume_is_stored(tmp_path: Path, co
     assert cut.shapes == [(24, 30)] * 28
     assert cut.intensity is not None
     np.testing.assert_array_equal(field(cut.planes, (24, 30)), expected(draw_head(), *cut.intensity))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "PSR", "ILA"])
+@pytest.mark.parametrize("axis", PLANES)
+def test_slices_along_an_axis_are_those_that_encode_cuts(tmp_path: Path, codes: str, axis: str) -> None:
+    path = write_nifti(tmp_path / "a.nii", draw_head(), codes)
+    cut = cut_volume(path, Images.SCANS, 256, dataclasses.replace(EVERY, axis=axis))
+    planes = read_scan(source_at(path), axis).planes
+    assert cut.numbers == list(range(len(planes)))
+    assert cut.shapes == [planes.shape[1:]] * len(planes)
+    assert cut.intensity is not None
+    wanted = expected(planes.transpose(1, 2, 0), *cut.intensity)
+    np.testing.assert_array_equal(field(cut.planes, planes.shape[1:]), wanted)
+
+
+def test_voxels_of_any_size_are_a_millimetre_along_each_axis(tmp_path: Path) -> None:
+    zooms = (2.0, 1.0, 1.25)
+    path = write_nifti(tmp_path / "a.nii", at_zooms(draw_head(), zooms), "RAS", zooms)
+    for axis, count, shape in (("sagittal", 24, (30, 28)), ("coronal", 30, (24, 28))):
+        cut = cut_volume(path, Images.SCANS, 64, dataclasses.replace(EVERY, axis=axis))
+        assert cut.numbers == list(range(count))
+        assert cut.shapes == [shape] * count
+
+
+def test_the_whole_length_of_a_brain_is_taken_but_not_its_neck(tmp_path: Path) -> None:
+    """A head of 200 mm from back to front, and of 200 mm with its neck."""
+    head = np.random.default_rng(0).integers(0, 9, (40, 200, 200)).astype(np.int16)
+    head[4:36, 10:190, 5:195] = np.random.default_rng(1).integers(500, 900, (32, 180, 190))
+    path = write_nifti(tmp_path / "a.nii", head)
+    for axis, first, last in (("axial", 70, 194), ("coronal", 10, 189), ("sagittal", 4, 35)):
+        numbers = cut_volume(path, Images.SCANS, 64, Recipe(slices=Slices(0), axis=axis)).numbers
+        assert (numbers[0], numbers[-1]) == (first, last)
 
 
 @pytest.mark.parametrize("codes", ["ASL", "LAS"])
@@ -192,7 +228,7 @@ def test_the_neck_is_left_out() -> None:
 
 
 def test_a_range_beyond_the_volume_is_refused() -> None:
-    with pytest.raises(ImageError, match=r"head.nii: 10 mm high, with none of the slices 10:20"):
+    with pytest.raises(ImageError, match=r"head.nii: 10 mm of slices, none of them in 10:20"):
         slice_numbers(brain_of([9] * 10), 1, parse_slices("10:20"), Path("head.nii"))
 
 
@@ -422,7 +458,7 @@ def test_labels_of_16_bits_are_refused(tmp_path: Path) -> None:
 def test_real_volumes_have_the_orientation_of_the_png_slices(shared_data: Path) -> None:
     """The lowest slices hold the cerebellum, at the back, where columns begin."""
     path = shared_data / "volumes" / "oasis1_skull_stripped" / "1000_SS.nii.gz"
-    axial = read_axial(path)
+    axial = read_sliced(path)
     assert (axial.axis_codes, axial.planes.shape) == ("LAS", (167, 162, 214))
     brain = axial.planes > foreground_level(axial.planes)
     low = brain[np.flatnonzero(brain.any(axis=(1, 2)))[8]]

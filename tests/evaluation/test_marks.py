@@ -16,6 +16,7 @@ from oasisvq.codec.container import read_codes_file
 from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
+from oasisvq.data.recipe import Recipe
 from oasisvq.evaluation.marks import (
     AXIAL,
     NOSE,
@@ -130,6 +131,16 @@ def test_slices_of_a_dataset(tmp_path: Path) -> None:
     assert marks_of_records(uq, records) == [AXIAL, AXIAL]
     assert marks_of_records(replace(uq, layout="images or volumes"), records) == [UNKNOWN, UNKNOWN]
     assert (shared([AXIAL, AXIAL]), shared([AXIAL, UNKNOWN])) == (AXIAL, UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("axis", "marks"), [("coronal", Marks("L", "R")), ("sagittal", Marks(bottom=NOSE))]
+)
+def test_slices_along_other_axes_in_a_dataset(tmp_path: Path, axis: str, marks: Marks) -> None:
+    (tmp_path / "raw").mkdir()
+    written(tmp_path / "raw" / "OAS1_0001.nii.gz", np.eye(4))
+    dataset = preprocess(tmp_path / "raw", tmp_path / "prepared", size=64, recipe=Recipe(axis=axis))
+    assert set(marks_of_records(dataset, dataset.splits["train"].records)) == {marks}
 
 
 def test_slices_of_volumes_in_a_dataset(tmp_path: Path) -> None:
