@@ -93,7 +93,7 @@ def with_splits(
         DatasetError: splits are given, and others are asked for.
     """
     given = [each.split for each in taken]
-    if found.layout is ANYTHING:
+    if found.layout is ANYTHING or found.layout.one_a_session:
         given = [given_split(each.name) or "" for each in taken]
     if all(given):
         if recipe.split is not None:

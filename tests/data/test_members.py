@@ -312,6 +312,18 @@ def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
         find_members(root, Images.SCANS, Recipe(split=(1, 1, 1)))
 
 
+def test_split_folders_of_a_layout_are_kept_where_files_stand_for_sessions(tmp_path: Path) -> None:
+    name = "PROCESSED/MPRAGE/T88_111/{0}_mpr_n4_anon_111_t88_gfc.hdr"
+    sessions = [("train", "OAS1_0001_MR1"), ("validate", "OAS1_0002_MR1")]
+    root = touch(tmp_path, *(f"{split}/{each}/{name.format(each)}" for split, each in sessions))
+    found = find_members(root, Images.SCANS)
+    assert found.layout.key == "oasis1"
+    assert [(s.subject, s.split) for s in found.members] == [
+        ("OAS1_0001", "train"),
+        ("OAS1_0002", "validation"),
+    ]
+
+
 def test_given_splits_of_the_png_slices_are_not_shared_out_anew(tmp_path: Path) -> None:
     root = write_raw_folder(tmp_path / "data", {"train": [1], "test": [2]}, slices=1)
     with pytest.raises(DatasetError, match="leave out --split"):
