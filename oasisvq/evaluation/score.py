@@ -197,8 +197,8 @@ def score_split(
 
     Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
     `watch` is shown every slice at every quality, the qualities of a slice one after the other. `jobs`
-    is the number of processes; scores are the same with any. With `stacks`, the slices of a subject that
-    follow each other are one file.
+    is the number of processes; scores are the same with any. With `stacks`, the slices of a volume are
+    one file.
 
     Raises:
         DatasetError: no such split.
@@ -211,7 +211,8 @@ def score_split(
     collectors = {codec.check_levels(quality): _Collector(labels) for quality in qualities}
     collectors[BLACK] = _Collector(labels)
     as_png = 0
-    groups = _runs([record.subject for record in records]) if stacks else _singly(len(records))
+    volumes = [(record.subject, record.volume) for record in records]
+    groups = _runs(volumes) if stacks else _singly(len(records))
     tasks = (
         (group, levels, np.asarray(array[group.start : group.stop]))
         for group in groups
@@ -242,10 +243,10 @@ def _singly(count: int) -> list[range]:
     return [range(place, place + 1) for place in range(count)]
 
 
-def _runs(subjects: Sequence[str]) -> list[range]:
-    """Places of slices that follow each other and are of one subject."""
+def _runs(volumes: Sequence[tuple[str, str]]) -> list[range]:
+    """Places of slices that follow each other and are of one subject and volume."""
     runs, start = [], 0
-    for _, run in groupby(subjects):
+    for _, run in groupby(volumes):
         count = sum(1 for _ in run)
         runs.append(range(start, start + count))
         start += count

@@ -26,10 +26,10 @@ READ_AT_ONCE = 256  # slices
 def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
     """Of each slice the one before and the one after in the same volume; -1 where there is none."""
     found = np.full((len(records), 2), -1, np.int64)
+    volumes = [(record.subject, record.volume) for record in records]
     for place in range(1, len(records)):
-        earlier, later = records[place - 1], records[place]
-        gap = later.slice_number - earlier.slice_number
-        if earlier.subject == later.subject and 1 <= gap <= LARGEST_GAP:
+        gap = records[place].slice_number - records[place - 1].slice_number
+        if volumes[place] == volumes[place - 1] and 1 <= gap <= LARGEST_GAP:
             found[place, 0], found[place - 1, 1] = place - 1, place
     return found
 

@@ -29,7 +29,7 @@ from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.progress import LineReporter
 from oasisvq.training.request import Following
-from oasisvq.training.slices_beside import OwnRanges, blurred, coded_in_turn, sequences
+from oasisvq.training.slices_beside import OwnRanges, blurred, coded_in_turn, neighbours, sequences
 from oasisvq.training.volumes_prior import VolumesPriorTraining
 from oasisvq.training.volumes_training import Reconstructions
 from oasisvq.training.weights import file_of, quantizer_of
@@ -86,7 +86,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(data: Path, run_folder: Path, stop_after: int = 0, **changes: Any) -> command.Trained:
     """Train; with `stop_after`, until so many steps are done from those of the codec of volumes on."""
     plain = command.Request(
-        data=data,
+        data=(data,),
         run=run_folder,
         preset="seed",
         images=Images.SCANS,
@@ -309,6 +309,25 @@ def test_sequences_are_of_one_volume_and_cut_where_they_are_long() -> None:
     stacks = records(("a", 1), ("b", 1), ("b", 2), ("b", 4), ("b", 5), ("b", 6), ("c", 1), ("c", 9))
     assert [each.tolist() for each in sequences(stacks)] == [[1, 2, 3, 4, 5], [0], [6], [7]]
     assert [each.tolist() for each in sequences(stacks, 2)] == [[1, 2], [3, 4], [0], [5], [6], [7]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("OAS1_0001_MR1.nii.gz", "OAS1_0001_MR2.nii.gz"),
+        ("mr1/scan.nii.gz", "mr2/scan.nii.gz"),
+        ("OAS1_0001_MR1_mpr-1_5.jpg", "OAS1_0001_MR1_mpr-2_6.jpg"),
+        ("dataset-1/scan.nii.gz", "dataset-2/scan.nii.gz"),
+        ("dataset-1/a_slice_5.nii.png", "dataset-2/a_slice_6.nii.png"),
+    ],
+)
+def test_slices_of_two_volumes_of_one_person_are_no_neighbours(first: str, second: str) -> None:
+    def found(*sources: str) -> list[int]:
+        slices = (SliceRecord("a", each, 1, (8, 8), 5 + n) for n, each in enumerate(sources))
+        return neighbours(tuple(slices))[:, 0].tolist()
+
+    assert found(first, second) == [-1, -1]
+    assert found(first, first.replace("5", "6")) == [-1, 0]
 
 
 def test_slices_are_seen_as_the_codec_sees_them() -> None:
