@@ -1,7 +1,7 @@
 """One process of a tiny training that torchrun starts: `ranks_driver.py RUN [RANK STEP]`.
 
-After every step it compares the codebooks of all processes to the bit. With RANK and STEP, that
-process dies before that step.
+After every step of a codec it compares the codebooks and weights of all processes to the bit. With RANK
+and STEP, that process dies before that step.
 """
 
 import os
@@ -20,21 +20,22 @@ plain_step = Training.train_step
 
 
 def checked_step(self: Training, order: Tensor) -> None:
-    """One step, after which all codebooks must be equal."""
+    """One step, after which all codebooks and weights must be equal."""
     if (self.world.rank, self.step) == (DYING_RANK, DYING_STEP):
         os._exit(9)
     plain_step(self, order)
-    codebooks = self.model.quantizer.codebooks
-    everyones = [torch.empty_like(codebooks) for _ in range(self.world.size)]
-    dist.all_gather(everyones, codebooks)
-    if not all(torch.equal(codebooks, each) for each in everyones):
-        print(f"codebooks differ after step {self.step}", file=sys.stderr)
+    weights = (parameter.detach() for _, parameter in self.parameters)
+    learned = torch.cat([each.flatten() for each in (self.model.quantizer.codebooks, *weights)])
+    everyones = [torch.empty_like(learned) for _ in range(self.world.size)]
+    dist.all_gather(everyones, learned)
+    if not all(torch.equal(learned, each) for each in everyones):
+        print(f"models differ after step {self.step}", file=sys.stderr)
         os._exit(8)
 
 
 Training.train_step = checked_step
 OPTIONS = (
     "--preset seed --epochs 2 --batch-size 4 --codebook-size 16 --device cpu --precision float32 "
-    "--prior-epochs 2 --no-residue"
+    "--prior-epochs 2 --volumes-epochs 6 --no-residue"
 )
-main(["train", "data", "-o", str(Path(sys.argv[1])), *OPTIONS.split()])
+main(["train", "data", "more", "-o", str(Path(sys.argv[1])), *OPTIONS.split()])

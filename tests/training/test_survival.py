@@ -19,9 +19,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A prepared dataset of 12 training slices, `data` in the test's folder."""
+    """In the test's folder `data`, prepared, of 12 training slices; and `more`, raw, of 4."""
     raw = write_raw_folder(tmp_path / "raw", {"train": [1, 2, 3], "validate": [4]}, size=32)
     preprocess(raw, tmp_path / "data", size=32)
+    write_raw_folder(tmp_path / "more", {"train": [5]}, size=32)
     return tmp_path
 
 
@@ -60,23 +61,26 @@ def test_two_processes_learn_what_one_learns(dataset: Path) -> None:
     assert pair.stdout.count("validation: 4 slices") == 1  # one process reports
     options = ["--preset", "seed", "--epochs", "2", "--batch-size", "4", "--codebook-size", "16"]
     options += ["--device", "cpu", "--precision", "float32", "--prior-epochs", "2"]
+    options += ["--volumes-epochs", "6"]
     options += ["--no-residue"]  # its noise is drawn by each process for itself
-    single = python(dataset, "-m", "oasisvq", "train", "data", "-o", "single", *options)
+    single = python(dataset, "-m", "oasisvq", "train", "data", "more", "-o", "single", *options)
     assert single.returncode == 0, single.stderr
+    assert {path.name for path in (dataset / "pair").glob("dataset*")} == {"dataset", "dataset-2"}
     ours = load_file(dataset / "pair" / "model.safetensors")
     theirs = load_file(dataset / "single" / "model.safetensors")
     assert ours.keys() == theirs.keys()
+    assert any(name.startswith("volumes.decoder.") for name in ours)
     losses = []
     for folder in ("pair", "single"):
         metrics = (dataset / folder / "metrics.jsonl").read_text().splitlines()
-        found = [row for row in map(json.loads, metrics) if row["what"] == "prior"]
+        found = [row for row in map(json.loads, metrics) if row["what"].endswith("prior")]
         losses.append(
             [(row["loss"], *row["validation_bits"]) for row in found if row["kind"] == "epoch"]
         )
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
-    assert len(losses[0]) == 2
+    assert len(losses[0]) == 4  # two epochs of that of images, two of that of volumes
     for name, tensor in ours.items():
-        if name.startswith("prior."):  # whole numbers too, compared by their losses above
+        if "prior." in name:  # whole numbers too, compared by their losses above
             continue
         # whole numbers, which may fall to either side; with another seed they differ by 4 % and more
         allowed = 1 + 0.01 * tensor.float().abs().max().item()
