@@ -18,7 +18,14 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="A prepared dataset, or a raw OASIS folder.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA",
+            help="A prepared dataset or a raw OASIS folder; or several, of the same size and kind of "
+            "images.",
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Run folder: model, checkpoint, metrics, pictures.")
     ] = Path("oasisvq-run"),
@@ -160,7 +167,10 @@ def train(
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
-    """Train a model on a prepared dataset or a raw OASIS folder.
+    """Train a model on prepared datasets or raw OASIS folders.
+
+    Several are joined into one, which lies in the run folder; a person may not be in different splits of
+    them.
 
     The run folder gets model.safetensors, which the other commands then use unasked; a checkpoint every
     two minutes; metrics.jsonl; and curves.png and panel.png, redrawn as it goes. The panel shows some
@@ -205,7 +215,7 @@ def train(
         "codebook_size": codebook_size,
     }
     request = Request(
-        data=data,
+        data=tuple(data),
         run=output,
         preset=preset.value if preset else None,
         images=images,
@@ -233,11 +243,13 @@ def train(
     if trained is None:
         return
     if not trained.finished:
-        score = f"; `oasisvq score {data} --model {output}` scores it" if interrupted else ""
+        named = " ".join(map(str, data))
+        scored = trained.dataset.folder if len(data) > 1 else named
+        score = f"; `oasisvq score {scored} --model {output}` scores it" if interrupted else ""
         note(
             f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable with "
             f"--model {output}{score}; "
-            f"`oasisvq train {data} -o {output} --resume` goes on"
+            f"`oasisvq train {named} -o {output} --resume` goes on"
         )
     if interrupted:
         raise typer.Exit(INTERRUPTED)

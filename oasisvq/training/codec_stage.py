@@ -41,7 +41,7 @@ def start(session: Session) -> Ran:
     dataset = session.open(request.images or Images.SCANS, preset.size)
     if dataset.size != preset.size:
         side, expected = dataset.size, preset.size
-        session.tell(f"dataset {request.data}: prepared at {side}×{side}, not {expected}×{expected}")
+        session.tell(f"dataset {request.named}: prepared at {side}×{side}, not {expected}×{expected}")
     levels = request.overrides.get("levels", preset.levels)
     default_levels = min(preset.default_levels, levels)
     preset = dataclasses.replace(preset, default_levels=default_levels, **request.overrides)

@@ -13,7 +13,7 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 class Request:
     """What the command line asked for."""
 
-    data: Path
+    data: tuple[Path, ...]  # prepared datasets or raw folders
     run: Path
     preset: str | None
     images: Images | None
@@ -34,6 +34,11 @@ class Request:
     residue_only: bool = False
     model: Path | None = None  # the codec to give a prior, one for volumes, or networks of residues
     max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
+
+    @property
+    def named(self) -> str:
+        """The data as messages call them."""
+        return ", ".join(map(str, self.data))
 
     def of(self, planned: "Following") -> "Following":
         """The stages of those planned that are wanted now."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import Dataset, is_prepared, open_dataset
+from oasisvq.data.joined import is_joined_from, join
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import is_prepared_from, open_or_prepare
 from oasisvq.errors import DatasetError, TrainingError
@@ -101,38 +102,68 @@ class Session(NamedTuple):
             (self.request.run / name).unlink(missing_ok=True)
 
     def open(self, images: Images, size: int) -> Dataset:
-        """The dataset; of many processes the first one prepares a raw folder and checks the whole."""
+        """The dataset; of many processes the first one prepares or joins it, and checks the whole."""
         request, world = self.request, self.world
-        prepared = request.data if is_prepared(request.data) else request.run / "dataset"
+        is_given = len(request.data) == 1 and is_prepared(request.data[0])
+        folder = request.data[0] if is_given else request.run / "dataset"
         if world.first:
             if request.run.is_dir():
                 remove_temporaries(request.run)
-            self._prepare(prepared, images, size).verify()
+            self._prepare(folder, images, size).verify()
         world.wait()
-        dataset = open_dataset(prepared)
-        if request.images not in (None, dataset.images):
-            raise DatasetError(
-                f"{request.data}: was prepared from {dataset.images.value}; leave out --images"
-            )
-        return dataset
+        return open_dataset(folder)
 
-    def _prepare(self, prepared: Path, images: Images, size: int) -> Dataset:
+    def _prepare(self, folder: Path, images: Images, size: int) -> Dataset:
+        """What is trained on, in a folder that is there or made now."""
         request = self.request
-        if prepared == request.data:
-            return open_dataset(prepared)
-        if not request.resume:
-            return open_or_prepare(
-                request.data,
-                prepared,
-                images=images,
-                size=size,
-                advance=self.advance,
-                tell=self.tell,
-                max_pixels=request.max_pixels,
-            )
-        if not is_prepared_from(prepared, request.data, images, size):
-            raise TrainingError(
-                f"{request.run}: its training had other data than {request.data} holds now; resume "
-                "with the same folder, or train into another one with -o"
-            )
-        return open_dataset(prepared)
+        if len(request.data) == 1:
+            return self._opened(request.data[0], folder, images, size)
+        numbers = range(1, len(request.data) + 1)
+        caches = [folder.with_name(f"{folder.name}-{number}") for number in numbers]
+        made = {each.resolve() for each in (folder, *caches)}
+        for data in request.data:
+            if data.resolve() in made:
+                raise TrainingError(f"{data}: is made by this training; name another run folder with -o")
+        given = next((open_dataset(data) for data in request.data if is_prepared(data)), None)
+        if given and not request.resume:  # raw folders beside it are prepared alike
+            images, size = given.images, given.size
+        parts = [
+            dataclasses.replace(self._opened(data, cache, images, size), named=data)
+            for data, cache in zip(request.data, caches, strict=True)
+        ]
+        if is_joined_from(folder, parts):
+            return open_dataset(folder)
+        if request.resume:
+            raise self._other_data(request.named)
+        self.tell(f"dataset {folder}: joining {request.named}")
+        return join(parts, folder)
+
+    def _opened(self, data: Path, cache: Path, images: Images, size: int) -> Dataset:
+        """A prepared dataset, or a raw folder prepared into `cache`."""
+        request = self.request
+        if is_prepared(data):
+            dataset = open_dataset(data)
+            if request.images not in (None, dataset.images):
+                raise DatasetError(
+                    f"{data}: was prepared from {dataset.images.value}; leave out --images"
+                )
+            return dataset
+        if request.resume:
+            if not is_prepared_from(cache, data, images, size):
+                raise self._other_data(f"{data}")
+            return open_dataset(cache)
+        return open_or_prepare(
+            data,
+            cache,
+            images=images,
+            size=size,
+            advance=self.advance,
+            tell=self.tell,
+            max_pixels=request.max_pixels,
+        )
+
+    def _other_data(self, named: str) -> TrainingError:
+        return TrainingError(
+            f"{self.request.run}: its training had other data than are in {named} now; resume with the "
+            "same, or train into another folder with -o"
+        )

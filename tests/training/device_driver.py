@@ -44,7 +44,7 @@ CODEC_ONLY = {"with_prior": False, "with_volumes": False, "with_residue": False}
 def request(data: Path, run: Path, **changes: Any) -> command.Request:
     """A tiny training of codec and prior."""
     plain = command.Request(
-        data=data,
+        data=(data,),
         run=run,
         preset="small",
         images=Images.SCANS,

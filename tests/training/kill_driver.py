@@ -22,7 +22,7 @@ from oasisvq.training import command, loop
 
 KILLS, MID_WRITE_KILLS = 8, 3
 REQUEST = command.Request(
-    data=Path("data"),
+    data=(Path("data"),),
     run=Path("reference"),
     preset="seed",
     images=Images.SCANS,

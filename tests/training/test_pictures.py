@@ -208,7 +208,7 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(data: Path, run: Path, stop_after: int = 0, **changes: Any) -> command.Trained:
     plain = command.Request(
-        data=data,
+        data=(data,),
         run=run,
         preset="seed",
         images=Images.SCANS,

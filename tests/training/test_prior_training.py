@@ -64,7 +64,7 @@ def train(
 ) -> command.Trained:
     """Train; with `stop_in`, until so many steps of a stage are done."""
     plain = command.Request(
-        data=data,
+        data=(data,),
         run=run_folder,
         preset="seed",
         images=Images.SCANS,

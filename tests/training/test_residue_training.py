@@ -72,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(data: Path, run_folder: Path, stop_after: int = 0, **changes: Any) -> command.Trained:
     """Train; with `stop_after`, until so many steps of the residue are done."""
     plain = command.Request(
-        data=data,
+        data=(data,),
         run=run_folder,
         preset="seed",
         images=Images.SCANS,

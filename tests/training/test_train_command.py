@@ -314,7 +314,7 @@ class Bench:
         }
         trained = command.train(
             command.Request(
-                data=self.data,
+                data=(self.data,),
                 run=run_folder,
                 preset=None if resume else "seed",
                 images=None if resume else Images.SCANS,
