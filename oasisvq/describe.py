@@ -74,6 +74,8 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
         }
     if header.ground:
         facts["ground"] = f"exactly, of {header.ground.value:g}, {header.ground.payload_bytes} bytes"
+    if header.restoration:
+        facts["restoration"] = "voxels are corrected by how near the ground they lie"
     if header.outliers:
         values = header.outliers.values
         facts["outliers"] = f"{len(values):,} kept exactly, {min(values):g} to {max(values):g}"

@@ -23,6 +23,7 @@ from oasisvq.codec.headers import (
     VolumeHeader,
 )
 from oasisvq.codec.residue import MAX_BIN_BITS, BinLimits
+from oasisvq.codec.restoration import DEPTHS, MAX_WEIGHT, Restoration, Weights
 from oasisvq.scans.geometry import SLICINGS, Form, Slicing
 from oasisvq.scans.limits import MAX_FILE_BYTES
 from oasisvq.scans.stacks import MAX_DIGITS, StackNames
@@ -226,6 +227,28 @@ def read_outliers(reader: Reader, sample_type: SampleType, voxels: int) -> Outli
     if min(values) < limits.min or max(values) > limits.max:
         raise reader.fail(f"damaged: outliers from {min(values)} to {max(values)}, which are no {dtype}")
     return Outliers(tuple(places), tuple(values))
+
+
+def restoration_bytes(restoration: Restoration) -> bytes:
+    """The block of a restoration: each weight less the one that changes nothing."""
+    plain = Weights()
+    return b"".join(
+        signed(weight - none)
+        for weights in restoration
+        for weight, none in zip(weights, plain, strict=True)
+    )
+
+
+def read_restoration(reader: Reader) -> Restoration:
+    """The inverse of `restoration_bytes`.
+
+    Raises:
+        CodesFileError: any deviation from the specification.
+    """
+    return tuple(
+        Weights(*(none + reader.signed("weight of the restoration", MAX_WEIGHT) for none in Weights()))
+        for _ in range(DEPTHS)
+    )
 
 
 def stack_bytes(stack: StackNames) -> bytes:

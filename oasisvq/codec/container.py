@@ -11,7 +11,7 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
 | sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional: 1 labels, 2 labels not whole, 4 ground, 8 residue, 16 outliers, 32 stack |
+| blocks | 1 | optional, by their sum: those below of 1, 2, 4, .. 64 |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
 | *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
@@ -22,11 +22,12 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | payload bytes | varint | length of the payload |
 | *coder 0, 1:* fingerprint | 8 | of the model (`modelfile.py`) |
 | *kind 1:* volume | | see below |
-| *block 1, 2:* labels | | see below |
+| *block 1, 2:* labels | | 1 where they are whole, 2 where they are not; see below |
 | *block 4:* ground | | see below |
 | *block 8:* residue | | see below |
 | *block 16:* outliers | | see below |
 | *block 32:* stack | | see below |
+| *block 64:* restoration | | see below |
 | payload | | the indices, or the labels |
 | *block 4:* support | | which voxels are not ground, see `ground.py` |
 | *block 8:* residue | | bins of these voxels, see `residue.py` |
@@ -81,6 +82,10 @@ before, of the first from -1; then their values, signed numbers of at most 10 by
 is one of integers, else in the sample type, finite, little-endian. They MUST be in the support, and have
 no bins in a residue. Labels have neither ground nor residue nor outliers.
 
+A *restoration* corrects decoded voxels by how near the ground they lie, see `restoration.py`: of depths
+1 to 4 the weights own, around and offset, signed numbers from -1024 to 1024, of which own is written
+less 256. It MUST come with a ground, and without a residue.
+
 A *stack* is a volume whose slices were images, uint8 or uint16, called by one name but for a number.
 What stands before the number and what follows it come each as a varint of its bytes and those, UTF-8;
 then varints of the least digits of a number, 1 to 9, for which it is filled up with zeros, and of the
@@ -113,10 +118,12 @@ from oasisvq.codec.blocks import (
     read_labels,
     read_outliers,
     read_residue,
+    read_restoration,
     read_stack,
     read_values,
     read_volume,
     residue_bytes,
+    restoration_bytes,
     stack_bytes,
     values_bytes,
     volume_bytes,
@@ -148,7 +155,7 @@ VERSION = 1
 SUFFIX = ".codes"
 _CRC_BYTES = 4
 _LABELS_BLOCK, _VALUES_BLOCK, _GROUND_BLOCK, _RESIDUE_BLOCK = 1, 2, 4, 8
-_OUTLIERS_BLOCK, _STACK_BLOCK = 16, 32
+_OUTLIERS_BLOCK, _STACK_BLOCK, _RESTORATION_BLOCK = 16, 32, 64
 _OF_IMAGES = (SampleType.UINT8, SampleType.UINT16)
 
 
@@ -161,6 +168,7 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
         blocks = _LABELS_BLOCK if are_whole(header.labels) else _VALUES_BLOCK
     blocks |= _GROUND_BLOCK * bool(header.ground) | _RESIDUE_BLOCK * bool(header.residue)
     blocks |= _OUTLIERS_BLOCK * bool(header.outliers) | _STACK_BLOCK * bool(header.stack)
+    blocks |= _RESTORATION_BLOCK * bool(header.restoration)
     parts = [MAGIC, bytes((VERSION, header.coder, header.kind, header.sample_type, blocks))]
     numbers = [header.volume.slices] if header.volume else []
     numbers += header.shape
@@ -188,6 +196,8 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
     if header.stack:
         assert len(header.stack.numbers) == header.slices
         parts.append(stack_bytes(header.stack))
+    if header.restoration:
+        parts.append(restoration_bytes(header.restoration))
     content = b"".join((*parts, payload, beside.support, beside.residue))
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -239,7 +249,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
     both = _LABELS_BLOCK | _VALUES_BLOCK
-    known = both | _GROUND_BLOCK | _RESIDUE_BLOCK | _OUTLIERS_BLOCK | _STACK_BLOCK
+    known = 2 * _RESTORATION_BLOCK - 1  # of all blocks together
     if not is_known or blocks & ~known or blocks & both == both:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
@@ -282,6 +292,7 @@ def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
         read_residue(reader, SampleType(sample_type)) if blocks & _RESIDUE_BLOCK else None,
         _read_outliers(reader, blocks, SampleType(sample_type), slices * shape[0] * shape[1]),
         read_stack(reader, slices) if blocks & _STACK_BLOCK else None,
+        read_restoration(reader) if blocks & _RESTORATION_BLOCK else None,
     )
     return header, payload_bytes
 
@@ -311,10 +322,7 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reade
         labels = np.array(header.labels)
         if (labels.astype(dtype) != labels).any():
             raise reader.fail(f"damaged: labels that no {dtype} holds exactly")
-    if header.labels and header.has_more:
-        raise reader.fail("damaged: labels with a ground, a residue or outliers")
-    if header.outliers and header.ground and header.ground.value in header.outliers.values:
-        raise reader.fail("damaged: an outlier of the value of the ground")
+    _refuse_beside(header, reader)
     if header.coder is Coder.LABELS:
         if not header.labels:
             raise reader.fail("damaged: a file of labels that names none")
@@ -328,6 +336,16 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reade
         )
     if header.labels and (low, high) != (0, len(header.labels) - 1):
         raise reader.fail("damaged: a range of pixels that does not fit its labels")
+
+
+def _refuse_beside(header: CodesHeader, reader: Reader) -> None:
+    """What is beside the indices has to fit together."""
+    if header.labels and header.has_more:
+        raise reader.fail("damaged: labels with a ground, a residue or outliers")
+    if header.restoration and (header.residue or not header.ground):
+        raise reader.fail("damaged: a restoration beside a residue, or without a ground")
+    if header.outliers and header.ground and header.ground.value in header.outliers.values:
+        raise reader.fail("damaged: an outlier of the value of the ground")
 
 
 def _refuse_geometry(header: CodesHeader, volume: VolumeHeader, reader: Reader) -> None:

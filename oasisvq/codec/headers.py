@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from oasisvq.codec.bins import Binning
 from oasisvq.codec.pixels import NOTHING, Window
+from oasisvq.codec.restoration import Restoration
 from oasisvq.scans.geometry import Form, Geometry, Slicing
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_image, refuse_large_volume
 from oasisvq.scans.scan import Placement, Scan
@@ -138,8 +139,8 @@ class CodesHeader:
 
     What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
     `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole; `ground`, `residue` and `outliers` are None where the file has none, and `stack`
-    unless its slices were images.
+    of them are whole; `ground`, `residue`, `outliers` and `restoration` are None where the file has
+    none, and `stack` unless its slices were images.
     """
 
     coder: Coder
@@ -158,11 +159,12 @@ class CodesHeader:
     residue: ResidueHeader | None = None
     outliers: Outliers | None = None
     stack: StackNames | None = None
+    restoration: Restoration | None = None
 
     @property
     def of_indices(self) -> "CodesHeader":
         """The same of a file that has nothing beside its indices."""
-        return replace(self, ground=None, residue=None, outliers=None)
+        return replace(self, ground=None, residue=None, outliers=None, restoration=None)
 
     @property
     def has_more(self) -> bool:

@@ -3,8 +3,9 @@
 Shapes: S slices, H×W slice.
 
 The indices of a file say what its scan has in common with others. Beside them a file may say exactly
-where ground is (`ground.py`), hold all other voxels to within a bound (`bins.py`, `residue.py`), and
-keep those that lie far beyond all others (`outliers.py`).
+where ground is (`ground.py`), and with that correct what lies near it (`restoration.py`), hold all other
+voxels to within a bound (`bins.py`, `residue.py`), and keep those that lie far beyond all others
+(`outliers.py`).
 """
 
 import math
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.bins import Binning, binning_of
+from oasisvq.codec.blocks import restoration_bytes
 from oasisvq.codec.codes import Beside, Codes
 from oasisvq.codec.ground import Ground, decode_support, encode_support, laid_on, stands_out
 from oasisvq.codec.headers import CodesHeader, GroundHeader, ResidueHeader
@@ -22,6 +24,7 @@ from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.outliers import Core, Laid, core_of
 from oasisvq.codec.residue import SliceReader, SliceWriter
 from oasisvq.codec.residue_networks import ResidueNetwork
+from oasisvq.codec.restoration import Restoring, restore
 from oasisvq.codec.support import SupportReader, SupportWriter, guide_of
 from oasisvq.errors import CodesFileError, ImageError, ModelError
 
@@ -67,11 +70,14 @@ def encode_beside(
     )
     supports = _Supports(header, file, ground) if ground and has_ground else None
     residue = _Residue(planes, core, header, file.residue, bound) if bound is not None else None
+    restoring = Restoring(header.intensity) if supports and not residue else None
     for place, plane in enumerate(decoded if supports or residue else ()):
         if supports:
             supports.put(place, plane)
         if residue:
             residue.put(place, plane)
+        if restoring and ground:
+            restoring.put(plane, ground.support[place], core.planes[place])
     beside = Beside(supports.finish() if supports else b"", residue.finish() if residue else b"")
     if (
         ground
@@ -79,8 +85,12 @@ def encode_beside(
         and (residue or _is_worth(planes, ground, header, len(beside.support), payload_bytes))
     ):
         header = replace(header, ground=GroundHeader(ground.value, len(beside.support)))
-        if not residue:
+        if restoring:
             beside = beside._replace(known_support=ground.support)
+            restoration, gain = restoring.weights()
+            size = len(restoration_bytes(restoration))
+            if gain * (payload_bytes + len(beside.support)) > size:
+                header = replace(header, restoration=restoration)
     else:
         beside = beside._replace(support=b"")
     if residue:
@@ -214,6 +224,8 @@ def _laid(
         if bins and residue:
             found = bins.take(left, residue.binning.guide(plane) if place in coded else None)
             plane[left] = residue.binning.voxels(found[left], plane.dtype)
+        if header.restoration:
+            restore(plane, support, header.restoration, header.intensity)
         if ground:
             laid_on(plane, Ground(ground.value, support))
         yield outliers.on(plane, place)

@@ -13,6 +13,7 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.layouts import Images
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
+from oasisvq.training.contrasts import noise_generator
 from oasisvq.training.distributed import World
 from oasisvq.training.request import NOTHING_FOLLOWS
 from oasisvq.training.residue_drawing import Drawn, draw_looks, in_bins
@@ -26,7 +27,6 @@ from oasisvq.training.residue_training import (
     ResidueTraining,
     ResidueTrainingConfig,
     new_networks,
-    noise_generator,
 )
 from oasisvq.training.run_folder import saying_how_to_start_anew
 from oasisvq.training.session import Ran, Session

@@ -28,6 +28,7 @@ from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
+from oasisvq.training.contrasts import noise_generator, noise_seed
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.loop import Loop, steps_per_epoch
@@ -180,11 +181,6 @@ def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tens
     return cells, weights.flatten()
 
 
-def noise_generator(device: torch.device, seed: int) -> torch.Generator:
-    """Of the noise that slices are given, which is drawn where they are."""
-    return torch.Generator(device).manual_seed(seed)
-
-
 class _Source:
     """The slices of one split, what is beside each, and what the codec makes of some."""
 
@@ -311,14 +307,11 @@ class ResidueTraining(Loop):
         local = size // self.world.size
         own = slice(self.world.rank * local, (self.world.rank + 1) * local)
         drawn = self.training.draw(batch[own], looks.backwards[own])
-        noise = noise_generator(device, self._noise_seed(generator))
+        noise = noise_generator(device, noise_seed(generator, self.world))
         looks = looks.part(own).to(device)
         slices = in_bins(drawn, looks, noise)
         bits = self.step_module(slices, looks, send(draws[own], device))
         return torch.cat([bits.sum()[None], bits])
-
-    def _noise_seed(self, generator: torch.Generator) -> int:
-        return int(torch.randint(2**31, (), generator=generator)) + self.world.rank
 
     @torch.no_grad()
     def learn(self, generator: torch.Generator) -> None:

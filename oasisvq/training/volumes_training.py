@@ -4,7 +4,8 @@ Shapes: N slices, B batch, H×W window, L levels.
 
 It starts from the codec of images. A slice's context is what this model itself made of a neighbour, at
 some number of levels, when it last met it; the reconstructions of all slices are kept for that, and
-each step renews those of its own. Where a neighbour has none yet, it is blurred.
+each step renews those of its own. Where a neighbour has none yet, it is blurred. Some slices are given
+another contrast, with their contexts (`contrasts.py`).
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codec_step import TrainingConfig, levels_to_keep
 from oasisvq.training.codec_training import Training, padded_ssim
+from oasisvq.training.contrasts import Contrasts, draw_contrasts, noise_generator, noise_seed
 from oasisvq.training.distributed import World
 from oasisvq.training.loop import Loop, is_whole
 from oasisvq.training.pictures import Drawings
@@ -69,6 +71,7 @@ class Looks(NamedTuple):
         mirrored: which of them are, with their contexts.
         kept: levels.
         deviations: of the blur, for contexts that were not decoded yet.
+        contrasts: of slices and contexts.
     """
 
     slices: Tensor
@@ -76,10 +79,18 @@ class Looks(NamedTuple):
     mirrored: Tensor
     kept: Tensor
     deviations: Tensor
+    contrasts: Contrasts
 
     def part(self, own: slice) -> "Looks":
         """Those of one process."""
-        return Looks(*(each[own] for each in self))
+        return Looks(
+            self.slices[own],
+            self.before[own],
+            self.mirrored[own],
+            self.kept[own],
+            self.deviations[own],
+            self.contrasts.part(own),
+        )
 
 
 class Reconstructions:
@@ -165,7 +176,8 @@ class VolumesTraining(Training):
         looks = self._looks = self.draw_looks(self.places[batch], generator)
         local = self.config.batch_size // self.world.size
         own = looks.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
-        pixels, context = self.inputs(own)
+        noise = noise_generator(self.world.device, noise_seed(generator, self.world))
+        pixels, context = self.inputs(own, noise)
         passed = self.step_module(pixels, own.kept, True, context)
         self.quantized, self._reconstruction = passed.quantized, passed.reconstruction
         return torch.stack(list(passed.losses))
@@ -186,10 +198,11 @@ class VolumesTraining(Training):
         theirs = self.made.levels_of(before)
         kept = torch.where((theirs > 0) & (draws[:, 3] < FOLLOWING_SHARE), theirs, kept)
         deviations = BLUR[0] + (BLUR[1] - BLUR[0]) * draws[:, 4]
-        return Looks(slices, before, draws[:, 5] < 0.5, kept, deviations)
+        contrasts = draw_contrasts(count, generator)
+        return Looks(slices, before, draws[:, 5] < 0.5, kept, deviations, contrasts)
 
     @torch.no_grad()
-    def inputs(self, looks: Looks) -> tuple[Tensor, Tensor]:
+    def inputs(self, looks: Looks, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels and contexts (B, 1, H, W) of slices, both in the ranges of the slices."""
         device = self.world.device
         has, levels = looks.before >= 0, self.made.levels_of(looks.before)
@@ -198,13 +211,15 @@ class VolumesTraining(Training):
         pixels, originals = both.split(len(beside))
         context = blurred(originals, send(looks.deviations, device))
         context = torch.where(_for_images(levels > 0, device), self.made.of(beside), context)
-        context = self.source.moved(context, beside, looks.slices) * _for_images(has, device)
+        context = self.source.moved(context, beside, looks.slices)
+        pixels = looks.contrasts.noisy(looks.contrasts.curved(pixels), noise)
+        context = looks.contrasts.curved(context) * _for_images(has, device)
         turned = _for_images(looks.mirrored, device)
         pixels, context = (torch.where(turned, each.flip(2), each) for each in (pixels, context))
         return pixels, context
 
     def learn(self, generator: torch.Generator) -> None:
-        """Also keep what was made of these slices."""
+        """Also keep what was made of these slices, but for those in another contrast."""
         super().learn(generator)
         assert self._looks is not None and self._reconstruction is not None
         decoded, looks = self._reconstruction[:, 0], self._looks
@@ -215,7 +230,9 @@ class VolumesTraining(Training):
         every[self.world.rank * local : (self.world.rank + 1) * local] = (decoded * 255).round()
         self.world.sum_(every)
         turned = _for_images(looks.mirrored, decoded.device)[:, 0]
-        self.made.renew(looks.slices, looks.kept, torch.where(turned, every.flip(1), every))
+        every = torch.where(turned, every.flip(1), every)
+        own = (~looks.contrasts.changed).nonzero()[:, 0]
+        self.made.renew(looks.slices[own], looks.kept[own], every[send(own, every.device)])
         self._looks = self._reconstruction = None
 
     def example(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -197,7 +197,7 @@ def test_another_version_is_refused_whatever_follows(version: int) -> None:
         ({"sample_type": 10}, "sample type 10"),
         ({"blocks": 3}, "blocks 3"),
         ({"blocks": 16}, "step of outliers is "),
-        ({"blocks": 64}, "blocks 64"),
+        ({"blocks": 64}, "weight of the restoration is "),
         ({"blocks": 128}, "blocks 128"),
         ({"payload_bytes": 7}, "follow the end"),
         ({"payload_bytes": 9}, "truncated or damaged"),

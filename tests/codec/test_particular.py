@@ -144,6 +144,29 @@ def test_what_stands_out_from_its_ground_keeps_it_in_every_mode(
     np.testing.assert_array_equal(codec.decode(codec.encode(volume, 1, Coder.PACKED)) == 0, volume == 0)
 
 
+def test_the_edge_of_what_stands_out_is_restored(codec: Codec, rng: np.random.Generator) -> None:
+    volume = stripped(rng)
+    content = codec.encode(volume, 1)
+    file = container.read(content, "x")
+    assert file.header.restoration is not None
+    header = dataclasses.replace(file.header, restoration=None)
+    plain = container.write(header, file.payload, file.beside)
+    assert len(content) - len(plain) < 30
+    support = volume > 0
+
+    def error(decoded: NDArray[np.generic]) -> float:
+        return float(np.square(decoded[support].astype(float) - volume[support]).mean())
+
+    assert error(codec.decode(content)) < error(codec.decode(plain))
+    np.testing.assert_array_equal(codec.decode(content) > 0, support)
+    without_ground = dataclasses.replace(file.header, ground=None)
+    damaged = container.write(without_ground, file.payload)
+    with pytest.raises(CodesFileError, match="a restoration beside a residue, or without a ground"):
+        container.read(damaged, "x")
+    bounded = container.read(codec.encode(volume, max_error=3), "x")
+    assert bounded.header.restoration is None
+
+
 def test_a_head_in_noise_keeps_its_ground_where_that_is_cheap(rng: np.random.Generator) -> None:
     phantom = draw_phantom(rng)
     ground = ground_of(phantom[None])

@@ -49,14 +49,21 @@ def recorded_facts(folder: Path) -> dict[str, Facts]:
     return facts
 
 
-def facts_of(content: bytes, codes: Codes, kinds: list[int], pixels: NDArray[Any]) -> Facts:
+def unrestored(content: bytes) -> bytes:
+    """A file without its restoration, which hides what the networks gave."""
+    file = container.read(content, "golden")
+    header = dataclasses.replace(file.header, restoration=None)
+    return container.write(header, file.payload, file.beside)
+
+
+def facts_of(content: bytes, codes: Codes, kinds: list[int], codec: Codec) -> Facts:
     """What is recorded of a file.
 
     Args:
         content: its bytes.
         codes: what it decodes to.
         kinds: of its slices, where the prior coded them.
-        pixels: what it is decoded to, in the shape of the original.
+        codec: that decodes it.
     """
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -64,7 +71,8 @@ def facts_of(content: bytes, codes: Codes, kinds: list[int], pixels: NDArray[Any
         "indices": _digest(codes.indices),
         "labels": None if codes.label_map is None else _digest(codes.label_map),
         "kinds": kinds,
-        "pixels": _digest(pixels),
+        "pixels": _digest(codec.decode(content)),
+        "unrestored": _digest(codec.decode(unrestored(content))),
     }
 
 
@@ -108,7 +116,7 @@ def _plain(field: object) -> object:
         return [_plain(part) for part in field]
     if dataclasses.is_dataclass(field):
         parts = {part.name: getattr(field, part.name) for part in dataclasses.fields(field)}
-        blocks = ("ground", "residue", "outliers", "stack")
+        blocks = ("ground", "residue", "outliers", "stack", "restoration")
         left_out = [name for name in blocks if name in parts and parts[name] is None]
         return {name: _plain(part) for name, part in parts.items() if name not in left_out}
     return field
@@ -124,7 +132,7 @@ def found_in(folder: Path) -> dict[str, Any]:
         kinds = recorded[path.name]["kinds"]
         codes = read_codes(path, folder / MODEL)
         content = path.read_bytes()
-        facts[path.name] = facts_of(content, codes, kinds, codec.decode(content))
+        facts[path.name] = facts_of(content, codes, kinds, codec)
         again[path.name] = hashlib.sha256(code_again(codes, kinds, file)).hexdigest()
     return {"facts": facts, "coded again": again}
 

@@ -284,7 +284,7 @@ def main() -> None:
         kinds = kinds_of(codes, scan, codec)
         assert code_again(codes, kinds, codec.file) == content
         path.write_bytes(content)
-        facts[path.name] = facts_of(content, codes, kinds, codec.decode(content))
+        facts[path.name] = facts_of(content, codes, kinds, codec)
         print(f"{path.name}: {len(content)} bytes")
     lines = (f"{json.dumps(name)}: {json.dumps(facts[name])}" for name in sorted(facts))
     (folder / FACTS).write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line a file

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded import FOLDERS, MODEL, golden_files, recorded_facts
+from recorded import FOLDERS, MODEL, golden_files, recorded_facts, unrestored
 from remake import Drawn, drawn_scans, scans_with_residues
 
 import oasisvq
@@ -74,7 +74,8 @@ def test_every_version_has_files_of_every_kind() -> None:
     headers = [facts["header"] for facts in recorded_facts(WITH_RESIDUES[-1]).values()]
     binnings = [header["residue"]["binning"] for header in headers if "residue" in header]
     assert {binning["rule"] for binning in binnings} == {rule.name for rule in Rule}
-    assert {"ground" in header for header in headers} == {False, True}
+    for block in ("ground", "restoration"):
+        assert {block in header for header in headers} == {False, True}
     headers = [facts["header"] for facts in recorded_facts(PLAIN[-1]).values()]
     kept = {(header["kind"], header["sample_type"]) for header in headers if "outliers" in header}
     assert kept == {("IMAGE", "UINT16"), ("VOLUME", "INT16"), ("VOLUME", "FLOAT32")}
@@ -91,7 +92,8 @@ def test_every_version_has_files_of_every_kind() -> None:
 def test_the_pixels_are_of_pictures(folder: Path) -> None:
     """The decoder's values are spread over the range, so that a wrong one is seen."""
     codec = oasisvq.load(folder / MODEL)
-    plane = codec.decode((folder / "image-beyond-the-window-prior.codes").read_bytes())
+    content = (folder / "image-beyond-the-window-prior.codes").read_bytes()
+    plane = codec.decode(unrestored(content))
     assert plane.std() > 30
     assert len(np.unique(plane)) > 100
     assert codec.prior is not None
