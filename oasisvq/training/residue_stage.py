@@ -52,9 +52,9 @@ def residue_config(config: ModelConfig) -> ResidueConfig:
 
 
 def support_config(config: ModelConfig) -> SupportConfig:
-    """The network of the support for a codec."""
-    hidden = 2 * config.code_dim, config.code_dim
-    return SupportConfig(reach=REACH, window=WINDOW, slices_before=1, hidden=hidden)
+    """The network of the support for a codec: asked at few places only, so it may be large."""
+    hidden = 4 * config.code_dim, 2 * config.code_dim
+    return SupportConfig(reach=REACH, window=WINDOW, slices_before=2, hidden=hidden)
 
 
 def residue_training_config(
