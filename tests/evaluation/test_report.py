@@ -63,7 +63,8 @@ def test_bits_of_cells_add_up_to_the_files(report: Report) -> None:
     assert seen.bits is not None
     assert seen.bits.shape == (2, 8, 8)
     overhead = seen.score.qualities[0].file_bytes - seen.bits.sum() / 8
-    assert 34 < overhead < 64  # header, kind of slice, rounding, and the outline of the ground
+    # header, kind of slice, rounding, the outline of the ground and the weights of its restoration
+    assert 34 < overhead < 90
 
 
 def test_every_n_th_slice(dataset: Dataset, report: Report) -> None:
