@@ -87,7 +87,8 @@ def seconds_after_codec(training: Training, planned: Following) -> float:
     of_slice, scored = training.rehearse(), scored_slices(training.dataset)
     seconds = SCORED * of_slice * scored
     if planned.residue_epochs:
-        seconds += of_slice * min(DECODED_SLICES, training.slices) / world.size
+        codecs = 2 if planned.volumes_epochs else 1
+        seconds += of_slice * codecs * min(DECODED_SLICES, training.slices) / world.size
     if planned.prior_epochs:
         prior = prior_training_config(
             config.model,

@@ -29,8 +29,8 @@ from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.contrasts import noise_generator, noise_seed
+from oasisvq.training.decoded_slices import decoded_alone, decoded_in_turn, grey_levels
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
 from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.reports import Reporter
 from oasisvq.training.residue_drawing import Drawn, Looks, draw_looks, draw_passes, in_bins, plain_looks
@@ -41,15 +41,14 @@ from oasisvq.training.residue_network import (
     mixture_bits,
     support_bits,
 )
-from oasisvq.training.slices_beside import neighbours
+from oasisvq.training.slices_beside import OwnRanges, neighbours, sequences
 from oasisvq.training.timetable import Pace, Progress, is_tenth
-from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
 PLACES = 512  # of a slice, that a step asks for
 NEAR, FAR = 192, 64  # places of the support: where ground begins or ends, and anywhere
-DECODED_SLICES = 2048  # so many of the training split have a decoded image beside them
-DECODED_AT_ONCE = 16
+DECODED_SLICES = 2048  # of the training split, by the codec of images; as many by that of volumes
+DECODED_IN_TURN = 8  # of a volume, the first without a context
 AVERAGED = 0.999  # of the average of weights over steps, after the first ones
 VALIDATION_SLICES = 48
 VALIDATION_BOUNDS = (0, 3)
@@ -182,7 +181,7 @@ def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tens
 
 
 class _Source:
-    """The slices of one split, what is beside each, and what the codec makes of some."""
+    """The slices of one split, what is beside each, and what the codecs make of some."""
 
     def __init__(self, batches: SliceBatches, records: tuple[SliceRecord, ...], before: int) -> None:
         self.batches, self.before = batches, before
@@ -190,39 +189,11 @@ class _Source:
         self.place_of_decoded = torch.full((len(records),), -1)
         self.decoded: Tensor | None = None
 
-    def grey(self, slices: Tensor) -> Tensor:
-        """Slices (B,) -> grey levels (B, H, W) from 0 to 255."""
-        return (self.batches.draw(slices)[:, 0] * 255).round_()
-
-    @torch.no_grad()
-    def decode(
-        self, file: ModelFile, slices: Tensor, world: World, advance: Callable[[int], None]
-    ) -> None:
-        """Let the codec decode some slices, each with its number of levels; processes share them."""
-        networks = Frozen(file, world.device)
-        quantizer = quantizer_of(file).to(world.device)
-        levels = [2**power for power in range(file.config.levels.bit_length())]
-        parts = torch.arange(len(slices)).split(DECODED_AT_ONCE)
-        decoded: Tensor | None = None
-        for number, places in enumerate(parts):
-            advance(len(places))
-            if number % world.size != world.rank and decoded is not None:
-                continue
-            grey = self.grey(slices[places])
-            if decoded is None:
-                decoded = torch.zeros(len(slices), *grey.shape[1:], device=world.device)
-            if number % world.size != world.rank:
-                continue
-            brightest = grey.flatten(1).amax(1).clamp_min(1)[:, None, None]
-            kept = levels[number % len(levels)]
-            latents = networks.encoder((grey / brightest)[:, None])
-            indices = quantizer.quantize(latents, torch.full((len(places),), kept))
-            image = networks.decoder(quantizer.dequantize(indices[:, :kept]))[:, 0]
-            decoded[places] = (image * brightest).round()
-        assert decoded is not None
-        world.sum_(decoded)
-        self.decoded = decoded.to(torch.uint8)
-        self.place_of_decoded[slices] = torch.arange(len(slices))
+    def keep(self, slices: Tensor, decoded: Tensor) -> None:
+        """What a codec makes of slices (n,): (n, H, W) uint8 grey levels."""
+        before = decoded[:0] if self.decoded is None else self.decoded
+        self.place_of_decoded[slices] = torch.arange(len(before), len(before) + len(slices))
+        self.decoded = torch.cat([before, decoded])
 
     def draw(self, slices: Tensor, backwards: Tensor) -> Drawn:
         """Slices (B,) and what is known beside them."""
@@ -233,7 +204,8 @@ class _Source:
             beside = torch.where(beside < 0, beside, following)
             wanted.append(beside.clamp_min(0))
             given.append((beside >= 0).float())
-        grey = self.grey(torch.cat(wanted)).unflatten(0, (-1, len(slices))).transpose(0, 1)
+        grey = grey_levels(self.batches, torch.cat(wanted))
+        grey = grey.unflatten(0, (-1, len(slices))).transpose(0, 1)
         device = grey.device
         has_before = send(torch.stack(given, 1), device) if given else grey.new_zeros(len(slices), 0)
         place = self.place_of_decoded[slices]
@@ -289,9 +261,26 @@ class ResidueTraining(Loop):
         batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
         before = max(self.config.residue.slices_before, self.config.support.slices_before)
         source = _Source(batches, dataset.splits[split].records, before)
-        progress = Progress(tell, f"decoding {split} slices", len(decoded), "slices")
-        source.decode(self.file, decoded, self.world, progress.advance)
+        in_turn = self._sequences(split)
+        count = len(decoded) + sum(map(len, in_turn)) // self.world.size
+        progress = Progress(tell, f"decoding {split} slices", count, "slices")
+        alone = decoded_alone(self.file, batches, decoded, self.world, progress.advance)
+        source.keep(decoded, alone)
+        if in_turn:
+            assert self.file.volumes is not None
+            ranges = OwnRanges(batches, dataset.array(split))
+            beside = decoded_in_turn(self.file.volumes, ranges, in_turn, self.world, progress.advance)
+            source.keep(torch.cat(in_turn), beside)
         return source
+
+    def _sequences(self, split: str) -> list[Tensor]:
+        """Training slices that the codec of volumes decodes, if there is one."""
+        if self.file.volumes is None or split != "train":
+            return []
+        records = self.dataset.splits[split].records
+        found = [part for part in sequences(records, DECODED_IN_TURN) if len(part) > 1]
+        chosen = _evenly(torch.arange(len(found)), DECODED_SLICES // DECODED_IN_TURN)
+        return [found[place] for place in chosen.tolist()]
 
     # --- one step -----------------------------------------------------------------------------
 

@@ -70,6 +70,11 @@ class OwnRanges:
         (low, size), (other_low, other_size) = self._ranges(slices), self._ranges(others)
         return ((pixels * size + low - other_low) / other_size).clamp(0, 1)
 
+    def grey(self, pixels: Tensor, slices: Tensor) -> Tensor:
+        """Pixels (B, 1, H, W) in the ranges of slices (B,) -> grey levels from 0 to 255."""
+        low, size = self._ranges(slices)
+        return ((pixels * size + low) * 255).round_()
+
     def _ranges(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         slices = send(slices, self._low.device)
         return self._low[slices].view(-1, 1, 1, 1), self._size[slices].view(-1, 1, 1, 1)

@@ -25,6 +25,7 @@ from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.scans.scan import as_scan
 from oasisvq.training import command, loop, plan
+from oasisvq.training.decoded_slices import decoded_in_turn
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.progress import LineReporter
@@ -350,6 +351,16 @@ def test_slices_are_seen_as_the_codec_sees_them() -> None:
         low, high = float(plane.min()), float(plane.max())
         grey = np.rint(ours.decoded[0, 0].numpy() * (high - low) + low)
         assert np.abs(grey - theirs).max() <= 1
+    world, parts = World(0, 1, torch.device("cpu")), [torch.tensor([0]), torch.tensor([1, 2])]
+    beside = decoded_in_turn(
+        file, source, parts, world, lambda slices: None
+    ).numpy()  # of 1 and 2 levels
+    assert beside.shape == planes.shape
+    with torch.no_grad():
+        second = list(coded_in_turn(networks, quantizer, source, [parts[1]], torch.tensor([2])))
+    for row, ours in zip(beside[1:], second, strict=True):
+        low, high = float(planes[ours.places[0]].min()), float(planes[ours.places[0]].max())
+        np.testing.assert_allclose(row, ours.decoded[0, 0].numpy() * (high - low) + low, atol=0.51)
 
 
 def test_blurring_keeps_the_mean_and_blurs_each_slice_as_far_as_it_should() -> None:

@@ -1,0 +1,89 @@
+"""What the codecs of a model make of some slices: residues and supports are coded beside that.
+
+Shapes: n slices, H×W window.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from oasisvq.codec.modelfile import ModelFile
+from oasisvq.data.batches import SliceBatches
+from oasisvq.data.devices import send
+from oasisvq.training.distributed import World
+from oasisvq.training.imitation import Frozen
+from oasisvq.training.slices_beside import OwnRanges, coded_in_turn
+from oasisvq.training.weights import quantizer_of
+
+DECODED_AT_ONCE = 16
+
+
+def grey_levels(batches: SliceBatches, slices: Tensor) -> Tensor:
+    """Slices (n,) -> grey levels (n, H, W) from 0 to 255."""
+    return (batches.draw(slices)[:, 0] * 255).round_()
+
+
+@torch.no_grad()
+def decoded_alone(
+    file: ModelFile,
+    batches: SliceBatches,
+    slices: Tensor,
+    world: World,
+    advance: Callable[[int], None],
+) -> Tensor:
+    """Slices (n,) by the codec of images, each with its number of levels; processes share them.
+
+    Returns:
+        (n, H, W) uint8 grey levels.
+    """
+    networks, quantizer = Frozen(file, world.device), quantizer_of(file).to(world.device)
+    levels = [2**power for power in range(file.config.levels.bit_length())]
+    decoded = torch.zeros(len(slices), *_window(batches), device=world.device)
+    for number, places in enumerate(torch.arange(len(slices)).split(DECODED_AT_ONCE)):
+        advance(len(places))
+        if number % world.size != world.rank:
+            continue
+        grey = grey_levels(batches, slices[places])
+        brightest = grey.flatten(1).amax(1).clamp_min(1)[:, None, None]
+        kept = levels[number % len(levels)]
+        latents = networks.encoder((grey / brightest)[:, None])
+        indices = quantizer.quantize(latents, torch.full((len(places),), kept))
+        image = networks.decoder(quantizer.dequantize(indices[:, :kept]))[:, 0]
+        decoded[places] = (image * brightest).round()
+    world.sum_(decoded)
+    return decoded.to(torch.uint8)
+
+
+@torch.no_grad()
+def decoded_in_turn(
+    volumes: ModelFile,
+    source: OwnRanges,
+    parts: list[Tensor],
+    world: World,
+    advance: Callable[[int], None],
+) -> Tensor:
+    """Sequences of slices by the codec of volumes, each with its number of levels; processes share them.
+
+    Returns:
+        (n, H, W) uint8 grey levels, of one sequence after the other.
+    """
+    networks, quantizer = Frozen(volumes, world.device), quantizer_of(volumes).to(world.device)
+    slices = torch.cat(parts)
+    row_of = torch.zeros(int(slices.max()) + 1, dtype=torch.int64)
+    row_of[slices] = torch.arange(len(slices))
+    decoded = torch.zeros(len(slices), *_window(source.batches), device=world.device)
+    own = list(range(world.rank, len(parts), world.size))
+    for group in (own[start : start + DECODED_AT_ONCE] for start in range(0, len(own), DECODED_AT_ONCE)):
+        group.sort(key=lambda number: -len(parts[number]))
+        kept = torch.tensor(group) % volumes.config.levels + 1
+        for coded in coded_in_turn(networks, quantizer, source, [parts[each] for each in group], kept):
+            advance(len(coded.places))
+            grey = source.grey(coded.decoded, coded.places)[:, 0]
+            decoded[send(row_of[coded.places], decoded.device)] = grey
+    world.sum_(decoded)
+    return decoded.to(torch.uint8)
+
+
+def _window(batches: SliceBatches) -> torch.Size:
+    return batches.draw(torch.zeros(1, dtype=torch.int64)).shape[2:]
