@@ -26,7 +26,7 @@ def decode(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help=".codes files, folders of them, or array files that `export` wrote.",
         ),
     ],

@@ -51,7 +51,7 @@ def encode(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Grey images (PNG, JPEG, TIFF, WebP, BMP, GIF), volumes (NIfTI, Analyze, MGH, MINC, a "
             "TIFF of several pages), DICOM files, or folders of them.",
         ),
@@ -72,10 +72,10 @@ def encode(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Levels to keep: for files that are alike, and small before all. What a typical slice "
-            "takes and keeps with the bundled model: 1: 330 bytes, SSIM 0.93; 2: 720 bytes, SSIM 0.96; "
-            "4: 1,690 bytes, SSIM 0.98; 8: 3,860 bytes, SSIM 0.99. To be sure of a quality, demand it "
-            "by --min-ssim. [default: the model's, 2 of the bundled one]",
+            help="Levels to keep, the same for every file. A typical slice takes and keeps, with the "
+            "bundled model: 1: 330 bytes, SSIM 0.93; 2: 720 bytes, SSIM 0.96; 4: 1,690 bytes, SSIM "
+            "0.98; 8: 3,860 bytes, SSIM 0.99. To be sure of a quality, ask for it with --min-ssim. "
+            "[default: the model's; the bundled one has 2]",
         ),
     ] = None,
     min_ssim: MinSsimOption = None,
@@ -89,8 +89,8 @@ def encode(
         typer.Option(
             "--axis",
             metavar="AXIS",
-            help="Of a volume, what its slices follow: axial, coronal, sagittal, or the number of an "
-            "axis of the array, 0 to 2. [default: axial, by the affine]",
+            help="Cut a volume into axial, coronal or sagittal slices, or along an axis of its array, "
+            "0 to 2. [default: axial, by the affine]",
         ),
     ] = None,
     kind: Annotated[
@@ -105,8 +105,8 @@ def encode(
         typer.Option(
             "--volume",
             metavar="N|all",
-            help="Of a file or DICOM folder with several volumes (time points, echoes, series) the one "
-            "to take, counted from 0; or each, to a .codes file of its own.",
+            help="Where a file or DICOM folder has several volumes (time points, echoes, series), take "
+            "this one, counted from 0; or each, to a .codes file of its own.",
         ),
     ] = None,
     stacks: Annotated[
@@ -133,8 +133,8 @@ def encode(
         bool,
         typer.Option(
             " /--no-model",
-            help="Of folders and several inputs: leave the model out of the output folder, which else "
-            "carries it, so that `decode` needs nothing beside.",
+            help="Leave the model out of the output folder. A folder of codes has a copy of it, so that "
+            "`decode` needs nothing else.",
         ),
     ] = True,
     include: IncludeOption = None,
@@ -162,10 +162,10 @@ def encode(
     file with -o. A run over many files skips an output that is newer than its original and as this run
     would make it, and a bad file does not stop the others.
 
-    What is demanded (--min-ssim, --max-bytes ...) holds for every file, of a volume for the whole of it.
+    What is asked for (--min-ssim, --max-bytes ...) holds for each file, and for a volume as a whole.
 
-    It ends with what was kept, measured on what the files decode to: SSIM (scikit-image's, Gaussian of
-    1.5), that of the foreground, PSNR and the largest error of any voxel, on the range that it says.
+    It ends with what the files keep, measured on what they decode to: SSIM (as scikit-image has it, with
+    a Gaussian of 1.5), foreground SSIM, PSNR, and the largest error of any voxel. It says on which range.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content

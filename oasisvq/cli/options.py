@@ -96,13 +96,13 @@ IncludeOption = Annotated[
     typer.Option(
         "--include",
         metavar="GLOB",
-        help="Of folders, only files whose name, or that of a folder above them, matches; with a slash, "
-        "whose path below the folder does. May be given several times.",
+        help="Take only those files of a folder whose name matches, or the name of a folder above them. "
+        "A pattern with a slash is compared with the path below the folder. May be given several times.",
     ),
 ]
 ExcludeOption = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="Of folders, no file that matches, likewise."),
+    typer.Option("--exclude", metavar="GLOB", help="Leave out the files of a folder that match."),
 ]
 ShardOption = Annotated[
     str | None,
@@ -128,10 +128,14 @@ MinSsimOption = Annotated[
 ]
 MinForegroundOption = Annotated[
     float | None,
-    typer.Option("--min-foreground-ssim", metavar="S", help="Likewise, of what is no background."),
+    typer.Option(
+        "--min-foreground-ssim",
+        metavar="S",
+        help="The same for foreground SSIM, which leaves the background out.",
+    ),
 ]
 MinPsnrOption = Annotated[
-    float | None, typer.Option("--min-psnr", metavar="DB", help="Likewise a PSNR, such as 38.")
+    float | None, typer.Option("--min-psnr", metavar="DB", help="The same for PSNR in dB, such as 38.")
 ]
 MaxBytesOption = Annotated[
     int | None,
