@@ -165,7 +165,7 @@ def encode(
     What is asked for (--min-ssim, --max-bytes ...) holds for each file, and for a volume as a whole.
 
     It ends with what the files keep, measured on what they decode to: SSIM (as scikit-image has it, with
-    a Gaussian of 1.5), foreground SSIM, PSNR, and the largest error of any voxel. It says on which range.
+    a Gaussian of 1.5), foreground SSIM, PSNR, and the largest error of any voxel, on the range it names.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content
