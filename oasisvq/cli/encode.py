@@ -114,7 +114,7 @@ def encode(
         typer.Option(
             "--stacks",
             help="Code the images of a folder that are slices of one subject, by their names and sizes, "
-            "as one file each: about half as large. `decode` gives the images back.",
+            "as one file each: smaller and better at once. `decode` gives the images back.",
         ),
     ] = False,
     lossy: Annotated[
