@@ -46,6 +46,17 @@ def test_many_slices(
     assert "(64, 64)" in printed
 
 
+def test_a_folder_of_scans_is_coded_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_example("folder_of_scans.py", monkeypatch, ".", "codes/", "case_002*")
+    names = sorted(path.name for path in (folder / "codes").glob("*.codes") if "slice" in path.name)
+    assert names == ["case_001_slice_0.codes", "case_001_slice_1.codes"]
+    said = "".join(capfd.readouterr())
+    assert "2 encoded" in said
+    assert "2 already there" in said
+
+
 def test_a_transformer_learns_from_tokens(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
