@@ -143,10 +143,8 @@ def score(
     source = scan_to_score(data, stacks, max_pixels)
     if stacks and not source and (report or figures or against or sample_count):
         usage_error("--stacks is for the scores of a split, or of one stack")
-    if source and (report or figures):
-        usage_error("--report and --figures show a split; name a dataset")
-    if source and (every > 1 or sample_count):
-        usage_error("--every and --samples are for a split; leave them out, or name a dataset")
+    if source and (report or figures or every > 1 or sample_count):
+        usage_error("--report, --figures, --every and --samples are for a split; name a dataset")
     if jobs > 1 and (source or report or figures or against or sample_count):
         usage_error("--jobs is only for the scores of a split")
     bounds = [*(max_error or []), *(["0"] if lossless else [])]

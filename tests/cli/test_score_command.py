@@ -87,3 +87,12 @@ def test_score_of_labels_has_dice(run: Run, model_file: Path, tmp_path: Path) ->
     scores = json.loads(run("score", raw, "--json", *options).out)
     assert set(scores["qualities"][0]["dice"]) == {"85", "170", "255"}
     assert "Dice at quality 2: label 85 " in run("score", raw, *options).out
+
+
+@pytest.mark.parametrize("option", [("--every", "2"), ("--samples", "8")])
+def test_one_scan_has_no_split(
+    run: Run, model_file: Path, phantom_png: Path, option: tuple[str, str]
+) -> None:
+    result = run("score", phantom_png, "--model", model_file, *option)
+    assert result.code == 2
+    assert "--every and --samples are for a split; name a dataset" in result.err
