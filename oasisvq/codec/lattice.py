@@ -10,14 +10,14 @@ are s modulo 2s), the middles of two in a row (row 0, column s modulo 2s), and t
 others, and beyond its sides, is known and 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oasisvq.codec.exact import Numbers
-from oasisvq.codec.residue_config import KINDS, Sight, known_offsets, window_offsets
+from oasisvq.codec.residue_config import KINDS, Offset, Sight, known_offsets, window_offsets
 
 COARSEST = 16
 SCALES = (8, 4, 2, 1)
@@ -106,7 +106,7 @@ class Lattice:
         """(n, W): what a plane has around places."""
         return self._seen(plane, places, self._window)
 
-    def _flat(self, offsets: list[tuple[int, int]], scale: int) -> Flat:
+    def _flat(self, offsets: Sequence[Offset], scale: int) -> Flat:
         return np.array([(row * self._width + column) * scale for row, column in offsets], np.intp)
 
     @staticmethod

@@ -34,6 +34,7 @@ the spread; then the logarithms to the base 2 of their scales by the spread, in 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 from oasisvq.codec.exact import layer_shapes
 from oasisvq.errors import ModelError
@@ -59,7 +60,8 @@ Offset = tuple[int, int]  # rows and columns from a place
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
-def known_offsets(kind: int, reach: int) -> list[Offset]:
+@cache
+def known_offsets(kind: int, reach: int) -> tuple[Offset, ...]:
     """Places that a pass of a kind (0, 1, 2) finds known up to `reach` away, at scale 1, nearest first.
 
     Before the middles of four places (0), those are known that both an odd number of rows and of
@@ -73,7 +75,7 @@ def known_offsets(kind: int, reach: int) -> list[Offset]:
             both, odd = row % 2 == 1 and column % 2 == 1, (row + column) % 2 == 1
             if both if kind == 0 else odd or (kind == 2 and both):
                 found.append((row, column))
-    return sorted(found, key=_distance)
+    return tuple(sorted(found, key=_distance))
 
 
 def window_offsets(reach: int) -> list[Offset]:

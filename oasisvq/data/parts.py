@@ -26,7 +26,7 @@ from oasisvq.jobs import processors
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import partner, volume_suffix
 
-VERSION = 1  # of how slices are cut; another one makes parts of before useless
+VERSION = 2  # of how slices are cut; another one makes parts of before useless
 _BYTES_PER_JOB = 2**25  # of members that are worth another process
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from oasisvq.codec.content import labels_in
+from oasisvq.codec.ground import ground_of, stands_out
 from oasisvq.data.layouts import Images
 from oasisvq.data.recipe import Recipe, Slices
 from oasisvq.errors import DatasetError, ImageError, OasisVQError
@@ -259,8 +260,15 @@ def _level_of(counts: NDArray[np.integer[Any]], centres: NDArray[Any]) -> float:
 def intensity_of(
     values: NDArray[Any], level: float, percentiles: tuple[float, float]
 ) -> tuple[float, float]:
-    """The values that become black and white: percentiles of what is brighter than `level`."""
+    """The values that become black and white: percentiles of what is brighter than `level`.
+
+    Around a skull-stripped brain the ground is black, as it is where such a volume is encoded: what is
+    dark in it is fluid, and no air.
+    """
     low, high = (float(end) for end in np.percentile(values[values > level], percentiles))
+    ground = ground_of(values)
+    if ground is not None and ground.value < low and stands_out(values, ground, high):
+        low = ground.value
     return (low, high) if low < high else (level, high)
 
 

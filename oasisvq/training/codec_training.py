@@ -26,6 +26,7 @@ from oasisvq.training.codec_step import (
     TrainingStep,
     levels_to_keep,
 )
+from oasisvq.training.contrasts import draw_contrasts, noise_generator, noise_seed
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.imitation import Imitation, update_ranges
@@ -179,9 +180,14 @@ class Training(Loop):
         config = self.config
         kept = levels_to_keep(config.batch_size, config.model.levels, generator)
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
+        contrasts = draw_contrasts(config.batch_size, generator)
         pixels = self.batches.draw(self.own(batch), self.own(mirrored))
         if following is not None:
             self.batches.prefetch(self.own(following))
+        local = config.batch_size // self.world.size
+        own = contrasts.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
+        noise = noise_generator(self.world.device, noise_seed(generator, self.world))
+        pixels = own.noisy(own.shown(pixels), noise)
         if self.step == self.quantizing_from:
             self._start_codebooks(pixels, None, generator)
         passed = self.step_module(pixels, self.own(kept), self.step >= self.quantizing_from)

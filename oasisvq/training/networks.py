@@ -47,7 +47,10 @@ class Gauge(nn.Module):
     @torch.no_grad()
     def look_at(self, numbers: Tensor) -> None:
         """Count what is given, (B, C, H, W)."""
-        least, greatest = numbers.detach().flatten(1).aminmax(dim=1)
+        # image by image, as they lie in memory: over a dimension it takes ten times as long on a CPU
+        images = numbers.detach().permute(0, 2, 3, 1)
+        ends = [torch.stack(image.aminmax()) for image in images]
+        least, greatest = torch.stack(ends, 1)
         count = self.seen.new_full((), len(numbers))
         self.seen += torch.stack([count, least.float().sum(), greatest.float().sum()])
 

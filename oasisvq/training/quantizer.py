@@ -23,7 +23,7 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
 
     |v - c|² = |v|² - 2 v·c + |c|², and |v|² does not change which code is nearest.
     """
-    return torch.cat([_distances(part, codebook).argmin(1) for part in _parts(vectors)])
+    return torch.cat([_least(_distances(part, codebook)) for part in _parts(vectors)])
 
 
 def best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None = None) -> Tensor:
@@ -53,11 +53,11 @@ def _best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None) -> Tensor:
     if costs is not None:
         distances = distances + costs
     if not len(after):
-        return distances.argmin(1)
+        return _least(distances)
     candidates = distances.topk(min(CANDIDATES, len(first)), largest=False).indices  # (N, c)
     left = (vectors[:, None] - first[candidates]).flatten(0, 1)
     for codebook in after:
-        left = left - codebook[_distances(left, codebook).argmin(1)]
+        left = left - codebook[_least(_distances(left, codebook))]
     totals = left.square().sum(1).view_as(candidates)
     if costs is not None:
         totals = totals + costs.gather(1, candidates)
@@ -69,6 +69,11 @@ def _distances(vectors: Tensor, codebook: Tensor) -> Tensor:
     with torch.autocast(vectors.device.type, enabled=False):
         codebook = codebook.float()
         return torch.addmm(codebook.square().sum(1), vectors.float(), codebook.t(), alpha=-2)
+
+
+def _least(distances: Tensor) -> Tensor:
+    """(N, K) -> (N,) the place of the least in each row; `argmin` takes twice as long on a CPU."""
+    return distances.min(1).indices
 
 
 def _parts(vectors: Tensor) -> tuple[Tensor, ...]:

@@ -212,8 +212,8 @@ class VolumesTraining(Training):
         context = blurred(originals, send(looks.deviations, device))
         context = torch.where(_for_images(levels > 0, device), self.made.of(beside), context)
         context = self.source.moved(context, beside, looks.slices)
-        pixels = looks.contrasts.noisy(looks.contrasts.curved(pixels), noise)
-        context = looks.contrasts.curved(context) * _for_images(has, device)
+        pixels = looks.contrasts.noisy(looks.contrasts.shown(pixels), noise)
+        context = looks.contrasts.shown(context) * _for_images(has, device)
         turned = _for_images(looks.mirrored, device)
         pixels, context = (torch.where(turned, each.flip(2), each) for each in (pixels, context))
         return pixels, context

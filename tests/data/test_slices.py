@@ -260,6 +260,17 @@ def test_one_window_of_intensities_for_all_slices_of_a_volume(tmp_path: Path) ->
     assert field(cut.planes, (24, 30))[2].max() < 128
 
 
+def test_around_a_stripped_brain_the_ground_is_black(tmp_path: Path) -> None:
+    head = np.where(draw_head(labels=True) > 0, draw_head() + 300, 0).astype(np.int16)
+    head[10:14, 14:17, 12:14] = 150  # fluid, darker than all else
+    cut = cut_volume(write_nifti(tmp_path / "a.nii", head, "RAS"), Images.SCANS, 256, EVERY)
+    assert cut.intensity is not None
+    assert cut.intensity[0] == 0
+    np.testing.assert_array_equal(
+        field(cut.planes, (24, 30)) == 0, np.isin(head.transpose(2, 0, 1), (0,))[list(cut.numbers)]
+    )
+
+
 def test_air_is_no_foreground_and_fluid_is() -> None:
     head = draw_head()
     assert 12 < foreground_level(head) < 250
