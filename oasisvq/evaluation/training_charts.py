@@ -14,6 +14,16 @@ from oasisvq.evaluation.figures import Chart, hold, legend_above, new_chart
 from oasisvq.files import MAX_METRICS_BYTES, METRICS_FILE, read_rows
 
 Row = dict[str, Any]
+Draw = Callable[[Axes, list[Row]], None]
+
+_STAGES = {
+    "codec": "codec",
+    "prior": "prior",
+    "volumes": "codec of volumes",
+    "volumes prior": "prior of volumes",
+    "residue": "residue's networks",
+}
+RESIDUE_PARTS = "lossless", "bound 3", "ground, a pixel"
 _NUMBERS = ("loss", "ssim_loss", "l1", "mse", "commitment")
 _LISTS = ("validation_ssim", "perplexity", "validation_bits")
 _LARGEST = 1e12
@@ -37,33 +47,19 @@ def _is_drawable(row: Row) -> bool:
 
 
 def training_curves(rows: list[Row]) -> list[Chart]:
-    """What the rows of epochs hold: losses, validation SSIM, perplexity; the prior's bits."""
-    codec = [row for row in rows if row.get("what", "codec") == "codec"]
-    prior = [row for row in rows if row.get("what") == "prior"]
-    wanted: list[tuple[str, list[Row], str, Callable[[Axes, list[Row]], None]]] = [
-        ("training-loss", codec, "loss", _draw_loss),
-        ("training-ssim", codec, "validation_ssim", _draw_levels("validation_ssim", "validation SSIM")),
-        ("training-perplexity", codec, "perplexity", _draw_levels("perplexity", "perplexity (codes)")),
-        (
-            "training-prior",
-            prior,
-            "validation_bits",
-            _draw_levels("validation_bits", "bits of an index"),
-        ),
-    ]
+    """What the rows of epochs hold, stage by stage: losses, validation SSIM, perplexity, bits."""
     charts = []
-    for name, epochs, key, draw in wanted:
-        having = [row for row in epochs if row.get(key) and isinstance(row.get("epoch"), (int, float))]
+    for name, what, key, draw in _CURVES:
+        having = [row for row in rows if row.get("what", "codec") == what and row.get(key)]
+        having = [row for row in having if isinstance(row.get("epoch"), (int, float))]
         if not having:
             continue
         figure, axes = new_chart()
         draw(axes, having)
-        whose = "prior" if epochs is prior else "codec"
-        axes.set_xlabel(f"epoch of the {whose}")
+        axes.set_xlabel(f"epoch of the {_STAGES[what]}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        charts.append(
-            Chart(name, figure, f"{key.replace('_', ' ')} over {len(having)} epochs of the {whose}")
-        )
+        said = f"{key.replace('_', ' ')} over {len(having)} epochs of the {_STAGES[what]}"
+        charts.append(Chart(name, figure, said))
     return charts
 
 
@@ -82,9 +78,12 @@ def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
     legend_above(axes)
 
 
-def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
+def _draw_levels(key: str, label: str, names: tuple[str, ...] = ()) -> Draw:
+    """A curve for each number in a list: of a level, or of what `names` says."""
+
     def draw(axes: Axes, epochs: list[Row]) -> None:
         levels = max(len(row[key]) for row in epochs)
+        named = [*names[:levels], *(f"level {level + 1}" for level in range(len(names), levels))]
         values = [[float(each) for each in row[key]] for row in epochs]
         values = [each + [math.nan] * (levels - len(each)) for each in values]
         for level in range(levels):
@@ -93,10 +92,28 @@ def _draw_levels(key: str, label: str) -> Callable[[Axes, list[Row]], None]:
                 [each[level] for each in values],
                 "o-",
                 color=level_colour(level, levels),
-                label=f"level {level + 1}",
+                label=named[level],
             )
         hold(axes, "y", itertools.chain(*values), LEAST_RANGE[key])
         axes.set_ylabel(label)
         legend_above(axes)
 
     return draw
+
+
+_SSIM = "validation_ssim", _draw_levels("validation_ssim", "validation SSIM")
+_BITS = "validation_bits", _draw_levels("validation_bits", "bits of an index")
+_CURVES: tuple[tuple[str, str, str, Draw], ...] = (
+    ("training-loss", "codec", "loss", _draw_loss),
+    ("training-ssim", "codec", *_SSIM),
+    ("training-perplexity", "codec", "perplexity", _draw_levels("perplexity", "perplexity (codes)")),
+    ("training-prior", "prior", *_BITS),
+    ("training-volumes-ssim", "volumes", *_SSIM),
+    ("training-volumes-prior", "volumes prior", *_BITS),
+    (
+        "training-residue",
+        "residue",
+        "validation_bits",
+        _draw_levels("validation_bits", "bits of a value", RESIDUE_PARTS),
+    ),
+)

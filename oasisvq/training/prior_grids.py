@@ -14,6 +14,7 @@ from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import ACTIVATION_MAX, FEATURE_UNITS, PARTS, pooled
 from oasisvq.data.batches import SliceBatches
 from oasisvq.data.devices import send
+from oasisvq.training.contrasts import draw_contrasts, noise_generator
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.quantizer import ResidualQuantizer
@@ -99,18 +100,27 @@ def index_grids(
     """Index grids of the named slices; every process finds a share of them.
 
     Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
+    Some of the mirrored ones look as another machine would show them, see `contrasts.py`.
     """
     grids = no_grids(len(slices), grid, quantizer, world.device)
     levels = len(quantizer.codebooks)
     for number, places in enumerate(torch.arange(len(slices)).split(ENCODED_AT_ONCE)):
         if number % world.size == world.rank:
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
+            if mirrored:
+                pixels = _in_contrasts(pixels, number)
             latents = networks.encoder(pixels)
             kept = (places + mirrored) % levels + 1
             grids.put(send(places, world.device), quantizer.quantize(latents, kept), latents)
             advance(len(places))
     grids.sum_over(world)
     return grids
+
+
+def _in_contrasts(pixels: Tensor, seed: int) -> Tensor:
+    """Pixels (B, 1, H, W) in [0, 1], some of them changed."""
+    contrasts = draw_contrasts(len(pixels), torch.Generator().manual_seed(seed))
+    return contrasts.noisy(contrasts.shown(pixels), noise_generator(pixels.device, seed))
 
 
 @torch.no_grad()

@@ -51,3 +51,26 @@ def test_legends_name_every_level_and_cover_nothing(report: Report) -> None:
     assert named["rate-ssim"] == ["oasisvq", "JPEG"]
     (curves,) = (chart for chart in training_curves(rows) if chart.name == "training-ssim")
     assert np.isnan(curves.figure.axes[0].lines[2].get_ydata()[0])
+
+
+def test_every_stage_of_a_training_has_its_curves() -> None:
+    rows = [
+        {"what": what, "kind": "epoch", "epoch": epoch, key: values}
+        for epoch in (1, 2)
+        for what, key, values in (
+            ("prior", "validation_bits", [6.0, 7.0]),
+            ("volumes", "validation_ssim", [0.8, 0.9]),
+            ("volumes prior", "validation_bits", [5.0, 6.0]),
+            ("residue", "validation_bits", [3.9, 1.4, 0.02]),
+        )
+    ]
+    charts = {chart.name: chart for chart in training_curves(rows)}
+    assert list(charts) == [
+        "training-prior",
+        "training-volumes-ssim",
+        "training-volumes-prior",
+        "training-residue",
+    ]
+    axes = charts["training-residue"].figure.axes[0]
+    assert [line.get_label() for line in axes.lines] == ["lossless", "bound 3", "ground, a pixel"]
+    assert axes.get_xlabel() == "epoch of the residue's networks"
