@@ -62,8 +62,8 @@ def encode(
             "-o",
             "--output",
             metavar="PATH",
-            help="File; or folder, if it is one or ends with a slash, or for a folder or several "
-            "inputs. [default: scan.codes]",
+            help="File to write. It is a folder if it exists as one, if it ends with a slash, or if the "
+            "input is a folder or several files. [default: scan.codes]",
         ),
     ] = None,
     quality: Annotated[
@@ -72,8 +72,8 @@ def encode(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Levels to keep, the same for every file. A typical slice takes and keeps, with the "
-            "bundled model: 1: 330 bytes, SSIM 0.93; 2: 720 bytes, SSIM 0.96; 4: 1,690 bytes, SSIM "
+            help="Levels to keep, the same for every file. With the bundled model a typical slice "
+            "has: 1: 330 bytes, SSIM 0.93; 2: 720 bytes, SSIM 0.96; 4: 1,690 bytes, SSIM "
             "0.98; 8: 3,860 bytes, SSIM 0.99. To be sure of a quality, ask for it with --min-ssim. "
             "[default: the model's; the bundled one has 2]",
         ),
@@ -97,7 +97,8 @@ def encode(
         ContentName,
         typer.Option(
             "--kind",
-            help="Whether it shows a scan or labels, such as a segmentation; labels come back exactly.",
+            help="What the input shows: a scan, or labels such as a segmentation. Labels come back "
+            "exactly.",
         ),
     ] = ContentName.AUTO,
     volume: Annotated[
@@ -105,20 +106,20 @@ def encode(
         typer.Option(
             "--volume",
             metavar="N|all",
-            help="Where a file or DICOM folder has several volumes (time points, echoes, series), take "
-            "this one, counted from 0; or each, to a .codes file of its own.",
+            help="If a file or DICOM folder has several volumes (time points, echoes, series), take "
+            "number N, counted from 0; or all, each to its own .codes file.",
         ),
     ] = None,
     stacks: Annotated[
         bool,
         typer.Option(
             "--stacks",
-            help="Code the images of a folder that are slices of one subject, by their names and sizes, "
-            "as one file each: smaller and better at once. `decode` gives the images back.",
+            help="Code all slices of one subject, found by names and sizes, in one file. It is smaller "
+            "than many files, and of better quality. `decode` gives the images back.",
         ),
     ] = False,
     lossy: Annotated[
-        bool, typer.Option("--lossy", help="Code labels by the model too; says their Dice.")
+        bool, typer.Option("--lossy", help="Code labels with the model too, and say the Dice score.")
     ] = False,
     coder: Annotated[
         CoderName | None,
@@ -133,8 +134,8 @@ def encode(
         bool,
         typer.Option(
             " /--no-model",
-            help="Leave the model out of the output folder. A folder of codes has a copy of it, so that "
-            "`decode` needs nothing else.",
+            help="Do not copy the model into the output folder. With the copy, `decode` needs nothing "
+            "else.",
         ),
     ] = True,
     include: IncludeOption = None,
@@ -146,7 +147,7 @@ def encode(
         bool,
         typer.Option(
             "--dry-run",
-            help="Say what would be done, with sizes estimated by some files; write nothing.",
+            help="Write nothing. Say what would be done, with sizes estimated from a few files.",
         ),
     ] = False,
     log: LogOption = None,
@@ -159,13 +160,13 @@ def encode(
 
     Any size works. Images and volumes come back in their own type and range, volumes with their
     geometry. A folder keeps its tree. A folder that holds one DICOM series is one volume: name a .codes
-    file with -o. A run over many files skips an output that is newer than its original and as this run
-    would make it, and a bad file does not stop the others.
+    file with -o. A run over many files skips outputs that are newer than their originals and have the
+    same settings. A bad file does not stop the run.
 
-    What is asked for (--min-ssim, --max-bytes ...) holds for each file, and for a volume as a whole.
+    A demand such as --min-ssim or --max-bytes holds for each file. A volume is one file.
 
-    It ends with what the files keep, measured on what they decode to: SSIM (as scikit-image has it, with
-    a Gaussian of 1.5), foreground SSIM, PSNR, and the largest error of any voxel, on the range it names.
+    At the end it prints the quality of the decoded files: SSIM (scikit-image's, with a Gaussian of 1.5),
+    foreground SSIM, PSNR, and the largest error of any voxel. It names the range that these are on.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content

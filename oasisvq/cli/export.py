@@ -39,9 +39,9 @@ def export(
 ) -> None:
     """Gather the indices of many .codes files in one array.
 
-    It is for those who train on the tokens. The array file holds `indices` (slices, levels, h, w) of
-    images and volumes, 65535 where a slice has no index, and `names` and `subjects` of the files.
-    `decode` makes images and volumes of it again.
+    Use it to train on tokens. The array file holds `indices` (slices, levels, h, w) of images and
+    volumes, 65535 where a slice has no index, and `names` and `subjects` of the files. `decode` turns
+    it back into images and volumes.
     """
     from oasisvq.folders import Globs, PassedOver
     from oasisvq.gathering import Gathering

@@ -55,13 +55,13 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="PATH",
-        help="Model file, run folder or fingerprint. [default: of a .codes file, the model that made "
-        "it; else $OASISVQ_MODEL, else what a finished `train` left in this folder, else the bundled "
-        "one]",
+        help="Model file, run folder or fingerprint. [default: for a .codes file, the model that made "
+        "it; else $OASISVQ_MODEL; else the model that `train` has finished in this folder; else the "
+        "bundled one]",
     ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
-ForceOption = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.")]
+ForceOption = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QualityOption = Annotated[
     int | None,
@@ -77,7 +77,8 @@ MaxErrorOption = Annotated[
     typer.Option(
         "--max-error",
         metavar="E",
-        help="Keep every voxel to within E of its stored value, by a residue beside the indices.",
+        help="Let no voxel be off by more than E from its stored value. A residue beside the indices "
+        "sees to that.",
     ),
 ]
 LosslessOption = Annotated[bool, typer.Option("--lossless", help="Lose nothing: --max-error 0.")]
@@ -88,7 +89,7 @@ MaxPixelsOption = Annotated[
         metavar="N",
         min=1,
         help="Refuse images of more pixels, and volumes of more than 8 times as many voxels, before "
-        "they are read. The default allows 4096×4096 and 512×512×512.",
+        "reading them. The default allows 4096×4096 and 512×512×512.",
     ),
 ]
 IncludeOption = Annotated[
@@ -96,8 +97,9 @@ IncludeOption = Annotated[
     typer.Option(
         "--include",
         metavar="GLOB",
-        help="Take only those files of a folder whose name matches, or the name of a folder above them. "
-        "A pattern with a slash is compared with the path below the folder. May be given several times.",
+        help="Take only files of a folder that match: by their name, or by the name of a folder above "
+        "them. A pattern with a slash is compared with the path below the folder. May be given several "
+        "times.",
     ),
 ]
 ExcludeOption = Annotated[
@@ -122,8 +124,8 @@ MinSsimOption = Annotated[
     typer.Option(
         "--min-ssim",
         metavar="S",
-        help="Keep an SSIM of at least S, such as 0.97, in the smallest file that does: few levels, "
-        "or all, or a residue.",
+        help="Keep an SSIM of at least S, such as 0.97, in as few bytes as possible: by as many levels "
+        "as that takes, or by a residue.",
     ),
 ]
 MinForegroundOption = Annotated[
@@ -142,7 +144,7 @@ MaxBytesOption = Annotated[
     typer.Option(
         "--max-bytes",
         metavar="N",
-        help="Write at most N bytes a file; alone, the best file that has no more.",
+        help="Write at most N bytes a file. Without another demand: the best file of that size.",
     ),
 ]
 QuietOption = Annotated[
@@ -151,7 +153,7 @@ QuietOption = Annotated[
         "--quiet",
         callback=set_quiet,
         is_eager=True,
-        help="No notes and no progress: results and errors.",
+        help="Print only results and errors, no notes and no progress.",
     ),
 ]
 LogOption = Annotated[
@@ -159,11 +161,11 @@ LogOption = Annotated[
     typer.Option(
         "--log",
         metavar="FILE",
-        help="Write a row for every file, with its bytes and what it kept: .csv, or .jsonl for JSON "
-        "lines.",
+        help="Write a table with a row for each file, its bytes and its quality: .csv, or .jsonl for "
+        "JSON lines.",
     ),
 ]
 QuickOption = Annotated[
-    bool, typer.Option("--quick", help="Do not measure what the files keep, which takes decoding them.")
+    bool, typer.Option("--quick", help="Do not measure the quality: for that, each file is decoded.")
 ]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

@@ -39,7 +39,7 @@ def preprocess(
         typer.Option(
             "--axis",
             metavar="axial|coronal|sagittal",
-            help="What the slices of a volume follow.",
+            help="The axis that slices of a volume follow.",
         ),
     ] = "axial",
     slices: Annotated[
@@ -68,7 +68,7 @@ def preprocess(
             help="Shares of the subjects, where the folder has no splits. [default: 80/10/10]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives another split.")] = 0,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -120,12 +120,12 @@ def preprocess(
     """Turn a raw OASIS folder into a prepared dataset.
 
     The dataset is a folder with one array for each split and a manifest. The layout of the raw folder
-    is recognised. Slices have 1 mm a pixel. Of axial ones rows run from left to right, columns from back
-    to front; others lie as `encode --axis` cuts them. All slices of a volume share one grey scale.
+    is recognised. A pixel is 1 mm. In axial slices rows run from left to right, columns from back to
+    front; other slices lie as `encode --axis` cuts them. All slices of a volume share one grey scale.
 
-    All scans of a person are in one split; splits that the folder has are kept. Where neither names nor
-    folders tell whose a scan is, --subjects or --guess-subjects is needed to split. Bad files are left
-    out and listed. After an interruption, the same command goes on.
+    All scans of a person are in one split. Splits in the folder are kept. If neither names nor folders
+    tell whose a scan is, pass --subjects or --guess-subjects. Bad files are left out and listed. After
+    an interruption, the same command goes on.
     """
     from oasisvq.data.preprocess import preprocess as run
 

@@ -17,7 +17,8 @@ def sample(
         typer.Option(
             "-o",
             "--output",
-            help="A .png: all in one picture. A folder: a file for each. A .codes file: a single one.",
+            help="A .png file gets all samples in one picture, a folder one file each, a .codes file "
+            "one sample.",
         ),
     ],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 16,
@@ -28,12 +29,12 @@ def sample(
             "--temperature",
             min=0.05,
             max=10,
-            help="Below 1: nearer to the likeliest brain. Above 1: wilder.",
+            help="Below 1, samples are closer to the likeliest brain; above 1, more varied.",
         ),
     ] = 0.75,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other brains.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives other brains.")] = 0,
     as_codes: Annotated[
-        bool, typer.Option("--codes", help="Into a folder: write .codes files, not PNGs.")
+        bool, typer.Option("--codes", help="In a folder: write .codes files, not PNGs.")
     ] = False,
     neighbours: Annotated[
         Path | None,
@@ -49,7 +50,7 @@ def sample(
 ) -> None:
     """Draw new synthetic brains from the model's prior.
 
-    They belong to no person. At temperature 1 a seed gives the same codes on every machine.
+    They show no real person. At temperature 1, a seed gives the same codes on every machine.
     """
     from oasisvq.evaluation import samples
 

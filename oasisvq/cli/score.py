@@ -67,7 +67,7 @@ def score(
         typer.Option(
             "--samples",
             min=2,
-            help="Instead, draw so many samples of the prior and measure their Fréchet distance to the "
+            help="Instead, draw N samples of the prior and measure their Fréchet distance to the "
             "split, beside that of as many training slices.",
         ),
     ] = None,
@@ -132,9 +132,9 @@ def score(
     """Measure size and quality over a split, or of one scan.
 
     Each slice is encoded to a real file and decoded from it; bytes are whole files. SSIM is
-    scikit-image's with gaussian_weights=True, sigma=1.5, use_sample_covariance=False; its range is 255
-    for slices of 8 bits, and is said for other scans. Foreground SSIM is the mean of its map where the
-    original is above 20 of 255. An all-black image is scored too, for it does not score 0. A report
+    scikit-image's with gaussian_weights=True, sigma=1.5, use_sample_covariance=False. Its range is 255
+    for slices of 8 bits; for other scans it is printed. Foreground SSIM is the mean of its map where the
+    original is above 20 of 255. An all-black image is scored too: even that does not score 0. A report
     holds pictures of scans.
     """
     from oasisvq.data.preprocess import opened_for_now

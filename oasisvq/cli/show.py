@@ -51,9 +51,9 @@ def show(
     """Draw what a .codes file holds, beside its original.
 
     Side by side: original, code map of each level, reconstruction, signed error. Codes with similar
-    vectors have similar colours; where nothing is coded, the map is grey. Labels that are kept exactly
-    have one map. SSIM and PSNR are those of `score FILE`, of the slice that is shown. L, R and a
-    triangle to the nose stand beside the pictures where the file tells how the head lies.
+    vectors have similar colours. Where nothing is coded, the map is grey. Labels that are kept exactly
+    have one map. SSIM and PSNR are computed as by `score FILE`, for the slice shown. If the file tells
+    how the head lies, L, R and a triangle to the nose stand beside the pictures.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.codec.container import read_codes_file

@@ -22,7 +22,7 @@ def train(
         list[Path],
         typer.Argument(
             metavar="DATA",
-            help="A prepared dataset or a raw OASIS folder; or several, of the same size and kind of "
+            help="A prepared dataset or a raw OASIS folder; or several, with the same size and kind of "
             "images.",
         ),
     ],
@@ -77,7 +77,11 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", min=1e-9, help="Of the codec. [default: the preset's]"),
+        typer.Option(
+            "--learning-rate",
+            min=1e-9,
+            help="Highest learning rate of the codec. [default: the preset's]",
+        ),
     ] = None,
     levels: Annotated[
         int | None,
@@ -98,8 +102,8 @@ def train(
         Path | None,
         typer.Option(
             "--start-from",
-            help="Start from the weights of this model file or run folder, not from random ones; with "
-            "--prior-only, from the prior of this run folder.",
+            help="Start from the weights of this model file or run folder, not from random ones. With "
+            "--prior-only: from the prior of this run folder.",
         ),
     ] = None,
     with_prior: Annotated[
@@ -114,13 +118,15 @@ def train(
         bool,
         typer.Option(
             "--volumes/--no-volumes",
-            help="Train a codec for volumes too, which sees the slice before, where slices have one.",
+            help="Train a codec for volumes too, which sees the slice before. It needs slices with "
+            "neighbours.",
         ),
     ] = True,
     volumes_only: Annotated[
         bool,
         typer.Option(
-            "--volumes-only", help="Train only what codes volumes, for the model that --model names."
+            "--volumes-only",
+            help="Train only the codec of volumes and its prior, for the model that --model names.",
         ),
     ] = False,
     with_residue: Annotated[
@@ -141,18 +147,19 @@ def train(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of first weights, order and draws. [default: 0]")
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of the first weights, the order and all draws. [default: 0]"
+        ),
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(
-            "--precision", help="auto: bfloat16 where the hardware computes in it. [default: auto]"
-        ),
+        typer.Option("--precision", help="auto: bfloat16 if the hardware has it. [default: auto]"),
     ] = None,
     device: DeviceOption = Device.AUTO,
     max_minutes: Annotated[
         float | None,
-        typer.Option("--max-minutes", min=0, help="Stop after so many minutes; --resume goes on."),
+        typer.Option("--max-minutes", min=0, help="Stop after this time. --resume goes on."),
     ] = None,
     compiled: Annotated[
         bool | None,
@@ -162,22 +169,22 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run folder's checkpoint, with its settings.")
+        bool,
+        typer.Option("--resume", help="Go on from the checkpoint in the run folder, with its settings."),
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
 ) -> None:
     """Train a model on prepared datasets or raw OASIS folders.
 
-    Several are joined into one, which lies in the run folder; a person may not be in different splits of
-    them.
+    Several datasets are joined into one in the run folder. No person may be in different splits of them.
 
-    The run folder gets model.safetensors, which the other commands then use unasked; a checkpoint every
-    two minutes; metrics.jsonl; and curves.png and panel.png, redrawn as it goes. The panel shows some
-    validation slices and their reconstructions.
+    The run folder gets model.safetensors, which the other commands in this folder then use by
+    themselves; a checkpoint every two minutes; metrics.jsonl; and curves.png and panel.png, which are
+    redrawn during training. The panel shows some validation slices and their reconstructions.
 
-    Ctrl-C stops after the current step and leaves a usable model; --resume goes on from there. It ends
-    with the scores of the validation split.
+    Ctrl-C stops after the current step and leaves a usable model. --resume goes on from there. At the end
+    the validation split is scored.
     """
     from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command

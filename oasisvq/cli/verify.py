@@ -54,7 +54,7 @@ def verify(
 ) -> None:
     """Check that .codes files, models and datasets are whole.
 
-    What is not whole gets a line with the reason, and the exit code is 1. A .codes file is read and
+    Each damaged or missing file gets a line with the reason, and the exit code is 1. A .codes file is
     compared with its checksum, and its model is looked for as `decode` does. No networks are run.
     """
     from oasisvq import verify as verification
