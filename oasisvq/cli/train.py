@@ -183,8 +183,8 @@ def train(
     themselves; a checkpoint every two minutes; metrics.jsonl; and curves.png and panel.png, which are
     redrawn during training. The panel shows some validation slices and their reconstructions.
 
-    Ctrl-C stops after the current step and leaves a usable model. --resume goes on from there. At the end
-    the validation split is scored.
+    Ctrl-C stops after the current step and leaves a usable model. --resume goes on from there. At the
+    end the validation split is scored.
     """
     from oasisvq.codec.entropy import has_range_coder
     from oasisvq.training import command
