@@ -26,7 +26,7 @@ from oasisvq.training.codec_step import (
     TrainingStep,
     levels_to_keep,
 )
-from oasisvq.training.contrasts import draw_contrasts, noise_generator, noise_seed
+from oasisvq.training.contrasts import draw_contrasts
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import activation_bytes
 from oasisvq.training.imitation import Imitation, update_ranges
@@ -186,8 +186,7 @@ class Training(Loop):
             self.batches.prefetch(self.own(following))
         local = config.batch_size // self.world.size
         own = contrasts.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
-        noise = noise_generator(self.world.device, noise_seed(generator, self.world))
-        pixels = own.noisy(own.shown(pixels), noise)
+        pixels = own.noisy(own.shown(pixels))
         if self.step == self.quantizing_from:
             self._start_codebooks(pixels, None, generator)
         passed = self.step_module(pixels, self.own(kept), self.step >= self.quantizing_from)

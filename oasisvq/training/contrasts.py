@@ -39,6 +39,7 @@ class Contrasts(NamedTuple):
         moved: (B, 2, 3) where pixels come from, see `affine_grid`.
         bias: (B, 3) logarithm of the field: along rows, along columns, and along both.
         spots: (B, n, 4) row and column in shares of the sides, deviation in pixels, and what is added.
+        seeds: (B,) of the noise: slices have the same in any process.
     """
 
     changed: Tensor
@@ -49,6 +50,7 @@ class Contrasts(NamedTuple):
     moved: Tensor
     bias: Tensor
     spots: Tensor
+    seeds: Tensor
 
     def part(self, own: slice) -> "Contrasts":
         """Those of one process."""
@@ -72,16 +74,20 @@ class Contrasts(NamedTuple):
         changed = changed ** _per_slice(gamma) * _field(bias, *changed.shape[2:])
         return pixels.index_copy(0, chosen, changed)
 
-    def noisy(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Pixels (B, 1, H, W) in [0, 1] with their noise, see `noise_generator`."""
-        if not self.noise.any():
+    def noisy(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 1, H, W) in [0, 1] with their noise, which is drawn where they are."""
+        chosen = self.noise.nonzero()[:, 0].tolist()
+        if not chosen:
             return pixels
-        noise = torch.empty_like(pixels).normal_(generator=generator)
-        deviation, everywhere = (
-            _per_slice(send(each, pixels.device)) for each in (self.noise, self.noisy_ground)
-        )
-        noise *= deviation * (everywhere | (pixels > GROUND[0]))
-        return (pixels + noise).abs().clamp_max(1)
+        pixels = pixels.clone()
+        for place in chosen:
+            generator = noise_generator(pixels.device, int(self.seeds[place]))
+            noise = torch.empty_like(pixels[place]).normal_(generator=generator)
+            noise *= float(self.noise[place])
+            if not self.noisy_ground[place]:
+                noise *= pixels[place] > GROUND[0]
+            pixels[place] = (pixels[place] + noise).abs().clamp_max(1)
+        return pixels
 
 
 def draw_contrasts(count: int, generator: torch.Generator) -> Contrasts:
@@ -100,6 +106,7 @@ def draw_contrasts(count: int, generator: torch.Generator) -> Contrasts:
         _draw_moves(changed & (draws[5] < MOVED_SHARE), draws[6:10]),
         (normal[1:] * BIAS_SPREAD).t() * changed[:, None],
         _draw_spots(spots) * (changed & (draws[10] < SPOTTED_SHARE))[:, None, None],
+        torch.randint(2**31, (count,), generator=generator),
     )
 
 

@@ -14,7 +14,7 @@ from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import ACTIVATION_MAX, FEATURE_UNITS, PARTS, pooled
 from oasisvq.data.batches import SliceBatches
 from oasisvq.data.devices import send
-from oasisvq.training.contrasts import draw_contrasts, noise_generator
+from oasisvq.training.contrasts import draw_contrasts
 from oasisvq.training.distributed import World
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.quantizer import ResidualQuantizer
@@ -120,7 +120,7 @@ def index_grids(
 def _in_contrasts(pixels: Tensor, seed: int) -> Tensor:
     """Pixels (B, 1, H, W) in [0, 1], some of them changed."""
     contrasts = draw_contrasts(len(pixels), torch.Generator().manual_seed(seed))
-    return contrasts.noisy(contrasts.shown(pixels), noise_generator(pixels.device, seed))
+    return contrasts.noisy(contrasts.shown(pixels))
 
 
 @torch.no_grad()

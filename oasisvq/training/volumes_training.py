@@ -22,7 +22,7 @@ from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.codec_step import TrainingConfig, levels_to_keep
 from oasisvq.training.codec_training import Training, padded_ssim
-from oasisvq.training.contrasts import Contrasts, draw_contrasts, noise_generator, noise_seed
+from oasisvq.training.contrasts import Contrasts, draw_contrasts
 from oasisvq.training.distributed import World
 from oasisvq.training.loop import Loop, is_whole
 from oasisvq.training.pictures import Drawings
@@ -176,8 +176,7 @@ class VolumesTraining(Training):
         looks = self._looks = self.draw_looks(self.places[batch], generator)
         local = self.config.batch_size // self.world.size
         own = looks.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
-        noise = noise_generator(self.world.device, noise_seed(generator, self.world))
-        pixels, context = self.inputs(own, noise)
+        pixels, context = self.inputs(own)
         passed = self.step_module(pixels, own.kept, True, context)
         self.quantized, self._reconstruction = passed.quantized, passed.reconstruction
         return torch.stack(list(passed.losses))
@@ -202,7 +201,7 @@ class VolumesTraining(Training):
         return Looks(slices, before, draws[:, 5] < 0.5, kept, deviations, contrasts)
 
     @torch.no_grad()
-    def inputs(self, looks: Looks, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def inputs(self, looks: Looks) -> tuple[Tensor, Tensor]:
         """Pixels and contexts (B, 1, H, W) of slices, both in the ranges of the slices."""
         device = self.world.device
         has, levels = looks.before >= 0, self.made.levels_of(looks.before)
@@ -212,7 +211,7 @@ class VolumesTraining(Training):
         context = blurred(originals, send(looks.deviations, device))
         context = torch.where(_for_images(levels > 0, device), self.made.of(beside), context)
         context = self.source.moved(context, beside, looks.slices)
-        pixels = looks.contrasts.noisy(looks.contrasts.shown(pixels), noise)
+        pixels = looks.contrasts.noisy(looks.contrasts.shown(pixels))
         context = looks.contrasts.shown(context) * _for_images(has, device)
         turned = _for_images(looks.mirrored, device)
         pixels, context = (torch.where(turned, each.flip(2), each) for each in (pixels, context))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from oasisvq.data import devices
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
-from oasisvq.training import command, hardware, loop, residue_stage, residue_training, volumes_training
+from oasisvq.training import command, contrasts, hardware, loop, residue_stage, residue_training
 from oasisvq.training.codebooks import CodebookLearner, Quantized
 from oasisvq.training.imitation import Frozen
 from oasisvq.training.networks import Shuffle
@@ -196,7 +196,7 @@ def main() -> None:
             return exact(self, pixels, context)
 
     Frozen.encoder = in_float64
-    for module in (residue_training, residue_stage, volumes_training):
+    for module in (residue_training, residue_stage, contrasts):
         module.noise_generator = lambda device, seed: torch.Generator().manual_seed(seed)
     raw = write_raw_folder(Path("raw"), {"train": [1, 2, 3], "validate": [4]})
     data = preprocess(raw, Path("data"), size=64).folder

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from oasisvq.training.contrasts import CHANGED_SHARE, GROUND, Contrasts, draw_contrasts, noise_generator
+from oasisvq.training.contrasts import CHANGED_SHARE, GROUND, Contrasts, draw_contrasts
 
 PIXELS = torch.tensor([0.0, 0.01, 0.1, 0.5, 1.0]).view(1, 1, 1, 5).expand(2, -1, -1, -1)
 STAYING = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
@@ -28,6 +28,7 @@ def contrasts(
         torch.stack([moved, STAYING]),
         torch.tensor([bias, (0, 0, 0)], dtype=torch.float32),
         torch.tensor([[spot], [(0, 0, 0, 0)]], dtype=torch.float32),
+        torch.tensor([3, 4]),
     )
 
 
@@ -72,8 +73,7 @@ def test_a_spot_is_drawn_where_there_is_no_ground() -> None:
 
 
 def test_noise_leaves_ground_and_other_slices_alone() -> None:
-    noise = noise_generator(torch.device("cpu"), 3)
-    noisy = contrasts(noise=0.1).noisy(PIXELS, noise)
+    noisy = contrasts(noise=0.1).noisy(PIXELS)
     is_ground = PIXELS[0] <= GROUND[0]
     torch.testing.assert_close(noisy[0][is_ground], PIXELS[0][is_ground])
     assert (noisy[0] != PIXELS[0])[0, 0, 2:4].all()
@@ -83,8 +83,7 @@ def test_noise_leaves_ground_and_other_slices_alone() -> None:
 
 
 def test_noise_of_the_ground_too() -> None:
-    noise = noise_generator(torch.device("cpu"), 3)
-    noisy = contrasts(noise=0.1, noisy_ground=True).noisy(PIXELS, noise)
+    noisy = contrasts(noise=0.1, noisy_ground=True).noisy(PIXELS)
     assert (noisy[0] != PIXELS[0])[0, 0, :4].all()
     assert noisy.min() >= 0
     torch.testing.assert_close(noisy[1], PIXELS[1])
