@@ -17,6 +17,10 @@ from oasisvq.training.slices_beside import OwnRanges, coded_in_turn
 from oasisvq.training.weights import quantizer_of
 
 DECODED_AT_ONCE = 16
+# half of all as residues are used by default, beside two levels of an image and one of a volume, for a
+# network trusts decoded slices as far as those of its training deserve it
+LEVELS_ALONE = 2, 1, 2, 4, 2, 8
+LEVELS_IN_TURN = 1, 2, 1, 4, 1, 6
 
 
 def grey_levels(batches: SliceBatches, slices: Tensor) -> Tensor:
@@ -38,7 +42,7 @@ def decoded_alone(
         (n, H, W) uint8 grey levels.
     """
     networks, quantizer = Frozen(file, world.device), quantizer_of(file).to(world.device)
-    levels = [2**power for power in range(file.config.levels.bit_length())]
+    levels = [min(each, file.config.levels) for each in LEVELS_ALONE]
     decoded = torch.zeros(len(slices), *_window(batches), device=world.device)
     for number, places in enumerate(torch.arange(len(slices)).split(DECODED_AT_ONCE)):
         advance(len(places))
@@ -76,7 +80,8 @@ def decoded_in_turn(
     own = list(range(world.rank, len(parts), world.size))
     for group in (own[start : start + DECODED_AT_ONCE] for start in range(0, len(own), DECODED_AT_ONCE)):
         group.sort(key=lambda number: -len(parts[number]))
-        kept = torch.tensor(group) % volumes.config.levels + 1
+        cycle = torch.tensor(LEVELS_IN_TURN).clamp_max(volumes.config.levels)
+        kept = cycle[torch.tensor(group) % len(cycle)]
         for coded in coded_in_turn(networks, quantizer, source, [parts[each] for each in group], kept):
             advance(len(coded.places))
             grey = source.grey(coded.decoded, coded.places)[:, 0]
