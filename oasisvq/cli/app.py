@@ -1,4 +1,4 @@
-"""The commands in the order of the help, and what every error of a user or a file becomes."""
+"""The commands in the order of the help, and the single place where errors are caught."""
 
 import io
 import os
@@ -41,7 +41,7 @@ UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         print(f"oasisvq {oasisvq.__version__}")
         raise typer.Exit
@@ -58,10 +58,10 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line; every error of a user or a file becomes one line and exit code 1."""
-    # One thread a process: the networks' products are small, threads of NumPy's BLAS cost more than they
-    # give, and they would wait for each other beside any other busy process (or fight with those of
-    # torch). It is read when NumPy is imported, which only commands do.
+    """Run the command line; an error caused by a user or a file becomes one line and exit code 1."""
+    # One thread per process: the matrix products of the networks are small, so threads of NumPy's BLAS
+    # cost more than they gain. On a busy machine they also wait for each other, or compete with those
+    # of torch. NumPy reads this variable when it is imported, which only happens inside commands.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _show_usage_error(error: Any, given: list[str]) -> None:  # noqa: ANN401 - see `UsageError`
-    """Print what typer says of a wrong call; it quotes arguments, which may be names of files."""
+    """Print typer's message about a wrong call, with file names that it quotes made safe to show."""
     message = error.format_message()
     if not "".join(given).isprintable():
         error.format_message = lambda: printable(message)
@@ -102,6 +102,6 @@ def _show_usage_error(error: Any, given: list[str]) -> None:  # noqa: ANN401 - s
 
 
 def _abandon_stdout() -> None:
-    """What could not be written must not be tried again when Python ends."""
+    """Discard output that could not be written, so that Python does not try again when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What an option names: the model to use, the place of outputs, and the shard of a folder."""
+"""What options name: the model to use, the place of outputs, and the shard of a folder."""
 
 import os
 from pathlib import Path
@@ -25,11 +25,11 @@ def load_codec(model: Path | None) -> "Codec":
 
 
 def load_encoder(model: Path | None, carried_in: Path | None = None) -> "Codec":
-    """The codec to write files with, whose model is kept before it writes one; says which, and where.
+    """The codec to write files with. Its model is kept first; a note says which model, and where.
 
     Args:
         model: see `choose_model`.
-        carried_in: the folder that the model is put into beside its files.
+        carried_in: the folder that gets a copy of the model beside its files.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model, keep_used
@@ -41,7 +41,7 @@ def load_encoder(model: Path | None, carried_in: Path | None = None) -> "Codec":
 
 
 def choose_encoder(model: Path | None, carried_in: Path | None) -> "LaterCodec":
-    """`load_encoder` for many files: the model is read when the first of them is not there yet."""
+    """`load_encoder` for many files: the model is read only if an output is missing."""
     from oasisvq.later import LaterCodec
     from oasisvq.models import choose_model, keep_used
 
@@ -52,18 +52,18 @@ def choose_encoder(model: Path | None, carried_in: Path | None) -> "LaterCodec":
 
 
 def refuse_pipes(*paths: Path | str | None) -> None:
-    """Refuse `-`: inputs are looked at twice, and outputs get their names when they are whole."""
+    """Refuse `-`: inputs are read twice, and outputs get their names only when they are complete."""
     if any(str(path) == "-" for path in paths):
-        usage_error("-: pipes are neither read nor written; name a file (./- if it is called so)")
+        usage_error("-: pipes are neither read nor written; name a file (./- for a file named -)")
 
 
 def names_folder(output: str) -> bool:
-    """Whether an output names a folder: it ends with a slash, or is one."""
+    """Whether an output names a folder: it ends with a slash, or is an existing folder."""
     return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
 
 def chosen_file(folder: str, beside: Path, makes: bool = True) -> Path:
-    """The output of one input in a folder, which is made if it is missing and `makes` says so."""
+    """The output of one input in a folder. A missing folder is created if `makes` is set."""
     from oasisvq.files import make_folder
 
     if makes:

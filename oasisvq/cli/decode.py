@@ -36,10 +36,11 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="File to write: an image as .png or .tif, a volume as .nii.gz, .nii, .hdr, .img or "
-            ".mgz. It is a folder if it is one, if it ends with a slash, for a folder or several "
-            "inputs, and for the images of a stack. [default: scan.decoded.png, .nii.gz, .img where a "
-            "pair was encoded, or of a stack a folder scan.decoded]",
+            help="File or folder to write. An image becomes .png or .tif, a volume .nii.gz, .nii, .hdr, "
+            ".img or .mgz. The output is a folder if one of this name exists, if the name ends with a "
+            "slash, for a folder or several inputs, and for the images of a stack. [default: "
+            "scan.decoded.png for an image; scan.decoded.nii.gz for a volume, or .img if it came as a "
+            "pair; the folder scan.decoded for a stack]",
         ),
     ] = None,
     quality: Annotated[
@@ -48,7 +49,7 @@ def decode(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Decode only the first levels, without a residue. [default: all that the file holds]",
+            help="Decode only the first levels, without the residue. [default: all that the file holds]",
         ),
     ] = None,
     model: ModelOption = None,
@@ -63,8 +64,8 @@ def decode(
 ) -> None:
     """Restore the scans of .codes files, folders or exported arrays.
 
-    It needs the model that made a file, and finds it by the fingerprint in the file. No other will do.
-    With -q only the first levels are decoded, and no residue.
+    Decoding needs exactly the model that made the file. It is found by the fingerprint in the file.
+    With -q, only the first levels are decoded, without the residue.
     """
     from oasisvq.bulk import Outcome
     from oasisvq.decoding import decode_file, decode_many, decode_target

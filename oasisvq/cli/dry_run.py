@@ -1,4 +1,4 @@
-"""`oasisvq encode --dry-run`: what it would do, with sizes; nothing is written, no model kept."""
+"""`oasisvq encode --dry-run`: what `encode` would do, with sizes; writes nothing, keeps no model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def plan_one(
     max_pixels: int,
     as_json: bool,
 ) -> None:
-    """Say what would become of one scan."""
+    """Print what `encode` would do with one scan."""
     from oasisvq.dry_run import Plan, estimated
     from oasisvq.encoding import Found
 
@@ -44,7 +44,7 @@ def plan_many(
     taken: "Taken",
     as_json: bool,
 ) -> None:
-    """Say what a run over many files would do."""
+    """Print what a run over many files would do."""
     from oasisvq.dry_run import plan_many as plan
 
     codec = load_codec(model)

@@ -89,8 +89,8 @@ def encode(
         typer.Option(
             "--axis",
             metavar="AXIS",
-            help="Cut a volume into axial, coronal or sagittal slices, or along an axis of its array, "
-            "0 to 2. [default: axial, by the affine]",
+            help="Cut a volume into axial, coronal or sagittal slices, or along axis 0, 1 or 2 of its "
+            "array. [default: axial, by the affine]",
         ),
     ] = None,
     kind: Annotated[
@@ -125,8 +125,8 @@ def encode(
         CoderName | None,
         typer.Option(
             "--coder",
-            help="prior: small, needs the model to read the indices; packed: fixed-width bits. "
-            "[default: prior where the model has one]",
+            help="prior: small files, whose indices can be read only with the model; packed: "
+            "fixed-width bits. [default: prior if the model has one]",
         ),
     ] = None,
     model: ModelOption = None,
@@ -186,9 +186,9 @@ def encode(
     chosen = chosen_volume(volume)
     bound = chosen_bound(max_error, lossless)
     if lossy and bound is not None:
-        usage_error("--lossy codes labels by the model, which no largest error bounds; leave one out")
+        usage_error("--lossy codes labels by the model, without a largest error; leave one out")
     if dry_run and log:
-        usage_error("--dry-run writes nothing, and so no --log; leave one out")
+        usage_error("--dry-run writes nothing, so it writes no --log either; leave one out")
     demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
     if wrong := wrong_with(demands, quality, lossy):
         usage_error(wrong)
@@ -262,7 +262,9 @@ def chosen_volume(text: str | None) -> int | None:
 def chosen_bound(max_error: float | None, lossless: bool) -> float | None:
     """The largest error that `--max-error` and `--lossless` ask for."""
     if lossless and max_error:
-        usage_error(f"--lossless is --max-error 0; leave out it or --max-error {max_error:g}")
+        usage_error(
+            f"--lossless means --max-error 0; leave out either --lossless or --max-error {max_error:g}"
+        )
     if lossless:
         return 0.0
     if max_error is not None and not 0 <= max_error < math.inf:
@@ -284,7 +286,7 @@ def encode_one(
     is_dry: bool = False,
     taken: "Taken | None" = None,
 ) -> None:
-    """Encode one scan and print what became of it; or, dry, what would."""
+    """Encode one scan and print the result; with --dry-run, print what would be done."""
     from oasisvq.bulk import Outcome, Result
     from oasisvq.codec.content import what_is_assumed
     from oasisvq.encoding import (
@@ -335,8 +337,8 @@ def encode_one(
         note(what_is_assumed(file.header))
     if "unplaced" in assumed:
         note(
-            f"{source.path}: Analyze does not say how it lies: slices follow its third axis; --axis "
-            "names another"
+            f"{source.path}: Analyze does not store the orientation: slices follow the third axis; "
+            "--axis chooses another"
         )
     if wish.lossy and file.header.labels:
         from oasisvq.evaluation.scan_score import dice_of
@@ -347,7 +349,7 @@ def encode_one(
 
 
 def encoded_line(source: "Source", codes: Path, file: "CodesFile", says_levels: bool = False) -> str:
-    """What became of one scan: its file, how large it is, and what it holds."""
+    """One line about an encoded scan: its file, the size of the file, and what the file holds."""
     from oasisvq.codec.headers import Coder
 
     header = file.header

@@ -1,4 +1,4 @@
-"""How a command ends: what is said of failures, and the exit codes."""
+"""How a command ends: messages about failures, and exit codes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -30,7 +30,7 @@ def finish(outcome: "Outcome", verb: str, output: Path | None, as_json: bool) ->
 
 
 def assumed_lines(outcome: "Outcome") -> list[str]:
-    """What a run assumed of files that nobody had said."""
+    """What a run assumed about files without being told."""
     labels, unplaced = outcome.assumed["labels"], outcome.assumed["unplaced"]
     alone = outcome.assumed["alone"]
     lines = []
@@ -39,13 +39,13 @@ def assumed_lines(outcome: "Outcome") -> list[str]:
         lines.append(f"{scans}, {counted(labels, 'label map')}; --kind scan codes them by the model")
     if unplaced:
         lines.append(
-            f"{unplaced:,} of Analyze, which does not say how it lies: slices follow the third axis; "
-            "--axis names another"
+            f"{unplaced:,} in Analyze, which does not store the orientation: slices follow the third "
+            "axis; --axis chooses another"
         )
     if alone:
         lines.append(
-            f"{counted(alone, 'image')} coded one by one: no neighbour of one name, size and type, or "
-            "nothing that says of one subject they are"
+            f"{counted(alone, 'image')} coded one by one: no other image has the same name, size and "
+            "type, or nothing shows that they are of one subject"
         )
     return lines
 
@@ -77,4 +77,4 @@ def print_outcome(outcome: "Outcome", verb: str, output: Path | None) -> None:
         for failure in outcome.failures:
             warn(f"  {failure}")
         if outcome.ended_early:
-            warn("nothing more can be written there; once it can, the same command goes on from here")
+            warn("nothing more can be written there; when it can, run the same command to continue")

@@ -19,14 +19,14 @@ from oasisvq.cli.printing import print_line
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A folder of .codes files, all of one model.")],
+    source: Annotated[Path, typer.Argument(help="A folder of .codes files, all made by one model.")],
     output: Annotated[
         Path,
         typer.Option(
             "-o",
             "--output",
-            help="Array file to write: .npz or .safetensors. For more than fits into memory: .tokens, a "
-            "folder that is mapped into it.",
+            help="Array file to write: .npz or .safetensors. For data larger than memory: .tokens, a "
+            "folder whose arrays are memory-mapped.",
         ),
     ],
     model: ModelOption = None,

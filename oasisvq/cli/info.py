@@ -1,4 +1,4 @@
-"""`oasisvq info`: what a file or folder of ours is."""
+"""`oasisvq info`: what a .codes file, model, dataset or folder is."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,9 @@ def info(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A .codes file, a model, a dataset, or a folder of models or codes: how many, "
-            "their slices, bytes, qualities and models. Without it: the models that are found from "
-            "here, and where they are kept."
+            help="A .codes file, a model, a dataset, or a folder of models or .codes files. For a "
+            "folder, `info` counts its files, slices, bytes, qualities and models. Without a path, it "
+            "lists the models found from here, and where they are kept."
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -69,7 +69,7 @@ QualityOption = Annotated[
         "-q",
         "--quality",
         metavar="LEVELS",
-        help="Levels to keep: 1 is the smallest file. [default: the model's, see `info`]",
+        help="Levels to keep; 1 gives the smallest file. [default: the model's, see `info`]",
     ),
 ]
 MaxErrorOption = Annotated[
@@ -81,7 +81,7 @@ MaxErrorOption = Annotated[
         "sees to that.",
     ),
 ]
-LosslessOption = Annotated[bool, typer.Option("--lossless", help="Lose nothing: --max-error 0.")]
+LosslessOption = Annotated[bool, typer.Option("--lossless", help="Lose nothing; same as --max-error 0.")]
 MaxPixelsOption = Annotated[
     int,
     typer.Option(
@@ -104,20 +104,20 @@ IncludeOption = Annotated[
 ]
 ExcludeOption = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="Leave out the files of a folder that match."),
+    typer.Option("--exclude", metavar="GLOB", help="In a folder, leave out files that match."),
 ]
 ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Take every N-th file of a folder, beginning with the I-th, counted from 0. [default: what "
-        "torchrun or SLURM gives this process, else all]",
+        help="Of a folder, take every N-th file, beginning with the I-th, counted from 0. [default: the "
+        "share that torchrun or SLURM gives this process, else all]",
     ),
 ]
 JobsOption = Annotated[
     int,
-    typer.Option("--jobs", metavar="N", min=1, help="Processes for a run over many files."),
+    typer.Option("--jobs", metavar="N", min=1, help="Number of processes for a run over many files."),
 ]
 MinSsimOption = Annotated[
     float | None,
@@ -133,7 +133,7 @@ MinForegroundOption = Annotated[
     typer.Option(
         "--min-foreground-ssim",
         metavar="S",
-        help="The same for foreground SSIM, which leaves the background out.",
+        help="The same for foreground SSIM, which ignores the background.",
     ),
 ]
 MinPsnrOption = Annotated[

@@ -20,8 +20,8 @@ def preprocess(
     raw: Annotated[
         Path,
         typer.Argument(
-            help="A folder with OASIS as it was downloaded (OASIS-1, 2 or 3, neurite-oasis, PNG or JPEG "
-            "slices), in BIDS, or any folder of images or volumes."
+            help="OASIS as downloaded (OASIS-1, 2 or 3, neurite-oasis, PNG or JPEG slices), a folder in "
+            "BIDS, or any folder of images or volumes."
         ),
     ],
     output: Annotated[
@@ -31,7 +31,7 @@ def preprocess(
     size: Annotated[
         int,
         typer.Option(
-            "--size", help="Pixels to a side: at 256 a pixel is 1 mm; 80 is the classic set-up."
+            "--size", help="Pixels per side. At 256, a pixel is 1 mm; 80 is the classic set-up."
         ),
     ] = 256,
     axis: Annotated[
@@ -47,9 +47,9 @@ def preprocess(
         typer.Option(
             "--slices",
             metavar="N|FIRST:LAST|all",
-            help="Which slices of a volume. N: so many, evenly spaced over the brain. FIRST:LAST: from "
-            "FIRST mm above the lowest slice to before LAST mm. all: every mm of the brain. Other axes "
-            "begin at the back and at the left.",
+            help="Which slices of a volume. N: N slices, evenly spaced over the brain. FIRST:LAST: from "
+            "FIRST mm above the lowest slice up to, but without, LAST mm. all: every mm of the brain. "
+            "Coronal slices are counted from the back, sagittal ones from the left.",
         ),
     ] = "32",
     percentiles: Annotated[
@@ -65,7 +65,7 @@ def preprocess(
         typer.Option(
             "--split",
             metavar="TRAIN/VALIDATION/TEST",
-            help="Shares of the subjects, where the folder has no splits. [default: 80/10/10]",
+            help="Shares of the subjects, if the folder has no splits. [default: 80/10/10]",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives another split.")] = 0,
@@ -82,7 +82,7 @@ def preprocess(
         typer.Option(
             "--variant",
             metavar="NAME",
-            help="Which file to take where a session has several, such as sbj_111, T2w or seg35; "
+            help="Which file to take if a session has several, such as sbj_111, T2w or seg35; "
             "--dry-run lists them.",
         ),
     ] = None,
@@ -91,26 +91,26 @@ def preprocess(
         typer.Option(
             "--subjects",
             metavar="TABLE",
-            help="CSV or TSV that tells whose scans the files are, where their names do not: on each "
-            "line a file, or the beginning of its name, and its subject.",
+            help="CSV or TSV with the subject of each file, for files whose names do not tell it. Each "
+            "line has a file, or the beginning of its name, and its subject.",
         ),
     ] = None,
     guess_subjects: Annotated[
         bool,
         typer.Option(
             "--guess-subjects",
-            help="Where nothing tells whose a scan is, take its upper folder for a person, or its own "
-            "name if it has none. A wrong guess can put one person in two splits.",
+            help="If nothing tells the subject of a scan, guess it: the uppermost folder, or the file's "
+            "own name if it is in no folder. A wrong guess can put one person into two splits.",
         ),
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, help="Processes that read volumes. [default: one a processor]"),
+        typer.Option("--jobs", min=1, help="Processes that read volumes. [default: one per processor]"),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say which kinds of files would be taken and which not; write nothing."
+            "--dry-run", help="Print which kinds of files would be taken and which not; write nothing."
         ),
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -153,7 +153,7 @@ def preprocess(
                 max_pixels=max_pixels,
             )
     except KeyboardInterrupt:
-        note("stopped; the same command goes on from here")
+        note("stopped; run the same command again to continue")
         raise
     for name, part in dataset.splits.items():
         people = len({record.subject for record in part.records})
@@ -197,7 +197,7 @@ def chosen_recipe(
 
 
 def print_plan(raw: Path, images: Images, recipe: "Recipe") -> None:
-    """Print what `preprocess` would take: layout, ends of each split, and each kind of file."""
+    """Print what `preprocess` would take: layout, first and last of each split, each kind of file."""
     from oasisvq.data.preprocess import look
 
     found = look(raw, images, recipe)

@@ -12,18 +12,18 @@ _is_quiet = ContextVar("is_quiet", default=False)
 
 
 def set_quiet(wanted: bool) -> None:
-    """Whether notes and progress are left out from here on."""
+    """Turn notes and progress off, or on, from here on."""
     _is_quiet.set(wanted)
 
 
 def note(message: str) -> None:
-    """One line for a person, on stderr, unless the command is to be quiet."""
+    """Print one line for the user on stderr, unless the command is to be quiet."""
     if not _is_quiet.get():
         warn(message)
 
 
 def warn(message: str) -> None:
-    """One line on stderr, of what went wrong."""
+    """Print one line about a failure on stderr."""
     print(printable(message), file=sys.stderr, flush=True)
 
 
@@ -50,9 +50,9 @@ def print_json(result: object) -> None:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function of (done, total) that shows a bar on stderr where that is a terminal.
+    """Gives a function of (done, total) that shows a progress bar if stderr is a terminal.
 
-    The bar is there from the first call until all is done, so that nothing else meets it.
+    The bar is shown from the first call until all is done, so that other output does not mix with it.
     """
     if _is_quiet.get() or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -61,7 +61,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     from rich.markup import escape
     from rich.progress import Progress
 
-    # what is printed meanwhile must not end up on stderr where stdout is a file
+    # output during that time must not end up on stderr if stdout is a file
     into_terminal = sys.stdout.isatty()
     progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=into_terminal)
     bar = progress.add_task(escape(printable(description)), total=None)

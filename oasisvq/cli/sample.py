@@ -21,7 +21,7 @@ def sample(
             "one sample.",
         ),
     ],
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 16,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of samples.")] = 16,
     quality: QualityOption = None,
     temperature: Annotated[
         float,
@@ -41,7 +41,7 @@ def sample(
         typer.Option(
             "--neighbours",
             metavar="DATA",
-            help="Show beside each sample the nearest training slice of this prepared dataset.",
+            help="Show next to each sample the nearest training slice of this prepared dataset.",
         ),
     ] = None,
     model: ModelOption = None,

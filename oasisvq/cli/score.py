@@ -44,20 +44,20 @@ def score(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Levels to keep; give it several times for several qualities. [default: the model's]",
+            help="Levels to keep; may be given several times. [default: the model's]",
         ),
     ] = None,
     images: Annotated[
         Images | None,
         typer.Option(
             "--images",
-            help="Which images of a raw folder to take. [default: as the model was trained]",
+            help="Which images of a raw folder to take. [default: those that the model was trained on]",
         ),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            "--size", help="Pixels to a side, of a raw folder. [default: as the model was trained]"
+            "--size", help="Pixels per side, for a raw folder. [default: as the model was trained]"
         ),
     ] = None,
     model: ModelOption = None,
@@ -76,9 +76,9 @@ def score(
         typer.Option(
             "--against",
             metavar="CODECS",
-            help="Instead, compare every quality with other codecs on the same slices, with BD-rates: "
-            "some of avif,jpegxl,webp,jpeg2000,jpeg; for a volume some of av1,svt-av1,hevc,jpegxl,"
-            "jpeg2000.",
+            help="Instead, compare every quality with other codecs on the same slices, with BD-rates. "
+            "CODECS is a list, from avif,jpegxl,webp,jpeg2000,jpeg; for a volume, from "
+            "av1,svt-av1,hevc,jpegxl,jpeg2000.",
         ),
     ] = None,
     max_error: Annotated[
@@ -86,9 +86,9 @@ def score(
         typer.Option(
             "--max-error",
             metavar="E",
-            help="With --against: compare files that keep every voxel to within E, which may be a share "
-            "of the range such as 1%, with jpegls,jpegxl, for a volume also sperr,sz3,zfp. Give it "
-            "several times for several bounds.",
+            help="With --against: compare files that keep every voxel within E. E may be a share of the "
+            "range, such as 1%. Codecs are jpegls,jpegxl; for a volume also sperr,sz3,zfp. May be given "
+            "several times.",
         ),
     ] = None,
     lossless: LosslessOption = False,
@@ -96,8 +96,8 @@ def score(
         bool,
         typer.Option(
             "--stacks",
-            help="Of a split, code the slices of each subject as one file, as `encode --stacks`; or "
-            "score a folder of images that is one such stack.",
+            help="Code the slices of each subject of a split as one file, as `encode --stacks` does. Or "
+            "score a folder of images that is one stack.",
         ),
     ] = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every N-th slice.")] = 1,
@@ -106,7 +106,8 @@ def score(
         typer.Option(
             "--reuse",
             metavar="FILE",
-            help="With --against: take the other codecs from what an earlier run printed with --json.",
+            help="With --against: take the results of other codecs from the --json output of an earlier "
+            "run.",
         ),
     ] = None,
     report: Annotated[
@@ -114,14 +115,14 @@ def score(
         typer.Option(
             "--report",
             metavar="FILE",
-            help="Also write all of it as one HTML page that needs no network, with what --against and "
-            "--samples measure.",
+            help="Also write all results as one HTML page that works offline, with those of --against "
+            "and --samples.",
         ),
     ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(
-            "--figures", metavar="DIR", help="Also write its charts as PNG and SVG, for a paper."
+            "--figures", metavar="DIR", help="Also write the charts as PNG and SVG, for a paper."
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -200,7 +201,7 @@ def score(
 
 
 def scan_to_score(data: Path, stacks: bool, max_pixels: int) -> "Source | None":
-    """The scan that a path is: a file, or a folder of a DICOM series or a stack; None of a dataset."""
+    """The scan at a path: a file, or a folder of a DICOM series or a stack; None for a dataset."""
     from oasisvq.data.dataset import is_prepared
     from oasisvq.scans.dicom import holds_dicom
     from oasisvq.scans.source import source_at

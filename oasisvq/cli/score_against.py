@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Bounded(NamedTuple):
-    """That files within bounds are compared.
+    """A comparison of files within bounds.
 
     Attributes:
-        bounds: as they were given.
-        levels: of ours; what beside a residue is smallest where None.
+        bounds: as given on the command line.
+        levels: of our files; if None, the number that is smallest together with a residue.
     """
 
     bounds: list[str]
@@ -84,13 +84,13 @@ def score_scan_against(
     shape = "×".join(map(str, result.shape))
     print_line(
         f"{result.scan}: {shape}, model {result.fingerprint[:8]}; on a range of "
-        f"{result.data_range:.6g}, values beyond cut off"
+        f"{result.data_range:.6g}, values outside are clipped"
     )
     print_lines(volume_table(result))
 
 
 def print_bounds(found: "BoundComparison", as_json: bool) -> None:
-    """Print what files within bounds take."""
+    """Print the sizes of files within bounds."""
     if as_json:
         print_json(found.as_dict())
         return

@@ -1,4 +1,4 @@
-"""The report that `score --report` and `--figures` write: all of a split on one page."""
+"""The report that `score --report` and `--figures` write: all results of a split on one page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def refuse_to_replace(report: Path | None, figures: Path | None, force: bool) -> None:
-    """Before anything is measured, raise if something is in the way of a report or its figures."""
+    """Before anything is measured, raise if a report or its figures could not be written."""
     from oasisvq.errors import FileError
     from oasisvq.files import require_output
 
@@ -34,7 +34,7 @@ def measure_report(
     reuse: Path | None,
     sample_count: int | None,
 ) -> "Report":
-    """Everything that a report tells, each part with its own progress."""
+    """Measure everything that a report shows, each part with its own progress."""
     from oasisvq.evaluation.baselines import compare, read_comparison, require_peers
     from oasisvq.evaluation.observations import observe
     from oasisvq.evaluation.report import SAMPLES, Report
@@ -76,6 +76,6 @@ def print_report(report: "Report", page: Path | None, figures: Path | None, as_j
             print_line(distance_line(samples, score.split))
     if page:
         write_report(report, page)
-        note(f"{page}: {page.stat().st_size:,} bytes; it holds pictures of scans")
+        note(f"{page}: {page.stat().st_size:,} bytes; it contains pictures of scans")
     if figures:
         note(f"{figures}: {counted(write_figures(report, figures), 'figure')}, each as PNG and SVG")

@@ -1,4 +1,4 @@
-"""Scores as lines of text: what `score` prints where JSON is not asked for."""
+"""Scores as lines of text: what `score` prints without --json."""
 
 from typing import TYPE_CHECKING
 
@@ -59,8 +59,8 @@ def scan_table(scores: "list[ScanScore]") -> list[str]:
         if each.dice:
             lines.append(dice_line(each.dice))
     lines.append(
-        f"SSIM and PSNR on stored values, on a range of {scores[0].measure.data_range:g}: 255 of an "
-        f"image of 8 bits, else from the darkest value to the {RANGE_QUANTILE:.1%} quantile"
+        f"SSIM and PSNR of stored values, on a range of {scores[0].measure.data_range:g} (255 for 8-bit "
+        f"images, else from the darkest value to the {RANGE_QUANTILE:.1%} quantile)"
     )
     return lines
 
@@ -114,7 +114,7 @@ def volume_table(result: "VolumeComparison") -> list[str]:
 
 
 def bound_table(result: "BoundComparison") -> list[str]:
-    """Files within bounds: a line for each codec at each bound, then why one is not there."""
+    """Files within bounds: a line for each codec at each bound, then why a codec is missing."""
     from oasisvq.evaluation.bounded import PEERS
 
     lines = ["  bound  codec            bytes  ours is  PSNR dB   largest error  encode s  decode s"]
@@ -136,7 +136,7 @@ def bound_table(result: "BoundComparison") -> list[str]:
 
 
 def distance_line(result: "SampleScore", split: str) -> str:
-    """How far samples are from a split."""
+    """The distance of samples from a split."""
     ratio = result.frechet_samples / result.frechet_training
     return (
         f"Fréchet distance to {result.slices:,} slices of {split}, in latents averaged over quarters: "

@@ -27,8 +27,8 @@ def show(
         Path | None,
         typer.Option(
             "--original",
-            help="The file that was encoded; of a stack the folder of its images. [default: the image "
-            "or volume of the same name, or the images, beside it]",
+            help="The file that was encoded; for a stack, the folder of its images. [default: the image "
+            "or volume of the same name, or the images, beside the .codes file]",
         ),
     ] = None,
     slice_number: Annotated[
@@ -36,12 +36,12 @@ def show(
         typer.Option(
             "--slice",
             metavar="N",
-            help="Slice of a volume, from 0 in the order they are coded. [default: the middle one]",
+            help="Slice of a volume, counted from 0 in coding order. [default: the middle one]",
         ),
     ] = None,
     slice_count: Annotated[
         int | None,
-        typer.Option("--slices", metavar="K", min=1, help="So many slices of a volume, evenly spaced."),
+        typer.Option("--slices", metavar="K", min=1, help="K slices of a volume, evenly spaced."),
     ] = None,
     model: ModelOption = None,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
@@ -74,7 +74,7 @@ def show(
         found: Source | None = stack_at(original, header.stack)
     else:
         found = source_at(original) if original else panels.find_original(source)
-    note(f"original: {found.path}" if found else "no original beside it; name it with --original")
+    note(f"original: {found.path}" if found else "no original beside it; use --original to name one")
     try:
         view = panels.open_view(codec, source, found, max_pixels)
     except ImageError as error:

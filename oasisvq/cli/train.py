@@ -34,8 +34,7 @@ def train(
         typer.Option(
             "--preset",
             help="seed: the classic 80×80 set-up. small: for a CPU, OASIS in some hours. base: for a "
-            "GPU. "
-            "[default: base on a GPU, else small]",
+            "GPU. [default: base on a GPU, else small]",
         ),
     ] = None,
     images: Annotated[
@@ -54,25 +53,25 @@ def train(
         typer.Option(
             "--prior-batch-size",
             min=1,
-            help="Slices in a step of the prior. [default: what fits the data]",
+            help="Slices per training step of the prior. [default: depends on the amount of data]",
         ),
     ] = None,
     residue_epochs: Annotated[
         int | None,
         typer.Option(
-            "--residue-epochs", min=1, help="Epochs of the residue's networks. [default: the preset's]"
+            "--residue-epochs", min=1, help="Epochs of the residue networks. [default: the preset's]"
         ),
     ] = None,
     volumes_epochs: Annotated[
         int | None,
         typer.Option(
-            "--volumes-epochs", min=1, help="Epochs of the codec of volumes. [default: the preset's]"
+            "--volumes-epochs", min=1, help="Epochs of the codec for volumes. [default: the preset's]"
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, help="Slices in a step of the codec. [default: the preset's]"
+            "--batch-size", min=1, help="Slices per training step of the codec. [default: the preset's]"
         ),
     ] = None,
     learning_rate: Annotated[
@@ -95,7 +94,7 @@ def train(
     codebook_size: Annotated[
         int | None,
         typer.Option(
-            "--codebook-size", min=2, max=65_535, help="Codes of each level. [default: the preset's]"
+            "--codebook-size", min=2, max=65_535, help="Codes per level. [default: the preset's]"
         ),
     ] = None,
     start_from: Annotated[
@@ -131,12 +130,12 @@ def train(
     ] = False,
     with_residue: Annotated[
         bool,
-        typer.Option("--residue/--no-residue", help="Train the residue's networks last."),
+        typer.Option("--residue/--no-residue", help="Train the residue networks last."),
     ] = True,
     residue_only: Annotated[
         bool,
         typer.Option(
-            "--residue-only", help="Train only the residue's networks, for the codec that --model names."
+            "--residue-only", help="Train only the residue networks, for the codec that --model names."
         ),
     ] = False,
     model: Annotated[
@@ -165,7 +164,7 @@ def train(
         bool | None,
         typer.Option(
             "--compile/--no-compile",
-            help="Compile the networks first, with torch.compile. [default: on a GPU from Ampere on]",
+            help="Compile the networks with torch.compile first. [default: on GPUs from Ampere on]",
         ),
     ] = None,
     resume: Annotated[
@@ -252,18 +251,18 @@ def train(
     if not trained.finished:
         named = " ".join(map(str, data))
         scored = trained.dataset.folder if len(data) > 1 else named
-        score = f"; `oasisvq score {scored} --model {output}` scores it" if interrupted else ""
+        score = f"; score it with `oasisvq score {scored} --model {output}`" if interrupted else ""
         note(
             f"stopped at step {trained.step:,} of the {trained.what}; {trained.model} is usable with "
             f"--model {output}{score}; "
-            f"`oasisvq train {named} -o {output} --resume` goes on"
+            f"continue with `oasisvq train {named} -o {output} --resume`"
         )
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if trained.has_validation:
         codec = load_codec(trained.model)
         if codec.prior is not None and not has_range_coder():
-            note("not scored: prior-coded files need constriction; `pip install constriction` does it")
+            note("not scored: prior-coded files need constriction; install it with pip")
             return
         count = len(trained.dataset.splits["validation"].records)
         note(f"scoring {count:,} slices of the validation split")
@@ -272,10 +271,10 @@ def train(
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a question that turns true when Ctrl-C or SIGTERM asks for a stop.
+    """Gives a function that returns True once Ctrl-C or SIGTERM has asked for a stop.
 
-    Signals are caught from the first time it is asked, when there is something to save; before, and
-    the second time, they end the command at once.
+    Signals are caught from the first call of the function on, because then there is something to save.
+    Before that, and at the second signal, they end the command at once.
     """
     asked = False
     old: dict[int, Any] = {}
@@ -285,7 +284,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        note("stopping after this step; once more to stop at once")
+        note("stopping after this step; press Ctrl-C again to stop at once")
 
     def should_stop() -> bool:
         if not old:

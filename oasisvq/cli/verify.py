@@ -1,4 +1,4 @@
-"""`oasisvq verify`: whether files and folders of ours are whole."""
+"""`oasisvq verify`: whether .codes files, models and datasets are whole."""
 
 import json
 from collections.abc import Iterable
@@ -31,15 +31,15 @@ def verify(
         list[Path],
         typer.Argument(
             metavar="PATH",
-            help="Files and folders. Below a folder all .codes files, models and prepared datasets "
-            "count.",
+            help="Files and folders. In a folder, all .codes files, models and prepared datasets are "
+            "checked.",
         ),
     ],
     deep: Annotated[
         bool,
         typer.Option(
             "--deep",
-            help="Decode the payloads too, build the networks of models, and compare the arrays of "
+            help="Also decode the payloads, build the networks of models, and compare the arrays of "
             "datasets with their checksums.",
         ),
     ] = False,
@@ -72,7 +72,7 @@ def verify(
 
 
 def print_verdicts(verdicts: Iterable["Verdict"], passed_over: "PassedOver") -> bool:
-    """Print a line for each that is not whole, as it comes, and their numbers; whether all are whole."""
+    """Print a line for each damaged file as it is found, then the totals; whether all are whole."""
     from oasisvq.verify import State
 
     totals = dict.fromkeys(State, 0)
@@ -89,7 +89,7 @@ def print_verdicts(verdicts: Iterable["Verdict"], passed_over: "PassedOver") -> 
 
 
 def print_verdicts_as_json(verdicts: Iterable["Verdict"], passed_over: "PassedOver") -> bool:
-    """Print one JSON object with all verdicts, each as it comes; whether all are whole."""
+    """Print one JSON object with all verdicts, each as it is found; whether all are whole."""
     from oasisvq.verify import State
 
     totals = dict.fromkeys((state.name.lower() for state in State), 0)

@@ -208,7 +208,7 @@ def test_analyze_of_oasis_is_cut_as_its_name_tells(
     volume = header_of("a.codes").volume
     assert volume is not None
     assert volume.slicing.axes == axes
-    assert "does not say how it lies" not in result.err
+    assert "does not store the orientation" not in result.err
     again = run("encode", (tmp_path / name).parent, "-o", "out", "--model", model_file)
     assert "does not say" not in again.out
     skipped = run("encode", (tmp_path / name).parent, "-o", "out", "--model", model_file)
@@ -220,11 +220,14 @@ def test_analyze_of_others_says_that_its_planes_are_a_guess(
 ) -> None:
     write_analyze(tmp_path / "in" / "scan.hdr", draw_volume(rng, 30))
     result = run("encode", "in/scan.hdr", "-o", "a.codes", "--model", model_file)
-    assert "Analyze does not say how it lies: slices follow its third axis; --axis names" in result.err
+    assert (
+        "Analyze does not store the orientation: slices follow the third axis; --axis chooses"
+        in result.err
+    )
     told = run("encode", "in/scan.hdr", "-o", "a.codes", "-f", "--axis", "1", "--model", model_file)
     assert "does not say" not in told.err
     folder = run("encode", "in", "-o", "out", "--model", model_file)
-    assert "1 of Analyze, which does not say how it lies" in folder.out
+    assert "1 in Analyze, which does not store the orientation" in folder.out
 
 
 # formats

@@ -171,7 +171,7 @@ def test_folder_to_a_full_disk_ends_at_the_first_file(
     assert result.code == 1
     assert "1 failed:" in result.err
     assert result.err.count("No space left on device") == 2  # also where the model would be kept
-    assert "the same command goes on from here" in result.err
+    assert "run the same command to continue" in result.err
     assert not [path for path in (tmp_path / "codes").rglob("*") if path.is_file()]
 
 

@@ -68,7 +68,7 @@ def test_a_run_over_a_folder_skips_what_holds_the_bound(run: Run, phantom_png: P
         (["--max-error", "nan"], "--max-error nan: expected 0 or more", 2),
         (["--max-error", "1.5"], "expected a whole number", 1),
         (["--max-error", "300"], "its values go from 0 to 255", 1),
-        (["--lossless", "--max-error", "2"], "--lossless is --max-error 0", 2),
+        (["--lossless", "--max-error", "2"], "--lossless means --max-error 0", 2),
         (["--lossless", "--lossy"], "leave one out", 2),
     ],
 )

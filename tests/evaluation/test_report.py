@@ -323,7 +323,7 @@ def test_score_writes_report_and_figures(
     assert result.code == 0, result
     fields = json.loads(result.out)
     assert fields["slices"] == fields["comparison"]["slices"] == 2
-    assert "it holds pictures of scans" in result.err
+    assert "it contains pictures of scans" in result.err
     assert (tmp_path / "r.html").read_text() == f"6 {EVIL}"
     assert (tmp_path / "f" / "rate-ssim.svg").is_file()
     for option in (("--report", "r.html"), ("--figures", "f")):

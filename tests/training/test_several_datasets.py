@@ -70,7 +70,7 @@ def test_a_training_learns_from_all_of_them(run: Run, tmp_path: Path) -> None:
 
 def test_a_stopped_training_says_how_to_go_on_and_does(run: Run, tmp_path: Path) -> None:
     stopped = run("train", *DATA, *TINY, "--max-minutes", "0")
-    assert "`oasisvq train slices heads planes -o oasisvq-run --resume` goes on" in stopped.err
+    assert "continue with `oasisvq train slices heads planes -o oasisvq-run --resume`" in stopped.err
     written = (tmp_path / "oasisvq-run" / "dataset" / "train.npy").stat()
     resumed = run("train", *DATA, *CPU, "--resume", "--no-prior", "--no-residue")
     assert resumed.code == 0, resumed.err
@@ -105,7 +105,7 @@ def test_a_signal_stops_it_with_what_to_score(run: Run, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Training, "train_step", interrupted)
     line = run("train", *DATA, *TINY).err.splitlines()[-1]
-    assert "`oasisvq score oasisvq-run/dataset --model oasisvq-run` scores it" in line
+    assert "score it with `oasisvq score oasisvq-run/dataset --model oasisvq-run`" in line
     assert run("score", "oasisvq-run/dataset", "--model", "oasisvq-run").code == 0
 
 

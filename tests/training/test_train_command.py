@@ -259,8 +259,8 @@ def test_a_signal_stops_after_the_step(
     assert (result.code, result.out) == (130, "")  # nothing is scored
     line = result.err.splitlines()[-1]
     assert line.startswith("stopped at step 2 of the codec; ")
-    assert f"`oasisvq score {raw_folder} --model oasisvq-run` scores it" in line
-    assert f"`oasisvq train {raw_folder} -o oasisvq-run --resume` goes on" in line
+    assert f"score it with `oasisvq score {raw_folder} --model oasisvq-run`" in line
+    assert f"continue with `oasisvq train {raw_folder} -o oasisvq-run --resume`" in line
     assert run("score", raw_folder, "--model", "oasisvq-run").code == 0
     assert load_model(tmp_path / "oasisvq-run" / "model.safetensors").card["steps"] == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
