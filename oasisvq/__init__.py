@@ -5,14 +5,14 @@
     content = codec.encode(voxels, spacing=(1, 1, 1.25))  # or a volume (X, Y, Z), or a label map
     restored = codec.decode(content)         # -> an array of the same shape and type
     codes = oasisvq.read_codes("scan.codes")  # .indices (levels, h, w), .header; without torch
-    codes.header.volume.geometry             # of a volume, whose indices are (slices, levels, h, w)
-    codes.label_map                          # of labels, which come back exactly
+    codes.header.volume.geometry             # for a volume; its indices are (slices, levels, h, w)
+    codes.label_map                          # for labels, which come back exactly
 
     content = codec.encode_stack(images, names)  # slices of a subject: one file, half as large
     contents = codec.encode_many(arrays_or_paths, jobs=2)   # and decode_many
     codec.latents(array), codec.codebooks    # (h, w, D), (levels, K, D)
     codec.embed(codes.indices)               # (h, w, D), vectors summed over levels
-    codec.decode_indices(changed, codes.header)   # pixels of indices that no file holds
+    codec.decode_indices(changed, codes.header)   # pixels of changed or generated indices
     oasisvq.load_volume("scan.codes")        # a nibabel image
     oasisvq.load_image("slice.codes")        # a Pillow image
 
@@ -93,8 +93,8 @@ def __dir__() -> list[str]:
 def load(path: Path | str | None = None) -> Codec:
     """The codec of a model file or run folder; see `oasisvq.codec.codec.Codec.load`.
 
-    Where `path` is None: `$OASISVQ_MODEL`, else the model that a finished `oasisvq train` left in the
-    working folder, else the bundled one.
+    If `path` is None: `$OASISVQ_MODEL`, else the model of a finished `oasisvq train` in the working
+    folder, else the bundled model.
     """
     from oasisvq.codec.codec import Codec
     from oasisvq.models import choose_model
@@ -107,8 +107,8 @@ def read_codes(
 ) -> Codes:
     """Header and indices of a `.codes` file, or its labels, without torch; see `Codes`.
 
-    A packed file, and one of labels, needs no model; one coded with a prior needs that of the model that
-    made it, which is found by its fingerprint. Beyond `max_pixels`, as of the commands, it is refused.
+    Packed files and files of labels need no model. A file coded with a prior needs the model that made
+    it, which is found by its fingerprint. Files beyond `max_pixels` (as in the commands) are refused.
     """
     from oasisvq.models import read_codes as read
     from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -123,12 +123,12 @@ def load_volume(
 
     Args:
         path: the file.
-        model: that made it; found by the fingerprint in the file where None.
-        max_pixels: the limit of a slice, as of the commands.
+        model: the model that made the file; if None, it is found by the fingerprint in the file.
+        max_pixels: the limit of a slice, as in the commands.
 
     Returns:
-        What `nibabel.load` gives for the `.nii` that `oasisvq decode` writes: the same voxels, header
-        and affine; a `Nifti2Image` of a NIfTI-2 file.
+        The image that `nibabel.load` gives for the `.nii` written by `oasisvq decode`: the same voxels,
+        header and affine; a `Nifti2Image` for a NIfTI-2 file.
 
     Raises:
         FileError: missing or unreadable.
@@ -151,18 +151,19 @@ def load_image(
 
     Args:
         path: the file.
-        model: that made it; found by the fingerprint in the file where None.
-        place: of a volume with several slices the one to take, from 0.
-        max_pixels: the limit of a slice, as of the commands.
+        model: the model that made the file; if None, it is found by the fingerprint in the file.
+        place: which slice of a volume to take, from 0.
+        max_pixels: the limit of a slice, as in the commands.
 
     Returns:
-        Of mode `L` or `I;16`. An image has its own grey levels, and so has a slice whose volume's values
-        are whole and from 0 to 65,535; others are scaled to that range.
+        An image of mode `L` or `I;16`. Images keep their grey levels. So do slices of volumes whose
+        values are whole numbers from 0 to 65,535; other slices are scaled to that range.
 
     Raises:
         FileError: missing or unreadable.
         CodesFileError: damaged, or made with a model that is not found.
-        ImageError: several slices and no `place`, no such slice, or more than `max_pixels`.
+        ImageError: there are several slices but no `place`, there is no such slice, or it has more than
+            `max_pixels`.
     """
     from oasisvq.loading import load_image as load_it
     from oasisvq.scans.limits import DEFAULT_MAX_PIXELS

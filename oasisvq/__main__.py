@@ -4,7 +4,7 @@ import sys
 
 
 def start() -> None:
-    """Run the command line; Ctrl-C counts from here, while it is being imported."""
+    """Run the command line; Ctrl-C is handled from here on, also while modules are imported."""
     try:
         from oasisvq.cli.app import main
 

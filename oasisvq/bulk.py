@@ -1,7 +1,7 @@
-"""Runs over many files: what they do, what they pass over, and how they survive a bad one.
+"""Runs over many files: what they do, what they pass over, and how they survive a bad file.
 
-`encoding.py` and `decoding.py` are such runs. They skip outputs that are there, go on after a bad file,
-and hold one file at a time in each process, so that memory does not grow with their number.
+`encoding.py` and `decoding.py` use it. A run skips outputs that exist, continues after a bad file, and
+holds one file at a time in each process, so that memory does not grow with the number of files.
 """
 
 import errno
@@ -23,17 +23,17 @@ Task = TypeVar("Task")
 
 
 class Result(NamedTuple):
-    """What became of one task: it was done, or skipped, or it failed.
+    """The result of one task: it was done, it was skipped, or it failed.
 
     Attributes:
-        bytes_in: of what was read for it.
-        bytes_out: of what was written.
-        assumed: what was assumed of it, of `encoding.py`.
-        is_skipped: whether its output was there already.
-        failure: the line that says why it failed.
+        bytes_in: number of bytes that were read.
+        bytes_out: number of bytes that were written.
+        assumed: assumptions about the scan, see `encoding.py`.
+        is_skipped: whether the output existed already.
+        failure: the line that says why the task failed.
         ends_run: whether nothing more can be written.
-        name: of what was encoded.
-        kept: of it, by `encoding.py`.
+        name: name of the scan that was encoded.
+        kept: the quality of the encoded scan, from `encoding.py`.
     """
 
     bytes_in: int = 0
@@ -94,13 +94,15 @@ class Outcome:
 
 
 def refuse_like_names(inputs: Sequence[Path]) -> None:
-    """Raise if two folders would go to one place below an output."""
+    """Raise if two folders would go to the same place below an output."""
     names: dict[str, Path] = {}
     for path in inputs:
         if path.is_dir():
             first = names.setdefault(path.resolve().name, path)
             if first != path:
-                raise FileError(f"{path}: has the name of {first}; name them in runs of their own")
+                raise FileError(
+                    f"{path}: has the same name as {first}; run the command on each of them separately"
+                )
 
 
 def run_tasks(
@@ -115,13 +117,13 @@ def run_tasks(
     """Do the tasks of a shard, until nothing more can be written.
 
     Args:
-        do: what to do with each; see `surviving`.
-        tasks: gives them, and tells an outcome what it passes over. They are counted first.
-        outcome: what was done.
-        shard: which of them.
-        advance: told (done, in all).
-        jobs: processes; the outcome, and the order in it, are the same with any number.
-        tell: told of each task and what became of it.
+        do: does one task; see `surviving`.
+        tasks: gives the tasks, and tells an outcome what was passed over. Tasks are counted first.
+        outcome: collects the results.
+        shard: which of the tasks.
+        advance: called with (tasks done, tasks in all).
+        jobs: number of processes; the outcome and its order are the same with any number.
+        tell: called with each task and its result.
     """
     total = sum(shard.takes(place) for place, _ in enumerate(tasks(Outcome())))
 
@@ -141,13 +143,15 @@ def run_tasks(
 
 
 def surviving(do: Callable[[], Result], where: Path) -> Result:
-    """What `do` gives; an error of one file is a result too, so that a run goes on after it."""
+    """The result of `do`; an error of one file is a result too, so that the run continues after it."""
     try:
         return do()
     except OasisVQError as error:
         cause = error.__cause__
         ends = isinstance(cause, OSError) and cause.errno in NOTHING_CAN_BE_WRITTEN
-        return Result(failure=str(error), ends_run=ends)  # not the error, which holds the image
+        return Result(
+            failure=str(error), ends_run=ends
+        )  # only the message: the error itself holds the image
     except MemoryError as error:
         return Result(failure=f"{where}: too large for this machine's memory ({error})")
     except OSError as error:

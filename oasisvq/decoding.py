@@ -1,4 +1,4 @@
-"""`.codes` files and array files -> scan files: one, or many with their tree kept; see `bulk.py`."""
+"""`.codes` files and array files -> scan files: one, or many in the same folder tree; see `bulk.py`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,12 +24,12 @@ from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
 
 def decode_target(codes: Path, output: Path | None, folder: Path | None, force: bool) -> Path:
-    """The file that a `.codes` file is decoded to: the one named, x.png in a folder, or `decoded_name`.
+    """The output of a `.codes` file: the named file, x.png in the named folder, or `decoded_name`.
 
-    Of a stack, the folder that its images go to, unless a volume or TIFF file is named.
+    For a stack it is the folder for its images, unless a volume or TIFF file is named.
 
     Raises:
-        OasisVQError: something is in the way, the name ends otherwise, or the header is damaged.
+        OasisVQError: something is in the way, the ending is wrong, or the header is damaged.
     """
     if output is not None and output.suffix:
         _require_outputs(output, force)
@@ -61,14 +61,15 @@ def decode_file(
 ) -> list[Path]:
     """Decode one `.codes` file to an image or a volume, by the model that `find` gives.
 
-    All of it is decoded, or only `levels` of its indices. Of a stack `output` may be a folder, which is
-    made, for its images.
+    With `levels`, only so many levels of the indices are decoded. For a stack, `output` may be a folder
+    for its images, which is created.
 
     Returns:
         The files that were written.
 
     Raises:
-        OasisVQError: the input cannot be read or the output cannot be written; nothing is left.
+        OasisVQError: the input cannot be read or the output cannot be written; no partial output
+            remains.
     """
     file = read_codes_file(codes)
     into_folder = _is_folder(output, file.header)
@@ -78,7 +79,7 @@ def decode_file(
     refuse_large_codes(file.header, str(codes), max_pixels)
     codec = Codec(find(file.header, codes))
     scan = codec.decode_codes(codec.codes_of(file), str(codes), advance, levels)
-    require(force)  # another process may have written it meanwhile
+    require(force)  # another process may have written it in the meantime
     if into_folder:
         write_stack(list(scan.planes), images)
         return images
@@ -87,7 +88,7 @@ def decode_file(
 
 
 def _is_folder(output: Path, header: CodesHeader) -> bool:
-    """Whether an output is the folder for the images of a stack; else it is one file with its slices."""
+    """Whether an output is a folder for the images of a stack, and not one file with its slices."""
     names_file = volume_suffix(output) is not None or output.suffix.lower() in WRITABLE_SUFFIXES
     return header.stack is not None and (output.is_dir() or not names_file)
 
@@ -99,7 +100,7 @@ def _images_in(folder: Path, header: CodesHeader) -> list[Path]:
 
 
 def _require_images(images: Sequence[Path], force: bool) -> None:
-    """All of them count; the folder that they have may be missing, but not the one that it lies in."""
+    """Require all images of a stack; their folder may be missing, but its parent folder may not."""
     folder = images[0].parent
     if not folder.is_dir():
         require_output(folder, force=False)
@@ -116,9 +117,9 @@ def _require_outputs(output: Path, force: bool) -> None:
 
 
 def decoded_name(codes: Path, header: CodesHeader) -> Path:
-    """scan.codes -> scan.decoded.png, beside it, so that it never collides with scan.png.
+    """scan.codes -> scan.decoded.png beside it, so that it never collides with scan.png.
 
-    A volume becomes .nii.gz, or a pair .img and .hdr where it came as one; a stack a folder.
+    A volume becomes .nii.gz, or .img and .hdr if it came as such a pair. A stack becomes a folder.
     """
     return codes.with_suffix(f".decoded{_ending(header)}")
 
@@ -134,9 +135,9 @@ class _Task(NamedTuple):
 
     Attributes:
         file: a `.codes` file, or an array file.
-        output: its place, without the ending.
-        place: of a slice of an array file; None of a `.codes` file.
-        first: which of the files named together has this output.
+        output: the path of the output, without the ending.
+        place: the number of the slice in an array file; None for a `.codes` file.
+        first: the first of the named files that has this output.
         is_beside: whether the output may lie beside the original; its name then ends in `.decoded`.
     """
 
@@ -149,8 +150,9 @@ class _Task(NamedTuple):
     def written(self, header: CodesHeader) -> list[Path]:
         """The files that codes with this header are decoded to.
 
-        A stack that is called as its images are, as by `encode`, gives them to the folder that its
-        codes have below the output, as they were; another to a folder with the name of its codes.
+        `encode` names a stack after its images. The images of such a stack go directly into the folder
+        of the codes, below the output, as before encoding. A stack with another name gets a folder of
+        that name.
         """
         if header.stack is None:
             return files_of(self.output.with_name(self.output.name + _ending(header)))
@@ -178,7 +180,7 @@ class _Decoder:
         return surviving(lambda: self._decode(task, str(name)), name)
 
     def find_first(self, tasks: Iterable[_Task]) -> None:
-        """Find the model of the first task to do here: it is told of once, and each process gets it."""
+        """Find the model of the first task, so that it is reported once and each process gets it."""
         for task in tasks:
             with suppress(OasisVQError):
                 header = self._read(task).header
@@ -192,11 +194,11 @@ class _Decoder:
         return self.arrays[task.file].codes(task.place)
 
     def _is_done(self, header: CodesHeader, task: _Task) -> bool:
-        """Whether its output is there, fits and is no older."""
+        """Whether the output exists, matches the codes and is not older."""
         return not self.force and self._are_done(task.written(header), header, task.file)
 
     def _are_done(self, outputs: Sequence[Path], header: CodesHeader, file: Path) -> bool:
-        """Whether files that were decoded are there, whole and no older than their codes."""
+        """Whether decoded files exist, whole and not older than their codes."""
         if not all(_is_newer(output, file) for output in outputs):
             return False
         if header.stack is None:
@@ -211,11 +213,11 @@ class _Decoder:
         header = codes.header
         refuse_large_codes(header, name, self.max_pixels)
         outputs = task.written(header)
-        # looked for once: what another run with this output writes from here on are the same bytes
+        # checked once: another run with this output would write the same bytes from here on
         may_write = self.force or not any(path.exists() for path in outputs)
         if not may_write and self._are_done(outputs, header, file):
             return SKIPPED
-        left = list(range(len(outputs)))  # of a stack what a killed run has not written
+        left = list(range(len(outputs)))  # the images of a stack that a killed run has not written
         if header.stack and not may_write:
             left = [place for place in left if not self._are_done([outputs[place]], header, file)]
         make_folder(outputs[0].parent)
@@ -247,10 +249,11 @@ def decode_many(
 ) -> Outcome:
     """Decode `.codes` files, those below folders and the slices of array files; or one shard of them.
 
-    `find` gives the model of each, so that files of several models may lie in one folder. Outputs lie as
-    those of `encode_many`; PNGs of an array file by the names in it. What is there, fits its codes and
-    is no older is skipped; anything else in the way is a failure unless `force`. Where `output` is None
-    or the folder itself, x.codes becomes x.decoded.png, so that it never meets the original.
+    `find` gives the model of each file, so that one folder may hold files of several models. Outputs are
+    placed as in `encode_many`; those of an array file are named by the names in it. An output that
+    exists, matches its codes and is not older is skipped. Anything else in the way is a failure unless
+    `force`. If `output` is None or the folder itself, x.codes becomes x.decoded.png, so that it never
+    replaces the original.
 
     Raises:
         FileError: there are no `.codes` files, or two folders have one name.
@@ -289,7 +292,7 @@ def _tasks_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Task]:
 
 
 def _tasks_below(folder: Path, output: Path, outcome: Outcome, globs: Globs) -> Iterator[_Task]:
-    """The `.codes` files of a folder and of those below it that globs take."""
+    """The `.codes` files of a folder and its subfolders that the globs select."""
     beside = ".decoded" if output.resolve() == folder.resolve() else ""
     nothing = True
     for listing in walk(folder, globs):
@@ -319,7 +322,7 @@ def _fits(output: Path, header: CodesHeader, max_pixels: int) -> bool:
 
 
 def _fits_image(output: Path, header: CodesHeader, max_pixels: int) -> bool:
-    """The same of an image, or of one of a stack."""
+    """The same for an image, or for one image of a stack."""
     try:
         plane = read_image(output, max_pixels)
     except OasisVQError:

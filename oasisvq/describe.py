@@ -1,7 +1,4 @@
-"""What a `.codes` file, a model, a prepared dataset or a folder of them is, as plain facts.
-
-All of it is found without torch.
-"""
+"""Facts about a `.codes` file, a model, a prepared dataset or a folder of them, found without torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Facts about a file or folder of ours, by what is in it rather than by its name.
+    """Facts about a file or folder of oasisvq, by its content rather than its name.
 
     Raises:
-        FileError: missing, or none of ours.
+        FileError: missing, or not a file of oasisvq.
         CodesFileError, ModelError, DatasetError: it is damaged.
     """
     if path.is_dir():
@@ -100,7 +97,7 @@ def _original(header: CodesHeader) -> str:
 
 
 def _geometry(volume: VolumeHeader) -> dict[str, Any]:
-    """What a volume's header says."""
+    """What the header of a volume says."""
     geometry = volume.geometry
     zooms = " × ".join(f"{zoom:g}" for zoom in geometry.zooms)
     sides = " × ".join(str(side) for side in geometry.shape)
@@ -142,7 +139,7 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _coding(volumes: "ModelFile") -> dict[str, Any]:
-    """What codes the volumes of a model."""
+    """The codec and prior for volumes of a model."""
     from oasisvq.codec.config import config_to_dict
 
     prior = volumes.prior

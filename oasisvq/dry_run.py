@@ -16,19 +16,19 @@ from oasisvq.scans.scan import read_scan
 from oasisvq.scans.source import Source
 from oasisvq.stacks import ALL_OF_THEM, Taken
 
-TRIED = 4  # files of a run that are encoded, to estimate the others by
+TRIED = 4  # files of a run that are encoded, to estimate the sizes of the others
 
 
 class Planned(NamedTuple):
-    """What would become of one scan.
+    """What encoding would do with one scan.
 
     Attributes:
-        source: what would be encoded.
-        codes: where to.
+        source: the scan.
+        codes: the file that would be written.
         status: `to encode`, `already there` or `fails`.
-        bytes_in: of the source.
-        bytes_out: of the file; None unless it is to encode.
-        is_tried: whether they are those of the very file; else an estimate.
+        bytes_in: size of the source.
+        bytes_out: size of the `.codes` file; None if it would not be written.
+        is_tried: whether this size was found by encoding the scan, and is no estimate.
         message: why it fails.
     """
 
@@ -42,7 +42,7 @@ class Planned(NamedTuple):
 
     @property
     def words(self) -> str:
-        """For a person, in one line."""
+        """One line for the user."""
         if self.bytes_out is None:
             return self.message or f"{self.source} -> {self.codes}: {self.status}"
         about = "" if self.is_tried else "about "
@@ -66,13 +66,13 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """All of it, in one line."""
+        """A summary in one line."""
         todo = [each for each in self.files if each.bytes_out is not None]
         bytes_in, bytes_out = sum(e.bytes_in for e in todo), sum(e.bytes_out or 0 for e in todo)
         tried = sum(each.is_tried for each in todo)
         size = ""
         if bytes_out:
-            by = f", by {tried:,} that were tried" if tried < len(todo) else ""
+            by = f", estimated from {tried:,} of them" if tried < len(todo) else ""
             about = "about " if by else ""
             size = f", {about}{bytes_out:,} bytes, {bytes_in / bytes_out:.1f} times smaller{by}"
         parts = [f"{len(todo):,} to encode{size}"]
@@ -117,7 +117,7 @@ def plan_many(
 def estimated(
     codec: Codec, found: Sequence[Found], wish: Wish, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> list[Planned]:
-    """What would become of each, with its size by some of them, which are encoded."""
+    """What would happen to each scan. Some are encoded, and the sizes of the others follow from them."""
     todo = [place for place, each in enumerate(found) if each.is_to_do]
     wanted = {todo[(2 * k + 1) * len(todo) // (2 * TRIED)] for k in range(TRIED)} if todo else set()
     sizes: dict[int, int] = {}

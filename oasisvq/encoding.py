@@ -1,4 +1,4 @@
-"""Scan files -> `.codes` files: one, or many with their tree kept; see `bulk.py`."""
+"""Scan files -> `.codes` files: one, or many in the same folder tree; see `bulk.py`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,9 +35,9 @@ from oasisvq.scans.source import SCAN_SUFFIXES, Source, SourceKind, source_at
 from oasisvq.scans.words import axes_of_oasis
 from oasisvq.stacks import ALL_OF_THEM, Taken
 
-ALL = -1  # volumes of a source
-ALONE = "alone"  # assumed of an image in a run over stacks: that it is no slice of one
-TO_DO = Result()  # of a task whose output is not there
+ALL = -1  # all volumes of a source
+ALONE = "alone"  # assumption about an image in a run over stacks: it is not a slice of a stack
+TO_DO = Result()  # for a task whose output does not exist yet
 
 
 class Written(NamedTuple):
@@ -64,20 +64,20 @@ def encode_file(
         codec: to encode with.
         source: what to encode.
         codes: the file to write.
-        wish: how.
-        force: overwrite.
-        advance: told (slices done, slices in all).
+        wish: how to encode.
+        force: overwrite an existing file.
+        advance: called with (slices done, slices in all).
         max_pixels: how large a scan may be, see `limits.py`.
-        before_write: called with what will be written, to see that its model is kept.
-        measures: whether to say what was kept, which takes decoding it.
+        before_write: called before the file is written, to make sure that its model is kept.
+        measures: whether to measure the quality, for which the file is decoded.
 
     Raises:
-        OasisVQError: the input cannot be read or changes meanwhile, or the output cannot be written;
-            nothing is left.
+        OasisVQError: the input cannot be read, or changes during encoding, or the output cannot be
+            written; no partial output remains.
     """
     before = source.states
     if source.holds(codes):
-        raise FileError(f"{codes}: is what is to be encoded; name another output")
+        raise FileError(f"{codes}: is the input itself; name another output")
     require_output(codes, force)
     scan = read_scan(source, wish.axis, max_pixels)
     try:
@@ -86,18 +86,18 @@ def encode_file(
         raise ImageError(f"{source.path}: {error}") from error
     written = container.read(encoded.content, str(codes))
     if source.states_now() != before:
-        raise FileError(f"{source.path}: changed while it was encoded; run again when it is whole")
-    refuse_overwrite(codes, force)  # another process may have written it meanwhile
+        raise FileError(f"{source.path}: changed while it was encoded; run again when it is complete")
+    refuse_overwrite(codes, force)  # another process may have written it in the meantime
     before_write(written.header)
     write_atomically(codes, encoded.content)
     return Written(written, kept_of(codec, encoded, source.size, measures))
 
 
 def source_to_encode(path: Path) -> Source:
-    """What a path is that is to be encoded; see `source_at`.
+    """The source at a path that is to be encoded; see `source_at`.
 
     Raises:
-        OasisVQError: it is nothing that can be, or is named like what encoding gives.
+        OasisVQError: it cannot be encoded, or has the name of a `.codes` file.
     """
     if path.suffix == SUFFIX and not path.is_dir():
         raise ImageError(f"{path}: a {SUFFIX} file, not an image; did you mean `oasisvq decode`?")
@@ -105,11 +105,11 @@ def source_to_encode(path: Path) -> Source:
 
 
 def one_or_all(source: Source, volume: int | None, max_pixels: int) -> list[Source]:
-    """The volumes of a source that are meant, each as a source.
+    """The chosen volumes of a source, each as a source.
 
     Args:
         source: a file or series of one volume or several.
-        volume: the number of one from 0, `ALL`, or None: it has but one.
+        volume: the number of one volume, from 0; `ALL`; or None if there is only one.
         max_pixels: how large a volume may be.
 
     Raises:
@@ -123,14 +123,14 @@ def one_or_all(source: Source, volume: int | None, max_pixels: int) -> list[Sour
 
 
 class Assumption(str, Enum):
-    """What encoding assumes of a scan that nobody has said."""
+    """What encoding may assume about a scan without being told."""
 
     LABELS = "labels"
     UNPLACED = "unplaced"
 
 
 def assumptions_of(source: Source, header: CodesHeader, wish: Wish) -> list[str]:
-    """What was assumed of a source: that it holds labels, or how it lies in space."""
+    """What was assumed about a source: that it holds labels, or its orientation."""
     found = []
     if wish.content is Content.AUTO and header.labels:
         found.append(Assumption.LABELS.value)
@@ -141,13 +141,13 @@ def assumptions_of(source: Source, header: CodesHeader, wish: Wish) -> list[str]
 
 
 def encoded_name(source: Source) -> Path:
-    """scan.png or scan.nii.gz -> scan.codes beside it; a series gets its own in its folder."""
+    """scan.png or scan.nii.gz -> scan.codes beside it; for a DICOM series, a file in its folder."""
     folder = source.path if source.is_series else source.path.parent
     return folder / f"{source.name}{SUFFIX}"
 
 
 class _Task(NamedTuple):
-    """One file of a run: where it comes from, where its output goes, and who has that output."""
+    """One file of a run: its source, its output, and which source has claimed that output."""
 
     source: Source
     codes: Path
@@ -155,7 +155,7 @@ class _Task(NamedTuple):
 
 
 def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
-    """The tasks of each volume that is meant; one that cannot be read stays whole, and fails later."""
+    """The tasks of each chosen volume; an unreadable source stays one task, which fails later."""
     try:
         sources = one_or_all(task.source, volume, max_pixels)
     except OasisVQError:
@@ -168,7 +168,7 @@ def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Does the tasks of one run; the model is read for the first that is not there yet."""
+    """Does the tasks of one run; the model is read for the first output that does not exist yet."""
 
     codec: Codec | LaterCodec
     wish: Wish
@@ -182,18 +182,18 @@ class _Encoder:
         found = self.look(task)
         if found is not TO_DO:
             return found
-        codec = self._read()  # one that cannot be read ends the run
+        codec = self._read()  # a model that cannot be read ends the run
         return surviving(lambda: self._encode(task, codec), task.source.path)
 
     def look(self, task: _Task) -> Result:
-        """`TO_DO`, or what became of it without encoding it."""
+        """`TO_DO`, or the result of a task that needs no encoding."""
         return surviving(lambda: self._found(task), task.source.path)
 
     def _read(self) -> Codec:
         return self.codec.codec if isinstance(self.codec, LaterCodec) else self.codec
 
     def _found(self, task: _Task) -> Result:
-        """`SKIPPED` where the output is there already, else `TO_DO`."""
+        """`SKIPPED` if the output exists and is up to date, else `TO_DO`."""
         source, codes, first = task
         if first != source.path:
             raise FileError(
@@ -201,7 +201,7 @@ class _Encoder:
             )
         found = not self.force and not self.wish.demands.are_any
         if found and (header := _valid_header(codes, source, self.codec, self.wish)):
-            self._carry_model(header)  # which someone may have taken away
+            self._carry_model(header)  # someone may have removed the copy
             return SKIPPED
         return TO_DO
 
@@ -222,7 +222,7 @@ class _Encoder:
         except FileError:
             if self.force or not self._is_there(source, codes, codec):
                 raise
-            return SKIPPED  # another process was faster, or what is demanded gives the same
+            return SKIPPED  # another process was faster, or the demands gave the same file
         assumed = assumptions_of(source, file.header, self.wish)
         if self.stacks and source.kind is SourceKind.IMAGE:
             assumed.append(ALONE)
@@ -230,7 +230,7 @@ class _Encoder:
         return Result(source.size, file.file_bytes, tuple(assumed), name=name, kept=kept)
 
     def _is_there(self, source: Source, codes: Path, codec: Codec) -> bool:
-        """Whether what is in the way is what encoding gives; with demands, only that tells."""
+        """Whether the existing file is what encoding gives; with demands, only encoding can tell."""
         if not self.wish.demands.are_any:
             return _valid_header(codes, source, codec, self.wish) is not None
         try:
@@ -266,22 +266,23 @@ def encode_many(
 ) -> Outcome:
     """Encode files, and the images, volumes and DICOM series below folders; or one shard of them.
 
-    Of files with several volumes `volume` names one, see `one_or_all`; each gets a `.codes` file of
-    its own. Which files of a folder `taken` says, and whether slices of one subject get one file.
+    `volume` chooses from files with several volumes, see `one_or_all`; each chosen volume gets its own
+    `.codes` file. `taken` says which files of a folder are encoded, and whether the slices of a subject
+    become one file.
 
-    Files go to `output`, or beside themselves where that is None. What lies below a folder goes to the
-    same place below `output`, and where there are several inputs below the folder's name there. A
-    `.codes` file that is there, whole, as this run would make it and no older than its original is
-    skipped; any other file in the way is a failure unless `force`. All shards together, and any number
-    of jobs, write what one run writes. Two runs that share no work are no harm either: each file is
-    written whole. A full disk ends the run. With `carries_model` the model is put into `output`, once.
-    `log` is told of every file, see `log_row`; what was kept is measured unless `measures` is False.
+    Outputs of files go to `output`, or beside the files if it is None. What lies below a folder goes to
+    the same place below `output`; with several inputs, below a folder with the name of the input. A
+    `.codes` file is skipped if it is whole, as this run would make it, and not older than its original.
+    Any other file in the way is a failure unless `force`. All shards together write the same files as a
+    single run, with any number of jobs. Two runs at once do no harm: each file is written as a whole. A
+    full disk ends the run. With `carries_model`, the model is copied into `output`, once. `log` gets a
+    row for every file, see `log_row`. Quality is measured unless `measures` is False.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
         ModelError: the wish does not fit the model.
     """
-    codec.levels_for(wish, False)  # may be none of the model's
+    codec.levels_for(wish, False)  # raises if the model has no such levels
     codec.check_coder(wish.coder)
     outcome = Outcome()
     refuse_like_names(inputs)
@@ -305,10 +306,10 @@ class Found(NamedTuple):
     """A scan that a run would take.
 
     Attributes:
-        source: of it.
-        codes: where it would be encoded to.
-        failure: why it would fail, as far as is known before; else empty.
-        is_there: whether what a run would make is there already.
+        source: the source of the scan.
+        codes: the file that would be written.
+        failure: why it would fail, if that is known in advance; else empty.
+        is_there: whether the output exists already and is up to date.
     """
 
     source: Source
@@ -334,7 +335,7 @@ def found_of(
     outcome: Outcome,
     taken: Taken = ALL_OF_THEM,
 ) -> Iterator[Found]:
-    """What `encode_many` would take, in its order; `outcome` is told what it passes over."""
+    """The scans that `encode_many` would take, in its order; `outcome` counts what is passed over."""
     codec.levels_for(wish, False)
     wish = wish._replace(coder=codec.check_coder(wish.coder))
     refuse_like_names(inputs)
@@ -353,7 +354,7 @@ def _tasks(
     inputs: Sequence[Path], output: Path | None, outcome: Outcome, taken: Taken, max_pixels: int
 ) -> Iterator[_Task]:
     """Every source of the inputs with its output, in a fixed order."""
-    named: dict[Path, Path] = {}  # outputs of the inputs themselves; of what lies below, a folder's
+    named: dict[Path, Path] = {}  # outputs of the inputs themselves; for a folder, of what lies below it
     for is_folder, paths in groupby(inputs, Path.is_dir):
         if is_folder:
             assert output is not None
@@ -383,7 +384,7 @@ def _tasks_below(
     outputs: dict[Path, Path] = {}
     for source in taken.below(folder, passed_over, max_pixels):
         place = encoded_name(source)
-        if place.parent != parent:  # the walk lists one folder after the other
+        if place.parent != parent:  # the walk lists the folders one after another
             parent, outputs = place.parent, {}
             remove_temporaries(output / parent.relative_to(folder))
         nothing = False
@@ -398,7 +399,7 @@ def _tasks_below(
 def _valid_header(
     codes: Path, source: Source, codec: Codec | LaterCodec, wish: Wish
 ) -> CodesHeader | None:
-    """That of codes which are there already, if encoding the source anew would give the same."""
+    """The header of existing codes, if encoding the source again would give the same file."""
     if not (codes.exists() and codes.stat().st_mtime_ns >= source.changed_ns):
         return None
     try:

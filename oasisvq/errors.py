@@ -1,4 +1,4 @@
-"""What a user or a file can cause. Everything else is a bug of ours and raises as one.
+"""Errors that a user or a file can cause. Any other exception is a bug in oasisvq.
 
 Each message says what was found, what was expected, and what to do next.
 The command line catches `OasisVQError` once and prints it as one line.
@@ -10,7 +10,7 @@ class OasisVQError(Exception):
 
 
 class ImageError(OasisVQError):
-    """An image cannot be read, or is of a kind that the codec does not take."""
+    """An image cannot be read, or is of a kind that the codec does not support."""
 
 
 class CodesFileError(OasisVQError):
@@ -18,7 +18,7 @@ class CodesFileError(OasisVQError):
 
 
 class OtherModelError(CodesFileError):
-    """A `.codes` file was made with another model than the one given; it may well be whole."""
+    """A `.codes` file was made with a different model; the file itself may be undamaged."""
 
 
 class ModelError(OasisVQError):

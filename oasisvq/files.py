@@ -39,7 +39,7 @@ def _reason(error: OSError) -> str:
 
 
 def is_model_name(path: Path) -> bool:
-    """Whether a file is called as models are: in a run folder, in the store, or beside their codes."""
+    """Whether a file has the name of a model in a run folder, in the store, or beside codes."""
     return path.name == MODEL_FILE or _KEPT_MODEL.fullmatch(path.name) is not None
 
 
@@ -63,7 +63,7 @@ def require_file(path: Path) -> None:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The whole file, if it has at most `limit` bytes.
+    """The content of a file, if it has at most `limit` bytes.
 
     Raises:
         FileError: missing, no regular file, unreadable, or larger than `limit`.
@@ -71,7 +71,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     require_file(path)
     try:
         with path.open("rb") as stream:
-            # not read(limit + 1), which reserves as much before it reads a byte
+            # not read(limit + 1), which allocates that much before it reads a byte
             size = os.fstat(stream.fileno()).st_size
             content = b"" if size > limit else stream.read()
     except OSError as error:
@@ -82,9 +82,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_rows(path: Path, limit: int) -> list[dict[str, Any]]:
-    """The rows of a file of JSON objects, one a line, without lines that someone has spoilt.
+    """The rows of a file with one JSON object per line; damaged lines are left out.
 
-    None where there is no such file, or it is larger than `limit`.
+    None if there is no such file, or it is larger than `limit`.
     """
     try:
         lines = read_bytes(path, limit).splitlines()
@@ -117,7 +117,7 @@ def refuse_overwrite(path: Path, force: bool) -> None:
 
 
 def require_output(path: Path, force: bool) -> None:
-    """Raise unless an output can be written, so that it is known before the work and not after it.
+    """Raise unless an output can be written, so that problems show before the work and not after it.
 
     Raises:
         FileError: something is in the way, see `refuse_overwrite`; or the folder is missing or cannot
@@ -145,14 +145,14 @@ def make_folder(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file; what it gives is what `claimed` gives."""
+    """Lock an open file; the result is as in `claimed`."""
     if fcntl is None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without them
+    except OSError:  # a file system without locks
         return None
     return True
 
@@ -167,16 +167,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def claimed(path: Path, create: bool = False) -> Iterator[bool | None]:
-    """Lock a file as long as the block runs, so that other processes see that it is in use.
+    """Lock a file while the block runs, so that other processes see that it is in use.
 
-    The system takes the lock back when the process ends, however it ends. What is locked stays: whoever
-    waits for it asks again.
+    The system releases the lock when the process ends, however it ends. The locked file is not deleted.
+    Who wants a file that is in use has to try again.
 
-    Gives: True if it is ours now, False if another process has it, None where that cannot be known,
-    because the system or the file system has no locks.
+    Gives: True if this process has the lock, False if another process has it, None if that cannot be
+    known, because the system or the file system has no locks.
 
     Raises:
-        FileError: the file cannot be opened for writing; without `create`, it is missing.
+        FileError: the file cannot be opened for writing; or, without `create`, it is missing.
     """
     descriptor = -1
     try:
@@ -188,7 +188,7 @@ def claimed(path: Path, create: bool = False) -> Iterator[bool | None]:
             free = _lock(descriptor)
             if free is False or _is_at(descriptor, path):
                 break
-            stale, descriptor = descriptor, -1  # it was deleted by the one who had it
+            stale, descriptor = descriptor, -1  # the process that had it has deleted it
             os.close(stale)
         yield free
     finally:
@@ -197,23 +197,23 @@ def claimed(path: Path, create: bool = False) -> Iterator[bool | None]:
 
 
 def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new file, which other processes see to be in use as long as it is open."""
+    """A new file that other processes see as in use while it is open."""
     while True:
         descriptor, name = tempfile.mkstemp(_TEMPORARY_SUFFIX, _TEMPORARY_PREFIX, folder)
         path, stream = Path(name), os.fdopen(descriptor, "wb")
         if _lock(descriptor) is not False and _is_at(descriptor, path):
             return path, stream
-        stream.close()  # another process, clearing the folder, was faster than the lock
+        stream.close()  # another process cleaned up the folder before the lock was taken
 
 
 @contextmanager
 def atomic_writers(*paths: Path) -> Iterator[list[BinaryIO]]:
-    """Streams to temporary files beside `paths`, renamed to them when the block ends well.
+    """Streams to temporary files beside `paths`, which get these names when the block succeeds.
 
-    An interrupted or failed block leaves the old files, or none, and no temporary file. What a kill
-    leaves is removed by the next write into the folder. Of several files that make one output the last
-    must be the one without which the others are nothing, such as a header: it is taken away while they
-    are replaced, so that a kill leaves all old, all new, or no header, but never old beside new.
+    An interrupted or failed block leaves the old files, or none, and no temporary file. What a killed
+    process leaves is removed by the next write into the folder. If several files make one output, the
+    last must be the file that the others depend on, such as a header. It is removed while the others
+    are replaced. So a kill leaves all files old, all new, or no header, but never old beside new ones.
 
     Raises:
         FileError: a folder is missing or not writable, or the disk is full.
@@ -231,7 +231,7 @@ def atomic_writers(*paths: Path) -> Iterator[list[BinaryIO]]:
             os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; outputs follow the umask
             if fcntl is None:
-                stream.close()  # Windows renames no open file
+                stream.close()  # Windows cannot rename an open file
         if len(paths) > 1:
             paths[-1].unlink(missing_ok=True)
         for path in paths:
@@ -241,7 +241,7 @@ def atomic_writers(*paths: Path) -> Iterator[list[BinaryIO]]:
         raise FileError(f"{paths[0]}: cannot be written: {_reason(error)}") from error
     finally:
         for temporary, stream in unfinished:
-            with suppress(OSError):  # what it still holds need not fit on the disk
+            with suppress(OSError):  # its buffered content may not fit on the disk
                 stream.close()
             temporary.unlink(missing_ok=True)
 
@@ -259,10 +259,10 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A new folder in `folder`, for what gets its place by `move_into_place` when all of it is there.
+    """A new temporary folder in `folder`; `move_into_place` gives it its final name when complete.
 
-    It is taken away with all in it when the block ends, however it ends; what a kill leaves, by the next
-    write into `folder`.
+    It is deleted with its content when the block ends, however it ends. What a killed process leaves is
+    deleted by the next write into `folder`.
 
     Raises:
         FileError: `folder` is missing or not writable.
@@ -272,13 +272,13 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     try:
         while True:
             path = Path(tempfile.mkdtemp(_TEMPORARY_SUFFIX, _TEMPORARY_PREFIX, folder))
-            if fcntl is None:  # Windows opens no folder
+            if fcntl is None:  # Windows cannot open folders
                 break
             with suppress(FileNotFoundError):
                 descriptor = os.open(path, os.O_RDONLY)
                 if _lock(descriptor) is not False and _is_at(descriptor, path):
                     break
-                os.close(descriptor)  # another process, clearing the folder, was faster than the lock
+                os.close(descriptor)  # another process cleaned up the folder before the lock was taken
                 descriptor = -1
         try:
             yield path
@@ -292,7 +292,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def move_into_place(unfinished: Path, target: Path) -> None:
-    """Give a temporary folder its name, or move its files into a folder that is there.
+    """Give a temporary folder its name, or move its files into an existing folder.
 
     Raises:
         FileError: something cannot be replaced.
@@ -311,16 +311,16 @@ def move_into_place(unfinished: Path, target: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left in a folder, and nothing that a process still writes.
+    """Delete temporary files of killed processes in a folder, but none that a process still writes.
 
-    Where there are no locks the two cannot be told apart, and nothing is deleted.
+    Without locks the two cannot be distinguished, and nothing is deleted.
     """
     try:
         paths = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
     except OSError:
-        return  # who writes there will say what is wrong with it
+        return  # the write that follows will report the problem
     for path in paths:
-        with suppress(OSError, FileError):  # another process was faster, or it is another person's
+        with suppress(OSError, FileError):  # another process was faster, or another user owns it
             mode = path.lstat().st_mode
             if stat.S_ISREG(mode):
                 with claimed(path) as free:
@@ -341,7 +341,7 @@ def _remove_temporary_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-@lru_cache(maxsize=16)  # the folders that are written to now
+@lru_cache(maxsize=16)  # folders that are currently written to
 def _clear_once(folder: Path) -> None:
     remove_temporaries(folder)
 
@@ -360,12 +360,12 @@ def link_atomically(source: Path, target: Path, is_right: Callable[[Path], bool]
     """Make `target` a hard link to `source`, whole or not at all.
 
     Args:
-        source: a file that another process may replace meanwhile.
-        target: must be in a folder that is there.
-        is_right: asked of the link before it gets its name.
+        source: a file that another process may replace in the meantime.
+        target: the new link; its folder must exist.
+        is_right: checks the link before it gets its name.
 
     Returns:
-        Whether it was done; a file system, or a file of another person, may not allow it.
+        Whether the link was made; the file system, or another owner of the file, may not allow it.
     """
     link = target.parent / f"{_TEMPORARY_PREFIX}{os.urandom(4).hex()}{_TEMPORARY_SUFFIX}"
     try:
@@ -376,14 +376,14 @@ def link_atomically(source: Path, target: Path, is_right: Callable[[Path], bool]
     except OSError:
         return False
     finally:
-        link.unlink(missing_ok=True)  # also there after a replacement of a file by itself
+        link.unlink(missing_ok=True)  # it also remains if a file is replaced by itself
     return True
 
 
 def write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as `numpy.savez` does, and leave no archive open where that fails.
+    """Write arrays as `numpy.savez` does, but leave no archive open if that fails.
 
-    NumPy does so up to 1.26; the archive is then closed after its stream, with a traceback on stderr.
+    NumPy up to 1.26 leaves it open. It is then closed after its stream, with a traceback on stderr.
     """
     with zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():

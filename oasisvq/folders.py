@@ -1,4 +1,4 @@
-"""Walking a folder's tree, what is passed over on the way, and shards of what is found.
+"""Walking a folder tree, counting what is passed over, and dividing what is found into shards.
 
 Never imports torch.
 """
@@ -29,12 +29,12 @@ _PLURALS = {
 class Globs:
     """Which files below a folder are taken, by shell patterns.
 
-    A pattern with a slash has to match the path below the folder, where `*` matches slashes too; one
-    without it the name of the file or of a folder on its path.
+    A pattern with a slash must match the path below the folder, where `*` also matches slashes. A
+    pattern without a slash must match the name of the file or of a folder on its path.
 
     Attributes:
-        include: one of these has to match, where there are any.
-        exclude: none of these may.
+        include: if there are any, one of these must match.
+        exclude: none of these may match.
     """
 
     include: tuple[str, ...] = ()
@@ -60,9 +60,9 @@ class Listing(NamedTuple):
 
     Attributes:
         folder: its path.
-        files: its files by name; links to files, and those that point nowhere, count as files.
-        passed_links: how many links to folders in it are not followed, see `walk`.
-        left_out: how many files in it globs leave out.
+        files: its files by name; links to files and dangling links count as files.
+        passed_links: how many links to folders are not followed, see `walk`.
+        left_out: how many files the globs leave out.
     """
 
     folder: Path
@@ -72,16 +72,17 @@ class Listing(NamedTuple):
 
 
 def walk(top: Path, globs: Globs = EVERYTHING) -> Iterator[Listing]:
-    """A folder and all folders below it in a fixed order, hidden files and folders left out.
+    """A folder and all folders below it in a fixed order, without hidden files and folders.
 
-    A folder comes before those in it, which follow by name, so that only one folder's names are held
-    at a time. Links to folders are followed, but each folder is walked once: a link to one of the
-    same tree is passed, for that is walked under its own name, and so is one to a folder above.
+    A folder comes before its subfolders, which follow by name, so that the names of only one folder are
+    held at a time. Links to folders are followed, but each folder is walked once. A link into the same
+    tree is not followed, because that folder is walked under its own name. A link to a parent folder is
+    not followed either.
 
     Raises:
         FileError: a folder cannot be listed.
     """
-    _entries(top)  # what is wrong with it is said before anything is asked of it
+    _entries(top)  # raises at once if the folder cannot be listed
     for listing in _walk(top, top.resolve(), {_identity(top)}):
         taken = [path for path in listing.files if globs.take(path.relative_to(top))]
         yield listing._replace(files=taken, left_out=len(listing.files) - len(taken))
@@ -111,7 +112,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _leads_out(link: Path, root: Path) -> bool:
-    """Whether a link to a folder leads to one that walking `root` does not meet otherwise."""
+    """Whether a link leads to a folder that walking `root` does not reach otherwise."""
     target = link.resolve()
     if not target.is_relative_to(root):
         return not root.is_relative_to(target)
@@ -119,7 +120,7 @@ def _leads_out(link: Path, root: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name.
+    """The entries of a folder, by name.
 
     Raises:
         FileError: it cannot be listed.
@@ -135,13 +136,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class PassedOver:
-    """What a run over folders did not take, counted by what it is; says so at its end."""
+    """Counts what a run over folders did not take, by kind, for the report at its end."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
     def sift(self, listing: Listing, is_wanted: Callable[[Path], bool]) -> list[Path]:
-        """The wanted files of one folder; the others, and links in it, are counted."""
+        """The wanted files of one folder; the other files, and links, are counted."""
         self.add_listing(listing)
         wanted = []
         for path in listing.files:
@@ -152,7 +153,7 @@ class PassedOver:
         return wanted
 
     def add_file(self, path: Path) -> None:
-        """Count a file by its ending, or as a link that points nowhere; not a model of codes there."""
+        """Count a file by its ending or as a dangling link; a model beside its codes is not counted."""
         if is_model_name(path):
             return
         if path.is_symlink() and not path.exists():
@@ -161,12 +162,12 @@ class PassedOver:
             self.counts[ending_of(path) or _NO_ENDING] += 1
 
     def add_listing(self, listing: Listing) -> None:
-        """Count links to folders that are walked under their own names, and what globs leave out."""
+        """Count links to folders that are walked under their own names, and files left out by globs."""
         self.counts[_WALKED] += listing.passed_links
         self.counts[_LEFT_OUT] += listing.left_out
 
     def __str__(self) -> str:
-        """Such as `passed over: 3 .json, 1 link that points nowhere`; empty where nothing was."""
+        """Such as `passed over: 3 .json, 1 link that points nowhere`; empty if nothing was."""
         if not self.counts.total():
             return ""
         ordered = sorted(self.counts.items(), key=lambda item: (item[0] in _PLURALS, -item[1], item[0]))
@@ -183,7 +184,7 @@ class PassedOver:
 
 
 def ending_of(path: Path) -> str:
-    """What a name ends in, in small letters: `.json`, `.tar.gz`; empty where it has no ending."""
+    """The ending of a name in lower case, such as `.json` or `.tar.gz`; empty if it has none."""
     name = path.name.lower()
     packed = ".gz" if name.endswith(".gz") else ""
     return Path(name.removesuffix(packed)).suffix + packed
@@ -205,7 +206,7 @@ WHOLE = Shard(0, 1)
 
 
 def parse_shard(text: str) -> Shard:
-    """`2/8` to a shard; indices run from 0 like ranks.
+    """`2/8` as a shard; indices count from 0 like ranks.
 
     Raises:
         ValueError: not i/n with 0 <= i < n.
@@ -218,13 +219,13 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_of_environment() -> tuple[Shard, str]:
-    """The shard that torchrun or SLURM gave this process, and which of them; else the whole."""
+    """The shard that torchrun or SLURM gave this process, and the launcher's name; else the whole."""
     for name, index, count in (
         ("torchrun", "RANK", "WORLD_SIZE"),
         ("SLURM", "SLURM_PROCID", "SLURM_NTASKS"),
     ):
         if name == "SLURM" and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
-            continue  # the batch script itself, which sees the job's tasks but is none of them
+            continue  # the batch script itself sees the job's tasks but is not one of them
         given = os.environ.get(index, ""), os.environ.get(count, "")
         if all(each.isdigit() for each in given) and 0 <= int(given[0]) < int(given[1]) > 1:
             return Shard(int(given[0]), int(given[1])), name

@@ -2,8 +2,8 @@
 
 Shapes: F files, N slices, L levels, h×w grid.
 
-The files are read twice: their headers say how large the array is, then their indices go into it one
-file after the other, so that of a `.npz` or a store no more than one file is in memory.
+The files are read twice. Their headers give the size of the array. Then their indices go into it one
+file after another, so that for a `.npz` or a store only one file is in memory at a time.
 """
 
 import zipfile
@@ -38,13 +38,13 @@ from oasisvq.tokens import (
     write_tokens,
 )
 
-MAX_SPREAD = 4  # the common grid may have so many times the cells of the largest window
+MAX_SPREAD = 4  # the common grid may have this many times the cells of the largest window
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class _Unpacked(NamedTuple):
-    """A file's indices (slices, L, h, w), its header as a packed file has it, and that as bytes."""
+    """Indices of a file (slices, L, h, w), its header as in a packed file, and that header as bytes."""
 
     indices: NDArray[np.uint16]
     header: CodesHeader
@@ -53,7 +53,7 @@ class _Unpacked(NamedTuple):
 
 @dataclass(frozen=True)
 class _Unpacker:
-    """Reads one file after the other, in whatever process; a model is looked for only for a prior."""
+    """Reads one file after another, in any process; searches a model only for prior-coded files."""
 
     find: ModelFinder
 
@@ -75,7 +75,7 @@ class _Unpacker:
 
 
 class Gathering:
-    """What lies in a folder by its headers, and how it lies in the array; or one shard of it."""
+    """The files of a folder, or of one shard, by their headers, and their layout in the array."""
 
     def __init__(
         self,
@@ -90,16 +90,16 @@ class Gathering:
 
         Args:
             folder: where the `.codes` files are.
-            model: that made them, for files coded with its prior; where None, the one that a
-                `ModelFinder` finds.
-            passed_over: told of the other files there.
-            shard: which of the files; the grid is that of all.
-            jobs: processes that read indices.
+            model: the model that made them, for files coded with its prior; if None, a `ModelFinder`
+                finds it.
+            passed_over: counts the other files in the folder.
+            shard: which of the files; the grid is that of all files.
+            jobs: number of processes that read indices.
             globs: which files of the folder.
 
         Raises:
             FileError: there are none.
-            CodesFileError: one is damaged or has no indices, or they were made with several models.
+            CodesFileError: a file is damaged or has no indices, or there are files of several models.
         """
         self._paths, self._jobs = [], jobs
         self._unpack = _Unpacker(ModelFinder(model))
@@ -119,9 +119,11 @@ class Gathering:
         origin = corners[used].min(axis=0)
         origins = np.broadcast_to(origin, corners.shape)
         extent = (corners + sizes)[used].max(axis=0) - origin
-        if extent.prod() > MAX_SPREAD * sizes.prod(axis=1).max():  # each in its own corner
+        if extent.prod() > MAX_SPREAD * sizes.prod(axis=1).max():  # each window gets its own origin
             origins, extent = corners, sizes.max(axis=0)
-        windows[~has_cells, :2] = origins[~has_cells]  # a constant image has no cells, but a place
+        windows[~has_cells, :2] = origins[
+            ~has_cells
+        ]  # a constant image has no cells, but it needs a position
         ours = [place for place in range(len(rows)) if shard.takes(place)]
         if not ours:
             raise FileError(f"{folder}: {len(rows)} files, too few for so many shards; use fewer")
@@ -157,7 +159,7 @@ class Gathering:
         }
 
     def _row(self, path: Path) -> tuple[Any, ...]:
-        """What the array has to know of a file, without the header, of which there may be 100,000."""
+        """What the array needs of a file; without the header, as there may be 100,000 files."""
         header = read_codes_file(path).header
         if header.coder is Coder.LABELS:
             raise CodesFileError(
@@ -174,11 +176,11 @@ class Gathering:
         numbers = header.stack.numbers if header.stack else range(header.slices)
         sizes = (*header.window, *header.shape, *header.intensity)
         kinds = int(header.sample_type), header.levels, header.slices
-        shown = header.stack.names[0] if header.stack else path.name  # whose it is
+        shown = header.stack.names[0] if header.stack else path.name  # tells the subject
         return (*sizes, *kinds, numbers if header.volume else None, shown)
 
     def blocks(self) -> Iterator[NDArray[np.uint16]]:
-        """The rows (slices, L, h, w) of the array, one file after the other; then `headers` are known.
+        """The rows (slices, L, h, w) of the array, file by file; afterwards `headers` are known.
 
         Raises:
             CodesFileError: a file is damaged, or has changed since its header was read.
@@ -204,7 +206,7 @@ class Gathering:
         self.arrays["header_ends"] = np.array(ends, np.int64)
 
     def tokens(self) -> Tokens:
-        """All of it in memory."""
+        """The whole array file, in memory."""
         indices = np.concatenate(list(self.blocks()))
         return Tokens({"indices": indices, **self.arrays}, self.names, self.subjects)
 
@@ -230,7 +232,7 @@ class Gathering:
                 for name, array in {**self.arrays, **strings}.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
-        else:  # a checksum stands before the arrays
+        else:  # .safetensors: a checksum stands before the arrays
             write_tokens(self.tokens(), path)
 
     def _write_indices(self, stream: BinaryIO) -> None:

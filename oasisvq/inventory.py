@@ -17,7 +17,7 @@ from oasisvq.models import known_models
 
 
 def take_stock_here() -> dict[str, Any]:
-    """The models that are found from the working folder, and how many codes in it need each."""
+    """The models found from the working folder, and how many codes in that folder need each."""
     needed = _held(sorted(Path().glob(f"*{SUFFIX}"))).needed
     return {
         "kind": "models that are found from here",
@@ -27,12 +27,12 @@ def take_stock_here() -> dict[str, Any]:
 
 
 def take_stock(folder: Path) -> dict[str, Any]:
-    """The models of a folder, and how many codes in it and below need each, or models that it lacks.
+    """The models of a folder, and how many codes below it need each of them, or need missing models.
 
-    Nothing of a run folder with its model alone.
+    The result is empty for a run folder that holds only its model.
 
     Raises:
-        FileError: it holds neither.
+        FileError: the folder holds neither models nor codes.
     """
     models = models_in(folder)
     held = _held(file for listing in walk(folder) for file in listing.files if file.suffix == SUFFIX)
@@ -58,14 +58,15 @@ def take_stock(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class _Held:
-    """What `.codes` files hold, all together.
+    """What a set of `.codes` files holds.
 
     Attributes:
-        needed: how many need each fingerprint; empty for those that need none, or are damaged.
+        needed: how many files need the model of each fingerprint; those that need no model, or are
+            damaged, count under the empty one.
         qualities: how many have each number of levels, largest error, or labels kept exactly.
-        slices: of all that are whole.
-        voxels: of those.
-        file_bytes: of those.
+        slices: number of slices in all undamaged files.
+        voxels: number of their voxels.
+        file_bytes: number of their bytes.
     """
 
     needed: Counter[str] = field(default_factory=Counter)
@@ -76,11 +77,11 @@ class _Held:
 
     @property
     def bits_per_voxel(self) -> float | None:
-        """Of all files that are whole; None without such."""
+        """Bits per voxel over all undamaged files; None if there are none."""
         return round(8 * self.file_bytes / self.voxels, 6) if self.voxels else None
 
     def add(self, file: CodesFile) -> None:
-        """Count one more."""
+        """Count one more file."""
         header = file.header
         self.needed[wanted_by(header)] += 1
         self.qualities[_quality_of(header)] += 1
@@ -100,7 +101,7 @@ def _quality_of(header: CodesHeader) -> str:
 
 
 def _held(paths: Iterable[Path]) -> _Held:
-    """What files hold, those that are damaged among them."""
+    """What files hold; damaged files are counted too."""
     held = _Held()
     for path in paths:
         try:
@@ -112,7 +113,7 @@ def _held(paths: Iterable[Path]) -> _Held:
 
 
 def _listed(known: KnownModel, needed: Counter[str]) -> dict[str, Any]:
-    """A model by its header."""
+    """A model, described by its header."""
     card = known.header.card
     return {
         "model": known.fingerprint,

@@ -1,4 +1,4 @@
-"""One call for each of many arguments, in several processes; results in the order of the arguments."""
+"""Calls a function for many arguments in several processes; results keep the order of the arguments."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from oasisvq.errors import OasisVQError
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-_AHEAD = 3  # arguments that are taken at a time, for each process
-_held: list[Callable[[Any], Any]] = []  # in a process of `calls`: what it calls
+_AHEAD = 3  # arguments that are taken ahead, for each process
+_held: list[Callable[[Any], Any]] = []  # in a process of `calls`: the function that it calls
 
 
 def processors() -> int:
@@ -29,16 +29,16 @@ def processors() -> int:
 def calls(
     call: Callable[[Argument], Result], arguments: Iterable[Argument], jobs: int
 ) -> Generator[tuple[Argument, Result], None, None]:
-    """Each argument with what `call` gives for it, in their order; some are under way meanwhile.
+    """Each argument with the result of `call`, in order, while the next calls are already running.
 
     Args:
-        call: what to do; with several jobs it travels once to each process, arguments and results travel
-            for each call, so all must be picklable.
-        arguments: taken a few ahead of the results.
-        jobs: how many processes; with 1 all is done in this one.
+        call: the function. With several jobs, it is sent once to each process, and arguments and
+            results are sent for each call, so all of them must be picklable.
+        arguments: are taken a few ahead of the results.
+        jobs: number of processes; with 1, everything is done in this process.
 
     Raises:
-        OasisVQError: a process was ended from outside.
+        OasisVQError: a process was killed from outside.
     """
     if jobs <= 1:
         for argument in arguments:
@@ -59,8 +59,8 @@ def calls(
             yield first, future.result()
     except BrokenProcessPool as error:
         raise OasisVQError(
-            "a process was ended from outside, perhaps for want of memory; run again with fewer than "
-            f"--jobs {jobs}"
+            "a process was killed from outside, perhaps because memory ran out; run again with fewer "
+            f"than --jobs {jobs}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -72,7 +72,7 @@ def _call_held(argument: Any) -> Any:  # noqa: ANN401 - whatever the held call t
 
 @contextmanager
 def _interrupts_waiting() -> Iterator[None]:
-    """Let Ctrl-C wait; processes that are started meanwhile never get it, not even while they start."""
+    """Delay Ctrl-C; processes started in this block never get it, not even while they start."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -84,7 +84,7 @@ def _interrupts_waiting() -> Iterator[None]:
 
 
 def _begin(call: Callable[[Any], Any]) -> None:
-    """Hold what to call; leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
+    """Store the function; leave Ctrl-C to the parent, and end when the parent ends or is killed."""
     _held.append(call)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

@@ -1,4 +1,4 @@
-"""What encoding kept of a scan: a row for each file, the sum of many, the log. Never imports torch."""
+"""The quality that encoding kept: a row for each file, a summary, the log. Never imports torch."""
 
 import csv
 import json
@@ -23,14 +23,14 @@ class Kept(NamedTuple):
     """One scan that was encoded.
 
     Attributes:
-        bytes_in: of its file or files.
-        bytes_out: of the `.codes` file.
-        slices: that it has.
-        voxels: that it has, in all slices.
-        levels: that were kept; 0 of labels kept exactly.
+        bytes_in: size of its file or files.
+        bytes_out: size of the `.codes` file.
+        slices: number of slices.
+        voxels: number of voxels in all slices.
+        levels: number of levels that were kept; 0 for labels kept exactly.
         bound: the largest error that was asked for; None without one.
-        measure: what is left of it; None where that was not measured, or of labels kept exactly.
-        unlike: what tells that it is not like what the model was trained on; empty where nothing does.
+        measure: the quality; None if it was not measured, and for labels kept exactly.
+        unlike: the sign that the scan is unlike the training data of the model; empty without one.
     """
 
     bytes_in: int
@@ -43,7 +43,7 @@ class Kept(NamedTuple):
     unlike: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        """For a log: plain values, None where there is none."""
+        """Plain values for a log; None for missing ones."""
         found = self.measure.as_dict() if self.measure else {}
         return {
             "bytes_in": self.bytes_in,
@@ -59,7 +59,7 @@ class Kept(NamedTuple):
 
 
 def kept_of(codec: Codec, encoded: Encoded, bytes_in: int, measures: bool) -> Kept:
-    """What was kept of a scan of so many bytes."""
+    """The quality kept of a scan whose files have this many bytes."""
     header = encoded.header
     found = encoded.measure() if measures and not header.labels else None
     return Kept(
@@ -75,7 +75,7 @@ def kept_of(codec: Codec, encoded: Encoded, bytes_in: int, measures: bool) -> Ke
 
 
 class Worst(NamedTuple):
-    """The scan with the least SSIM."""
+    """The scan with the lowest SSIM."""
 
     name: str
     ssim: float
@@ -83,7 +83,7 @@ class Worst(NamedTuple):
 
 @dataclass
 class KeptSum:
-    """What was kept of many scans; means are over those that were measured, each as one."""
+    """The quality kept of many scans; means are over the measured scans, with equal weights."""
 
     scans: int = 0
     slices: int = 0
@@ -114,20 +114,20 @@ class KeptSum:
             self.worst = Worst(name, found.ssim)
 
     def mean(self, key: str) -> float:
-        """Of `ssim`, `foreground_ssim` or `psnr`; nan where no scan has one."""
+        """The mean of `ssim`, `foreground_ssim` or `psnr`; nan if no scan has a value."""
         count, total = self._sums.get(key, (0, math.nan))
         return total / count if count else math.nan
 
     @property
     def unlike_words(self) -> str:
-        """Of what the model does not suit, in one line; empty where there is none."""
+        """One line about the scans that the model does not suit; empty if there are none."""
         if len(self.unlike) < 2:
             return "".join(f"{each}: {WAY_OUT}" for each in self.unlike)
         return f"{len(self.unlike):,} scans are {WAY_OUT}; the first: {self.unlike[0]}"
 
     @property
     def words(self) -> str:
-        """For a person, in one line; empty where nothing was measured."""
+        """A summary in one line; empty if nothing was measured."""
         if not self.measures:
             return ""
         ssim, foreground = self.mean("ssim"), self.mean("foreground_ssim")
@@ -159,19 +159,20 @@ _NOTHING = dict.fromkeys(Kept(1, 1, 1, 1, 0, None, None).as_row())
 def log_row(
     source: Path, codes: Path, status: str, kept: Kept | None, message: str = ""
 ) -> dict[str, Any]:
-    """A line of a log: every line has the same entries, None where there is none."""
+    """A line of a log: every line has the same entries, None if a value is missing."""
     named = {"file": str(source), "codes": str(codes), "status": status}
     return named | (kept.as_row() if kept else _NOTHING) | {"message": message}
 
 
 @contextmanager
 def log_to(path: Path | None, force: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives a function that appends a row to a new log, CSV or JSON lines by its name; None takes none.
+    """Gives a function that appends rows to a new log, in CSV or JSON lines by its name.
 
-    Rows are there as soon as they are written, so that a run that is ended leaves those of its files.
+    With None, the function does nothing. Each row is written at once, so that an interrupted run leaves
+    the rows of its finished files.
 
     Raises:
-        FileError: the name has another ending, or the log is there or cannot be written.
+        FileError: the name has another ending, or the log exists or cannot be written.
     """
     if path is None:
         yield lambda row: None

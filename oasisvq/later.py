@@ -1,6 +1,6 @@
-"""A codec whose model is read when something is first encoded. Never imports torch.
+"""A codec whose model is read only when something is first encoded. Never imports torch.
 
-What a run over finished files asks of a model stands in its header: levels, prior, fingerprint.
+A run over finished files needs only the header of the model: levels, prior, fingerprint.
 """
 
 from functools import cached_property
@@ -18,12 +18,12 @@ from oasisvq.model_store import KnownModel, look_at
 
 
 class LaterCodec:
-    """The codec of a model file, by its header until it is asked for.
+    """The codec of a model file; only the header is read until the codec is needed.
 
     Attributes:
-        path: of the model file.
-        fingerprint: of the model.
-        card: what it says of its training.
+        path: the model file.
+        fingerprint: the fingerprint of the model.
+        card: what the model file says about its training.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class LaterCodec:
 
         Raises:
             FileError: no such file.
-            ModelError: not a model of ours.
+            ModelError: not a model of oasisvq.
         """
         require_file(path)
         known = look_at(path)
@@ -54,7 +54,7 @@ class LaterCodec:
         """
         codec = Codec.load(self.path)
         if codec.fingerprint != self.fingerprint:
-            raise ModelError(f"{self.path}: was replaced by another model meanwhile; run again")
+            raise ModelError(f"{self.path}: was replaced by another model in the meantime; run again")
         return codec
 
     def check_levels(self, levels: int | None) -> int:
@@ -78,7 +78,7 @@ class LaterCodec:
         """Whether a file is a copy of this model, by its header and size."""
         try:
             found: KnownModel = look_at(path)
-        except (FileError, ModelError):  # it is put there anew
+        except (FileError, ModelError):  # it is copied again
             return False
         same = found.fingerprint == self._known.fingerprint
         return same and found.array_bytes == self._known.array_bytes

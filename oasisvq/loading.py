@@ -23,7 +23,7 @@ _BRIGHTEST = 65_535  # of a grey image with 16 bits
 
 
 def decode_read(file: CodesFile, path: Path, model: Path | None, max_pixels: int) -> Scan:
-    """The scan of a `.codes` file that was read, by the model that its fingerprint names."""
+    """Decode the scan of a `.codes` file, with the model that its fingerprint names."""
     refuse_large_codes(file.header, str(path), max_pixels)
     codec = Codec(ModelFinder(model)(file.header, path))
     codes = file.codes() if file.header.coder is Coder.LABELS else codec.codes_of(file)
@@ -62,7 +62,7 @@ def load_image(
     slices = file.header.slices
     if place is None and slices > 1:
         raise ImageError(
-            f"{path}: holds {slices} slices, expected an image; name one of them as `place`, or use "
+            f"{path}: holds {slices} slices, expected an image; choose one with `place`, or use "
             "oasisvq.load_volume"
         )
     place = place or 0
@@ -74,8 +74,8 @@ def load_image(
 def grey_planes(scan: Scan) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Planes (slices, H, W) as grey levels of 8 or 16 bits.
 
-    Values that these hold stay as they are; others are scaled, so that the scan's darkest value is 0 and
-    its brightest 65,535.
+    Whole values from 0 to 65,535 stay as they are. Other values are scaled, so that the darkest value of
+    the scan is 0 and the brightest is 65,535.
     """
     planes = scan.planes
     if planes.dtype == np.uint8:

@@ -1,11 +1,11 @@
 """Models under their fingerprints, so that none that made a file is lost. Never imports torch.
 
-A training replaces the model in its run folder, and an update the one in the package. So each model that
-made a `.codes` file, and each that a training finished, is also kept in the *store*: one folder of the
-user, `$OASISVQ_STORE`, else `$XDG_DATA_HOME/oasisvq/models`, else `~/.local/share/oasisvq/models`. There
-79af09ae.safetensors is the model whose fingerprint begins so; beside the files of a folder that was
-encoded it is model-79af09ae.safetensors. A name is a hint: which model a file is says its header, which
-is compared with the arrays when the whole model is read.
+Training replaces the model in its run folder, and an update replaces the one in the package. So each
+model that made a `.codes` file, and each that a training finished, is also kept in the *store*. This is
+one folder per user: `$OASISVQ_STORE`, else `$XDG_DATA_HOME/oasisvq/models`, else
+`~/.local/share/oasisvq/models`. In the store, 79af09ae.safetensors is the model whose fingerprint begins
+with 79af09ae. In a folder of `.codes` files, the same model is called model-79af09ae.safetensors. The
+name is only a hint. The header names the model; it is checked against the arrays when they are read.
 """
 
 import os
@@ -34,16 +34,16 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _ENDING = Path(MODEL_FILE).suffix
 
 
-# --- which fingerprint a file names ---------------------------------------------------------------
+# --- the fingerprint that a file names ------------------------------------------------------------
 
 
 def wanted_by(header: CodesHeader) -> str:
-    """The fingerprint of the model that a `.codes` file needs; empty where it needs none."""
+    """The fingerprint of the model that a `.codes` file needs; empty if it needs none."""
     return header.fingerprint.hex()
 
 
 def fingerprint_of(file: ModelFile) -> str:
-    """The fingerprint that a model goes by."""
+    """The fingerprint of a model."""
     return file.fingerprint.hex()
 
 
@@ -51,9 +51,9 @@ class KnownModel(NamedTuple):
     """A model file by its header; its arrays have not been read.
 
     Attributes:
-        path: of the file.
-        header: what it says of itself.
-        array_bytes: what lies behind the header.
+        path: the file.
+        header: the content of its header.
+        array_bytes: number of bytes after the header.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class KnownModel(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The one that the header names; empty where it is none that could make a file's name."""
+        """The fingerprint in the header; empty if it could not be part of a file name."""
         named = self.header.fingerprint
         return named if isinstance(named, str) and _FINGERPRINT.fullmatch(named) else ""
 
@@ -75,7 +75,7 @@ def look_at(path: Path) -> KnownModel:
 
     Raises:
         FileError: missing or unreadable.
-        ModelError: not a model of ours.
+        ModelError: not a model of oasisvq.
     """
     require_file(path)
     try:
@@ -90,7 +90,7 @@ def look_at(path: Path) -> KnownModel:
 
 
 def models_in(folder: Path) -> list[KnownModel]:
-    """The models of a folder by name; other files, and a folder that is not there, hold none."""
+    """The models of a folder by name; none if the folder does not exist."""
     return list(_models_in(folder))
 
 
@@ -99,7 +99,7 @@ def _models_in(folder: Path) -> Iterator[KnownModel]:
         paths = sorted(path for path in folder.iterdir() if path.suffix == _ENDING)
     except OSError:
         return
-    # others are a checkpoint, tokens, or what `verify` calls damaged
+    # other files are a checkpoint, tokens, or a model that `verify` reports as damaged
     yield from filter(None, map(_known, paths))
 
 
@@ -107,7 +107,7 @@ def _models_in(folder: Path) -> Iterator[KnownModel]:
 
 
 def how_far(card: dict[str, Any]) -> str:
-    """Where the training that a card is of was stopped; empty where it finished, or says nothing."""
+    """Where the training of a model stopped, by its card; empty if it finished or is not recorded."""
     if card.get("finished", True) is not False:
         return ""
     stage, whose, then = card, "", "prior"
@@ -129,12 +129,12 @@ def store_folder() -> Path:
     """Where the models of this user are kept.
 
     Raises:
-        FileError: no variable names it, and the user has no home.
+        FileError: no variable names a store, and the user has no home folder.
     """
     if named := os.environ.get(STORE_VARIABLE):
         return Path(named)
     data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if not data.is_absolute():  # of which that specification says nothing
+    if not data.is_absolute():  # the XDG specification ignores relative paths
         try:
             data = Path.home() / ".local" / "share"
         except RuntimeError as error:
@@ -155,7 +155,7 @@ def carried_name(fingerprint: str) -> str:
 
 
 def keep(file: ModelFile, source: Path) -> Path:
-    """See that a model lies in the store; `source` is the file that it was read from.
+    """Make sure that a model is in the store; `source` is the file that it was read from.
 
     Raises:
         FileError: the store cannot be written to, or holds another model by that name.
@@ -164,7 +164,7 @@ def keep(file: ModelFile, source: Path) -> Path:
 
 
 def keep_file(path: Path) -> Path:
-    """`keep` for a model that has not been read, which is not done where it is kept already.
+    """`keep` for a model that has not been read; it is read only if it is not in the store yet.
 
     Raises:
         FileError: see `keep`; or there is no such file.
@@ -183,18 +183,18 @@ def keep_finished(path: Path) -> None:
     Raises:
         FileError: it cannot be kept.
     """
-    with suppress(ModelError):  # damaged: it made nothing
+    with suppress(ModelError):  # a damaged model made no files
         if path.is_file() and not how_far(look_at(path).header.card):
             keep_file(path)
 
 
 def carry(file: ModelFile, folder: Path, force: bool) -> Path:
-    """See that a model lies in a folder of `.codes` files; once, whoever else does the same.
+    """Make sure that a folder of `.codes` files has a copy of the model, also with several processes.
 
     Args:
         file: the model.
         folder: where the files are.
-        force: overwrite what has its name, unless that is another model.
+        force: overwrite a file that has the name of the copy, unless it is another model.
 
     Raises:
         FileError: the folder cannot be written to, or something else is in the way.
@@ -203,13 +203,13 @@ def carry(file: ModelFile, folder: Path, force: bool) -> Path:
 
 
 def _put(file: ModelFile, source: Path | None, target: Path, force: bool = False) -> Path:
-    """Make `target` the model: a hard link to `source`, where that serves, or a copy."""
+    """Make `target` the model: a hard link to `source` if possible, else a copy."""
     fingerprint = fingerprint_of(file)
     if os.path.lexists(target):
         found = _known(target)
         if found is not None and found.fingerprint == fingerprint:
             if found.array_bytes == sum(array.nbytes for array in file.all_arrays.values()):
-                return target  # else it was cut short, and is made whole
+                return target  # else the copy was cut short, and is written again
         elif found is not None or not force:
             content = f"model {found.fingerprint}" if found else "no model"
             raise FileError(
@@ -226,9 +226,10 @@ def _put(file: ModelFile, source: Path | None, target: Path, force: bool = False
 
 
 def _linkable(path: Path) -> Path | None:
-    """A run folder's model, which only `train` writes and always replaces; None of any other.
+    """The file if it is the model of a run folder, else None: only such a file may be linked.
 
-    What writes into another file, as `cp` and a download do, would write into its links too.
+    `train` always replaces that file and never writes into it. A program that writes into an existing
+    file, such as `cp`, would change its hard links too.
     """
     is_ours = (path.parent / METRICS_FILE).is_file() and not path.is_symlink()
     return path if is_ours else None
@@ -242,6 +243,6 @@ def _known(path: Path) -> KnownModel | None:
 
 
 def _is_model(path: Path, fingerprint: str) -> bool:
-    """Whether a file says that it is a model."""
+    """Whether a file claims to be a model."""
     known = _known(path)
     return known is not None and known.fingerprint == fingerprint

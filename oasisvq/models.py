@@ -1,8 +1,8 @@
-"""Which model is meant: the one that encodes, and the one that made a file. Never imports torch.
+"""Finds the model to encode with, and the model that made a file. Never imports torch.
 
-The one that encodes is named, trained in this folder, or bundled: `choose_model`. The one that made a
-`.codes` file is found by the fingerprint that the file names, wherever it lies: `ModelFinder`. Where
-models are kept, so that they are found, says `model_store.py`.
+The model to encode with is named by the user, trained in this folder, or bundled: `choose_model`. The
+model that made a `.codes` file is found by the fingerprint in the file, wherever it is: `ModelFinder`.
+`model_store.py` keeps models so that they can be found.
 """
 
 import os
@@ -43,11 +43,11 @@ FOLDERS_VARIABLE = "OASISVQ_MODELS"
 BUNDLED_MODEL = Path(__file__).parent / "pretrained" / MODEL_FILE
 MOST_HELD = 4  # models that a finder keeps in memory
 _BESIDE = "beside the codes"
-_FINGERPRINT = re.compile(r"[0-9a-f]{4,16}")  # or how it begins
+_FINGERPRINT = re.compile(r"[0-9a-f]{4,16}")  # or its first digits
 
 
 class NamedModel(Protocol):
-    """What a model is called, and what it says of its training."""
+    """The fingerprint of a model, and what it says about its training."""
 
     @property
     def fingerprint(self) -> bytes: ...
@@ -57,13 +57,13 @@ class NamedModel(Protocol):
 
 
 class ModelChoice(NamedTuple):
-    """A model file and why it is the one."""
+    """A model file, and the reason why it was chosen."""
 
     path: Path
     reason: str
 
     def line(self, file: "NamedModel") -> str:
-        """Which model is used, and why; `file` is what `path` holds."""
+        """One line about which model is used, and why; `file` is the content of `path`."""
         stopped = f", {how_far(file.card)}" if how_far(file.card) else ""
         return f"model {file.fingerprint.hex()[:SHORT]}: {self.path} ({self.reason}{stopped})"
 
@@ -74,14 +74,14 @@ class ModelChoice(NamedTuple):
 def choose_model(named: Path | None, folder: Path) -> ModelChoice:
     """The model file to use: the named one, `$OASISVQ_MODEL`, the last run's, or the bundled one.
 
-    That of a training which has not finished is used only where it is named.
+    The model of an unfinished training is used only if the user names it.
 
     Args:
-        named: a model file, a folder of one, how its fingerprint begins, or None.
+        named: a model file, a folder with a model, the first digits of a fingerprint, or None.
         folder: the working folder, where `train` may have left a run.
 
     Raises:
-        ModelError: none is named or trained, and the installation has none; or several are meant.
+        ModelError: none is named or trained, and none is bundled; or several models match.
     """
     if named is None and os.environ.get(MODEL_VARIABLE):
         named, reason = Path(os.environ[MODEL_VARIABLE]), f"${MODEL_VARIABLE}"
@@ -94,7 +94,7 @@ def choose_model(named: Path | None, folder: Path) -> ModelChoice:
         stopped = _how_far(trained)
         if not stopped:
             return ModelChoice(trained, "the model trained in this folder")
-        passed_by = f"; that in {RUN_FOLDER} is {stopped}, and is used with --model {RUN_FOLDER}"
+        passed_by = f"; the one in {RUN_FOLDER} is {stopped}; --model {RUN_FOLDER} uses it"
     if not BUNDLED_MODEL.is_file():
         raise ModelError("this installation has no bundled model; train one or name one with --model")
     return ModelChoice(BUNDLED_MODEL, f"the bundled model{passed_by}")
@@ -104,7 +104,7 @@ def _how_far(path: Path) -> str:
     try:
         return how_far(look_at(path).header.card)
     except (FileError, ModelError):
-        return ""  # who reads all of it says what is wrong with it
+        return ""  # reading the whole model will report the problem
 
 
 def _named_file(named: Path, folder: Path) -> Path:
@@ -122,13 +122,13 @@ def _named_file(named: Path, folder: Path) -> Path:
     if len(by_fingerprint) > 1:
         found = list(by_fingerprint.values())
         raise ModelError(
-            f"--model {named}: begins the fingerprints of {_listed(found)}; name more of it, or a file"
+            f"--model {named}: matches the fingerprints of {_listed(found)}; give more digits, or a file"
         )
     return next((known.path for known in by_fingerprint.values()), named)
 
 
 def known_models(folder: Path) -> list[KnownModel]:
-    """The models that are found from a working folder: in its run folder, the store, the package, ..."""
+    """The models found from a working folder: in its run folder, in the store, in the package, ..."""
     return [known for place in _places(folder, None, "") for known in _models_at(place.path)]
 
 
@@ -137,15 +137,15 @@ def _listed(models: list[KnownModel]) -> str:
 
 
 def keep_used(file: NamedModel, choice: ModelChoice, carried_in: Path | None = None) -> str:
-    """See that a model is kept before a file is encoded by it; says where.
+    """Make sure that a model is kept before it encodes a file; says where.
 
     Args:
-        file: the model; if it was not read yet, that is done only where it is not kept already.
-        choice: where it was read from.
-        carried_in: the folder that it will be put into beside its files, see `model_store.carry`.
+        file: the model; if it has not been read, it is read only if it is not in the store yet.
+        choice: where it comes from.
+        carried_in: the folder that will get a copy of it beside its files, see `model_store.carry`.
 
     Raises:
-        FileError: the store cannot be written to, and it would be kept nowhere else.
+        FileError: the store cannot be written to, and the model would be kept nowhere else.
     """
     try:
         if isinstance(file, ModelFile):
@@ -157,8 +157,8 @@ def keep_used(file: NamedModel, choice: ModelChoice, carried_in: Path | None = N
             elsewhere = carried_in / carried_name(file.fingerprint.hex())
         if elsewhere is None:
             raise FileError(
-                f"{error}; no file is written whose model cannot be kept: name another store in "
-                f"${STORE_VARIABLE}, or a folder with -o, which then carries the model"
+                f"{error}; nothing was encoded, because its model could not be kept: name another store "
+                f"in ${STORE_VARIABLE}, or an output folder with -o, which then gets a copy of the model"
             ) from error
         return f"kept as {elsewhere} only: {error}"
 
@@ -171,20 +171,20 @@ def _be_silent(line: str) -> None:
 
 
 class ModelFinder:
-    """Finds the model that each `.codes` file names, and reads each once.
+    """Finds the model that each `.codes` file names, and reads each model once.
 
-    It is looked for in this order: `$OASISVQ_MODEL`, the run folder, the store, beside the codes, the
-    folders that `$OASISVQ_MODELS` names, the bundled one. Names and headers are looked at; only the
-    right one is read whole, and its arrays are compared with its fingerprint. Where a model is named, it
-    is that or none.
+    The search order is: `$OASISVQ_MODEL`, the run folder, the store, beside the codes, the folders in
+    `$OASISVQ_MODELS`, the bundled model. The search looks at names and headers. Only the right model is
+    read completely, and its arrays are compared with its fingerprint. If the user names a model, no
+    other one is used.
     """
 
     def __init__(self, named: Path | None, tell: Callable[[str], None] = _be_silent) -> None:
-        """Look for nothing yet.
+        """Prepare a search.
 
         Args:
-            named: a model file or run folder, a folder of models, or how a fingerprint begins.
-            tell: told which model is used, and why.
+            named: a model file or run folder, a folder of models, or the first digits of a fingerprint.
+            tell: called with a line about which model is used, and why.
         """
         self._named, self._tell, self._folder = named, tell, Path.cwd()
         self._held: dict[str, ModelFile] = {}
@@ -192,15 +192,15 @@ class ModelFinder:
         self._damaged: dict[Path, str] = {}  # models that cannot be read, and why
 
     def __call__(self, header: CodesHeader, codes: Path) -> ModelFile:
-        """The model that a file needs; where it needs none, the one that would encode.
+        """The model that a file needs; if it needs none, the model that would encode.
 
         Args:
-            header: of the file.
+            header: the header of the file.
             codes: the file.
 
         Raises:
             FileError, ModelError: the named model is missing or damaged.
-            OtherModelError: the right one is not found, or another one is named.
+            OtherModelError: the right model is not found, or the user named a different one.
         """
         wanted = wanted_by(header)
         if not wanted or (self._named is not None and not self._named.is_dir()):
@@ -208,7 +208,7 @@ class ModelFinder:
             return self._chosen
         if wanted not in self._held:
             file = self._find(wanted, codes)
-            if file is None:  # in the folder that is named
+            if file is None:  # not found in the named folder
                 refuse_other_model(self._chosen, header, str(codes))
                 file = self._chosen
             if len(self._held) == MOST_HELD:
@@ -217,7 +217,7 @@ class ModelFinder:
         return self._held[wanted]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A finder in another process says nothing."""
+        """A finder in another process prints nothing."""
         return self.__dict__ | {"_tell": _be_silent}
 
     @cached_property
@@ -228,7 +228,7 @@ class ModelFinder:
         return file
 
     def _find(self, wanted: str, codes: Path) -> ModelFile | None:
-        """The model of a fingerprint; None where the run folder that is named has another."""
+        """The model of a fingerprint; None if the named run folder has a different one."""
         wrong: list[str] = []
         for choice in self._candidates(wanted, codes, wrong):
             file = self._read(choice.path)
@@ -248,7 +248,7 @@ class ModelFinder:
         )
 
     def _read(self, path: Path) -> ModelFile | None:
-        """A model; None where it cannot be read, which is tried once."""
+        """A model; None if it cannot be read. Each is tried only once."""
         if path not in self._damaged:
             try:
                 return read_model(path)
@@ -262,7 +262,7 @@ class ModelFinder:
         return list(_places(self._folder, codes, wanted))
 
     def _candidates(self, wanted: str, codes: Path, wrong: list[str]) -> Iterator[ModelChoice]:
-        """Files that say they are the model, those called so first; others so called go to `wrong`."""
+        """Files whose header names the model, those with its name first; misnamed ones go to `wrong`."""
         seen = set()
         places = self._places(wanted, codes)
         for place in places:
@@ -286,7 +286,7 @@ class ModelFinder:
         return self._listed[place]
 
     def _descendant(self, wanted: str, codes: Path) -> str:
-        """What a known model says of the one that is wanted, whose training it followed."""
+        """How a known model descends from the wanted one, if its training started from it."""
         for place in self._places(wanted, codes):
             for known in self._models_at(place.path):
                 card = known.header.card
@@ -301,7 +301,7 @@ class ModelFinder:
 
 
 def _places(folder: Path, codes: Path | None, wanted: str) -> Iterator[ModelChoice]:
-    """Files and folders where a model may lie, and what is said of one that is found there."""
+    """Files and folders where a model may be, and the words for a model that is found there."""
     if named := os.environ.get(MODEL_VARIABLE):
         yield ModelChoice(Path(named), f"${MODEL_VARIABLE}")
     yield ModelChoice(folder / RUN_FOLDER, "the model trained in this folder")
@@ -318,7 +318,7 @@ def _places(folder: Path, codes: Path | None, wanted: str) -> Iterator[ModelChoi
 
 
 def _models_at(place: Path) -> list[KnownModel]:
-    """The models of a folder, or the one that a file is."""
+    """The models in a folder, or the model in a file."""
     if place.is_dir():
         return models_in(place)
     try:
@@ -328,7 +328,7 @@ def _models_at(place: Path) -> list[KnownModel]:
 
 
 def _files_called(wanted: str, place: Path) -> list[Path]:
-    """Files that the model of a fingerprint may be by their names."""
+    """Files whose names match the model of a fingerprint."""
     if not place.is_dir():
         return [place]
     return [place / name for name in (MODEL_FILE, kept_name(wanted), carried_name(wanted))]
@@ -337,8 +337,8 @@ def _files_called(wanted: str, place: Path) -> list[Path]:
 def read_codes(path: Path, model: Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Codes:
     """Read a `.codes` file: header and indices, or labels, without torch.
 
-    A packed file and one of labels need no model. One coded with a prior needs that of the model that
-    made it: the named one, or the one that a `ModelFinder` finds.
+    Packed files and files of labels need no model. A file coded with a prior needs the model that made
+    it: the named one, or the one that a `ModelFinder` finds.
 
     Raises:
         FileError: missing or unreadable.

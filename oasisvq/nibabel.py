@@ -1,4 +1,4 @@
-"""`.codes` files in whatever loads volumes by nibabel: `import oasisvq.nibabel`, then `nibabel.load`.
+"""Lets nibabel load `.codes` files: `import oasisvq.nibabel`, then `nibabel.load("scan.codes")`.
 
 Never imports torch. What is loaded is the `Nifti1Image` or `Nifti2Image` of `oasisvq.load_volume`.
 """
@@ -16,7 +16,7 @@ from oasisvq.loading import load_volume
 
 
 class CodesImage(SpatialImage):
-    """How nibabel knows `.codes` files: by their ending; it only reads them.
+    """Tells nibabel about `.codes` files: it recognises them by their ending, and can only read them.
 
     The model is found by the fingerprint in the file. Loading raises the errors of `load_volume`.
     """
@@ -31,10 +31,10 @@ class CodesImage(SpatialImage):
         return load_volume(Path(filename), None)
 
     def to_filename(self, filename: Any, **options: Any) -> None:  # noqa: ANN401
-        """Not this way.
+        """Not supported: nibabel only reads `.codes` files.
 
         Raises:
-            ImageError: says how.
+            ImageError: always; it names `oasisvq encode`.
         """
         raise ImageError(f"{filename}: nibabel does not write {SUFFIX} files; use `oasisvq encode`")
 

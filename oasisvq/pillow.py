@@ -1,6 +1,6 @@
-"""`.codes` files in whatever opens pictures by Pillow: `import oasisvq.pillow`, then `Image.open`.
+"""Lets Pillow open `.codes` files: `import oasisvq.pillow`, then `Image.open("scan.codes")`.
 
-Never imports torch. Volumes are images of many frames, as a GIF is; `seek` goes from slice to slice.
+Never imports torch. Volumes are images with many frames, like a GIF; `seek` chooses the slice.
 """
 
 from pathlib import Path
@@ -21,10 +21,10 @@ FORMAT = "OASISVQ"
 
 
 class CodesImageFile(ImageFile.ImageFile):
-    """A `.codes` file as Pillow opens it: by its header; decoded when its pixels are asked for.
+    """A `.codes` file as Pillow opens it: the header is read at once, pixels are decoded on demand.
 
-    Its mode is `L` of uint8 and else `I;16`, with grey levels as of `oasisvq.load_image`. The model is
-    found by the fingerprint in the file. Opening or loading raises the errors of `load_image`.
+    The mode is `L` for uint8 and `I;16` otherwise, with grey levels as in `oasisvq.load_image`. The
+    model is found by the fingerprint in the file. Opening or loading raises the errors of `load_image`.
     """
 
     format = FORMAT

@@ -1,10 +1,11 @@
 """Images of a folder -> stacks: which of them are the slices of one subject, by their names.
 
-Images are one stack where they lie in one folder, differ in their slice's number alone (see
-`scans/stacks.py`), have one size and type, and something says that they are slices of one subject: a
-word before the number (`slice`, `slc`, `z`, or as DICOM is exported `IM-0001-0012`, `img12`, `I012`), or
-a subject's name on the path below the input, as `persons.py` knows them. A bare number, `1018.png`, is a
-slice only in a folder of a subject: in others it may be a person.
+Images form a stack if they lie in one folder, have the same size and type, and their names differ only
+in the number of the slice (see `scans/stacks.py`). In addition, something must show that they are slices
+of one subject. This is either a word before the number (`slice`, `slc`, `z`, or names of exported DICOM
+such as `IM-0001-0012`, `img12`, `I012`), or the name of a subject on the path below the input, as in
+`persons.py`. A bare number, such as `1018.png`, counts as a slice only in the folder of a subject: in
+other folders it may stand for a person.
 """
 
 import re
@@ -21,14 +22,14 @@ from oasisvq.scans.limits import MAX_VOXELS, VOXELS_A_PIXEL
 from oasisvq.scans.source import Source, SourceKind, sources_below, stack_at
 from oasisvq.scans.stacks import Numbered, StackNames, numbered
 
-MAX_STACKED = 32_767  # images of a stack, and their sides: what the geometry of a volume holds
+MAX_STACKED = 32_767  # images of a stack, and their sides: the limit of the geometry of a volume
 _OF_SERIES = re.compile(  # what stands before the number of an image that was exported from DICOM
     r"(?i)(?:im|img|image|i|mr|frame|se|ser|series|dicom|dcm)[-_ ]?(?:\d+[-_ ]+)*"
 )
 
 
 class Taken(NamedTuple):
-    """What of its inputs a run takes.
+    """Which of its inputs a run takes.
 
     Attributes:
         globs: which files below folders.
@@ -44,7 +45,7 @@ class Taken(NamedTuple):
         return in_stacks(sources, folder, max_pixels) if self.stacks else sources
 
     def of_named(self, sources: Iterator[Source], max_pixels: int) -> Iterator[Source]:
-        """Those of files that were named."""
+        """The sources of named files."""
         return in_stacks(sources, None, max_pixels) if self.stacks else sources
 
 
@@ -52,11 +53,11 @@ ALL_OF_THEM = Taken()
 
 
 def in_stacks(sources: Iterable[Source], top: Path | None, max_pixels: int) -> Iterator[Source]:
-    """Sources, where a stack takes the place of the first of its images and the others are left out.
+    """The sources, with each stack in the place of its first image and its other images left out.
 
     Args:
-        sources: those of one folder after the other.
-        top: the folder that they are of; None where each was named.
+        sources: the sources, folder by folder.
+        top: the folder that they lie in; None if each was named.
         max_pixels: how large an image may be; a stack may be as large as a volume, see `limits.py`.
     """
     for _, of_folder in groupby(sources, lambda each: each.files[0].parent):
@@ -86,7 +87,7 @@ def only_stack(folder: Path, max_pixels: int, globs: Globs = EVERYTHING) -> Sour
 
 
 def stack_if_one(folder: Path, max_pixels: int) -> Source | None:
-    """The stack that a folder holds; None where it holds none, or several."""
+    """The stack that a folder holds; None if it holds none or several."""
     stacks = _stacks_below(folder, max_pixels, EVERYTHING)
     return stacks[0] if len(stacks) == 1 else None
 
@@ -112,13 +113,13 @@ def _stacks_of(sources: list[Source], top: Path | None, max_pixels: int) -> Iter
 
 
 def _below(path: Path, top: Path | None) -> str:
-    """A path with the name of the folder that it is below."""
+    """A path that begins with the name of the top folder."""
     top = top or path.parent
     return f"{top.resolve().name}/{path.relative_to(top).as_posix()}"
 
 
 def _stack_of(members: list[tuple[Numbered, Path]], max_pixels: int) -> Source | None:
-    """The most images of one size and type among those with like names; None where they are no stack."""
+    """The largest group of one size and type among images with similar names; None if it is no stack."""
     width = max((len(parts.digits) for parts, _ in members if parts.digits[0] == "0"), default=1)
     alike: dict[tuple[tuple[int, int], bool], list[tuple[int, Path]]] = {}
     for parts, path in members:

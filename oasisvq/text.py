@@ -1,6 +1,6 @@
-"""Text from outside, such as the name of a file: as it may be shown, and whether a file may bear it.
+"""Text from outside, such as file names: made safe to show, or checked for use as a file name.
 
-Imports nothing of ours.
+Imports nothing else of oasisvq.
 """
 
 import os
@@ -13,17 +13,17 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {  # on Windows, 
 
 
 def printable(text: str) -> str:
-    """Text with an escape for each character that is not seen as itself.
+    """Text in which characters that are not visible as themselves are escaped.
 
-    Control characters, among them line feeds, could move a terminal's cursor or forge a line; marks of
-    direction could turn a name around; and the surrogates that stand for bytes of no Unicode cannot
-    be written.
+    Control characters, such as line feeds, could move the cursor of a terminal or forge a line.
+    Direction marks could reverse a name. Surrogates, which stand for bytes that are no valid Unicode,
+    cannot be written.
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a file or folder may be called so on every system, and lies where it is put."""
+    """Whether a name is valid for a file or folder on every system, and does not lead elsewhere."""
     try:
         size = len(os.fsencode(name))
     except UnicodeEncodeError:

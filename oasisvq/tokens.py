@@ -1,30 +1,31 @@
-"""The indices of many `.codes` files as one array file, for people who train on the tokens; and back.
+"""The indices of many `.codes` files <-> one array file, for training on the tokens.
 
-Shapes: F files, N slices, L levels, h×w grid. An image is a file of one slice, a volume one of many.
+Shapes: F files, N slices, L levels, h×w grid. An image is a file with one slice, a volume one with many.
 
-An array file is a `.npz` (NumPy, nothing pickled), a `.safetensors`, or a `.tokens`: a folder with an
-`.npy` for each array and the strings in `tokens.json`, whose indices are mapped into memory and not
-read. It holds
+An array file is a `.npz` (NumPy, nothing pickled), a `.safetensors`, or a `.tokens` *store*. A store is
+a folder with one `.npy` for each array, and the strings in `tokens.json`; its indices are memory-mapped
+instead of read. An array file holds
 
 | name | shape, type | meaning |
 |---|---|---|
 | indices | (N, L, h, w) uint16 | 0..K-1, or `NO_INDEX` where a slice has no such cell or level |
-| files | (N,) int32 | place of each slice's file in `names`; slices of a file follow each other |
-| positions | (N,) int32 | number of a slice in its volume, of an image that in its name, else 0 |
+| files | (N,) int32 | number of each slice's file in `names`; slices of a file are consecutive |
+| positions | (N,) int32 | number of a slice in its volume; for images, the number in the name, else 0 |
 | windows | (F, 4) int32 | top, left, height, width of the window in the grid of a file's slices |
-| origins | (F, 2) int32 | cell of that grid that the array's cell (0, 0) is |
+| origins | (F, 2) int32 | the cell of that grid that is cell (0, 0) of the array |
 | shapes | (F, 2) int32 | height and width of the slices in pixels |
 | intensities | (F, 2) float64 | values that pixels 0 and 1 stand for |
 | sample_types | (F,) uint8 | 0 uint8, 1 uint16, and so on as in `SampleType` |
 | levels | (F,) uint8 | levels of each file |
-| headers | (bytes,) uint8 | of volumes and labels the packed `.codes` file up to its payload |
-| header_ends | (F,) int64 | where that of each file ends; it starts where the one before ends |
-| codebook | (2,) int32 | K, pixels to a side of a cell |
-| fingerprint | (8,) uint8 | of the model that made all of them |
+| headers | (bytes,) uint8 | for volumes and labels: the packed `.codes` file up to its payload |
+| header_ends | (F,) int64 | end of each file's header, which starts at the end of the one before |
+| codebook | (2,) int32 | K, and pixels per side of a cell |
+| fingerprint | (8,) uint8 | fingerprint of the model that made all files |
 | names, subjects | F strings | path below the folder without its ending; subject or "" |
 
-Where the windows lie near each other all have one origin, so that one cell means one place in every
-slice. Else each has its own corner as origin, and `NO_INDEX` pads it to the right and below.
+If the windows lie near each other, all have the same origin, so that one cell means the same place in
+every slice. Otherwise the origin of each window is its own corner, and `NO_INDEX` pads it to the right
+and below.
 """
 
 import hashlib
@@ -88,7 +89,7 @@ _OF_SLICES = ("indices", "files", "positions")
 
 @dataclass(frozen=True)
 class Tokens:
-    """The arrays of the table above, two lists of strings, and the store that they are mapped from."""
+    """The arrays in the table above, two lists of strings, and the store that they are mapped from."""
 
     arrays: dict[str, NDArray[Any]]
     names: list[str]
@@ -99,21 +100,21 @@ class Tokens:
         return len(self.names)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps a store by itself; it is not sent there."""
+        """Another process maps a store itself, so its arrays are not sent."""
         if self.store is not None:
             return read_tokens, (self.store,)
         return Tokens, (self.arrays, self.names, self.subjects)
 
     @property
     def slices(self) -> int:
-        """How many slices the files have together."""
+        """The number of slices in all files."""
         return len(self.arrays["indices"])
 
     def codes(self, position: int) -> Codes:
-        """What one `.codes` file held.
+        """The content of one `.codes` file.
 
         Args:
-            position: of its name.
+            position: the position of its name.
 
         Raises:
             CodesFileError: the arrays do not describe a valid file.
@@ -131,7 +132,7 @@ class Tokens:
         codebook_size = int(arrays["codebook"][0])
         if min(top, left, *window) < 0 or indices.shape[1:] != (levels, window.height, window.width):
             raise CodesFileError(f"{name}: damaged: its window or an index is out of range")
-        # a slice of ground has no indices
+        # a slice with nothing but ground has no indices
         grids = indices[(indices != NO_INDEX).any(axis=(1, 2, 3))] if indices.size else indices
         if grids.size and int(grids.max()) >= codebook_size:
             raise CodesFileError(f"{name}: damaged: its window or an index is out of range")
@@ -167,13 +168,13 @@ class Tokens:
 
 
 def header_bytes(header: CodesHeader, payload: bytes) -> bytes:
-    """What a packed `.codes` file begins with, up to its payload; see `join`."""
+    """The beginning of a packed `.codes` file, up to its payload; see `join`."""
     content = container.write(header, payload)
     return content[: len(content) - len(payload) - _CRC_BYTES]
 
 
 def join(header: bytes, payload: bytes) -> bytes:
-    """The bytes of the packed `.codes` file that begins so."""
+    """The bytes of the packed `.codes` file with this beginning."""
     content = header + payload
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -208,7 +209,7 @@ def write_tokens(tokens: Tokens, path: Path) -> None:
 
 @contextmanager
 def store_writer(path: Path) -> Iterator[Path]:
-    """A folder that becomes the store `path` when the block ends well, and else is taken away.
+    """A folder that becomes the store `path` if the block succeeds, and is deleted otherwise.
 
     Raises:
         FileError: it cannot be written.
@@ -221,7 +222,7 @@ def store_writer(path: Path) -> Iterator[Path]:
 
 
 def write_strings(folder: Path, names: list[str], subjects: list[str]) -> None:
-    """Write the strings of a store, after its arrays: without them it is half written."""
+    """Write the strings of a store, after its arrays; a store without strings counts as incomplete."""
     strings = {"names": names, "subjects": subjects}
     (folder / STRINGS_FILE).write_text(json.dumps(strings), encoding="utf-8")
 
@@ -239,13 +240,13 @@ def require_tokens(path: Path, force: bool) -> None:
     if path.suffix != STORE_SUFFIX or not path.is_dir():
         require_output(path, force)
     elif not (path / STRINGS_FILE).is_file():
-        raise FileError(f"{path}: is a folder, but no store of tokens; name another output")
+        raise FileError(f"{path}: is a folder, but not a store of tokens; name another output")
     elif not force:
         raise FileError(f"{path}: exists; pass -f to overwrite it or name another output")
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read an array file that `oasisvq export` or `write_tokens` wrote; of a store map the indices.
+    """Read an array file that `oasisvq export` or `write_tokens` wrote; indices of a store are mapped.
 
     Raises:
         FileError: missing or unreadable.
@@ -325,10 +326,12 @@ def _checksum(arrays: dict[str, NDArray[Any]], strings: dict[str, str]) -> str:
 
 
 def refuse_unsafe(names: list[str], where: str) -> None:
-    """Names become paths below an output folder: none may lead out of it, on whatever system.
+    """Raise unless all names are distinct, and stay inside an output folder on every system.
+
+    Names become paths below an output folder.
 
     Raises:
-        CodesFileError: a name could, or is that of two files.
+        CodesFileError: a name could lead out of the folder, or two files have the same name.
     """
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -336,15 +339,15 @@ def refuse_unsafe(names: list[str], where: str) -> None:
     for name in names:
         if not _is_safe(name):
             raise CodesFileError(
-                f"{where}: a name that cannot be a path below the output folder: '{name}'; rename it"
+                f"{where}: the name '{name}' cannot be a path below the output folder; rename the file"
             )
 
 
 def _is_safe(name: str) -> bool:
-    """Whether a name is a path downwards on every system, of folders and a file without its ending."""
+    """Whether a name is a path that leads downwards on every system: folders, then a file's stem."""
     *folders, last = name.split("/")
     return (
         bool(last.strip("."))
         and all(map(is_safe_name, (*folders, f"{last}.png")))
-        and not any(folder.endswith((".", " ")) for folder in folders)  # which Windows leaves out
+        and not any(folder.endswith((".", " ")) for folder in folders)  # Windows drops these
     )

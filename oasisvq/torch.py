@@ -2,9 +2,9 @@
 
 Shapes: L levels, h×w grid, K codes.
 
-Tokens are numbers of one vocabulary: code c of level l (from 0) is l · K + c; behind them come `empty`,
-for a cell outside the coded window or of a slice of ground, and `pad`, for a level that the slice's file
-does not keep. A model over all of it has `size` inputs and outputs.
+Tokens are numbers of one vocabulary: code c of level l (from 0) is l · K + c. After them come `empty`,
+for cells outside the coded window or in a slice without content, and `pad`, for levels that the file of
+the slice does not keep. A model over the whole vocabulary has `size` inputs and outputs.
 """
 
 from pathlib import Path
@@ -22,14 +22,14 @@ from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
 
 class Vocabulary(NamedTuple):
-    """The numbers that tokens are.
+    """The numbering of tokens.
 
     Attributes:
         levels: L; level l has the tokens l · codebook_size to (l + 1) · codebook_size - 1.
         codebook_size: K.
         empty: the token of a cell without an index.
         pad: the token of a level that was not kept.
-        size: of the whole vocabulary, L · K + 2.
+        size: number of tokens in the vocabulary, L · K + 2.
     """
 
     levels: int
@@ -43,13 +43,13 @@ class TokenItem(TypedDict):
     """One slice; the default collation of a `DataLoader` batches it.
 
     Keys:
-        tokens: (L, h, w) int64, of the vocabulary.
+        tokens: (L, h, w) int64, tokens of the vocabulary.
         indices: (L, h, w) int64, 0 to K-1; 0 where `mask` is False.
         mask: (L, h, w) bool, True where there is an index.
-        name: of its file, below the folder and without the ending.
-        subject: whose it is; empty where its path does not say.
-        split: train, validation or test, where a folder on its path is called so; else empty.
-        position: its number in its volume, from 0; of an image the number in its name, else 0.
+        name: path of its file below the folder, without the ending.
+        subject: the subject; empty if the path does not tell it.
+        split: train, validation or test, if a folder on the path has this name; else empty.
+        position: its number in its volume, from 0; for an image the number in its name, else 0.
     """
 
     tokens: torch.Tensor
@@ -64,8 +64,8 @@ class TokenItem(TypedDict):
 class TokenDataset(Dataset[TokenItem]):
     """The indices of many slices, from a folder of `.codes` files or from what `oasisvq export` wrote.
 
-    All slices have one grid, so that one cell means one place. Nothing is decoded or changed after the
-    start, so workers of a `DataLoader`, forked or spawned, share it without harm.
+    All slices share one grid, so that a cell means the same place in every slice. Nothing is decoded or
+    changed after the start, so workers of a `DataLoader`, forked or spawned, can safely share it.
 
     Attributes:
         vocabulary: what the tokens mean.
@@ -83,14 +83,15 @@ class TokenDataset(Dataset[TokenItem]):
 
         Args:
             source: a folder of `.codes` files of one model, or an array file.
-            levels: the first so many only; all that the files keep where None.
-            split: only slices with `train`, `validation` or `test` on their path; all where None.
-            model: that made the files of a folder, as of `read_codes`; an array file needs none.
+            levels: read only this many levels; if None, all that the files keep.
+            split: only slices with `train`, `validation` or `test` on their path; if None, all.
+            model: the model that made the files of a folder, as in `read_codes`; an array file needs
+                none.
 
         Raises:
             FileError: missing, or a folder without `.codes` files.
-            CodesFileError: damaged, or of several models.
-            DatasetError: no such levels or split, or nothing in it.
+            CodesFileError: damaged, or made with several models.
+            DatasetError: there are no such levels, no such split, or no slices in it.
         """
         path = Path(source)
         is_folder = path.is_dir() and path.suffix not in TOKEN_SUFFIXES
@@ -116,7 +117,7 @@ class TokenDataset(Dataset[TokenItem]):
 
     def __getitem__(self, number: int) -> TokenItem:
         if not -len(self) <= number < len(self):
-            raise IndexError(number)  # by which Python ends a loop
+            raise IndexError(number)  # Python ends a loop by it
         place = int(self._places[number])
         file, vocabulary = int(self.tokens.arrays["files"][place]), self.vocabulary
         found = self.tokens.arrays["indices"][place, : vocabulary.levels]

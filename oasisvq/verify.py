@@ -1,7 +1,4 @@
-"""Whether `.codes` files, models and prepared datasets are whole: one verdict after the other.
-
-Never imports torch.
-"""
+"""Checks whether `.codes` files, models and prepared datasets are whole. Never imports torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -31,7 +28,7 @@ Advance = Callable[[int, int], None]  # told (done, in all)
 
 
 class State(str, Enum):
-    """What was found of a file or dataset; the value is for a person, the name for JSON."""
+    """The state of a file or dataset; the value is shown to the user, the name goes into JSON."""
 
     WHOLE = "whole"
     DAMAGED = "damaged"
@@ -40,12 +37,12 @@ class State(str, Enum):
 
 
 class Verdict(NamedTuple):
-    """One file or dataset.
+    """The result for one file or dataset.
 
     Attributes:
-        path: of a dataset its folder.
+        path: the file, or the folder of a dataset.
         state: what was found.
-        reason: why it is not whole, with its path; empty where it is.
+        reason: why it is not whole, with its path; empty if it is whole.
     """
 
     path: Path
@@ -62,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 class Verifier:
-    """Judges one file or dataset after the other; what is wrong with one is no error."""
+    """Checks one file or dataset after another; a damaged one gives a verdict and no error."""
 
     def __init__(
         self,
@@ -70,33 +67,33 @@ class Verifier:
         deep: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        """Look at nothing yet.
+        """Prepare a check.
 
         Args:
             find: gives the model of a `.codes` file that needs one, see `models.ModelFinder`.
             deep: decode payloads, build networks and compare arrays with their checksums.
-            max_pixels: how large a scan may be whose payload is decoded, see `limits.py`.
+            max_pixels: size limit for scans whose payload is decoded, see `limits.py`.
         """
         self._find, self._deep, self._max_pixels = find, deep, max_pixels
 
     def _model_of(self, header: CodesHeader, path: Path) -> ModelFile:
         try:
             return self._find(header, path)
-        except FileError as error:  # of the model, not of the file that is judged
+        except FileError as error:  # errors of the model, not of the checked file
             raise ModelError(str(error)) from error
 
     def judge(self, path: Path) -> Verdict:
-        """Whether a file, or a dataset's folder, is whole.
+        """Whether a file, or the folder of a dataset, is whole.
 
         Raises:
-            ModelError: the model that would decode cannot be used.
+            ModelError: the model needed for decoding cannot be used.
         """
         try:
             self._check(path)
         except OtherModelError as error:
             return Verdict(path, State.OTHER_MODEL, str(error))
         except ModelError as error:
-            if not _is_model(path):  # the fault of the model that would decode, not of this file
+            if not _is_model(path):  # a fault of the model needed for decoding, not of this file
                 raise
             return Verdict(path, State.DAMAGED, str(error))
         except (CodesFileError, DatasetError) as error:
@@ -159,22 +156,22 @@ def verify(
     jobs: int = 1,
     globs: Globs = EVERYTHING,
 ) -> Iterator[Verdict]:
-    """Judge files as they are named, and what is ours below folders; or one shard of all that.
+    """Check the named files, and all files of oasisvq below the named folders; or one shard of them.
 
-    Nothing is kept, so memory does not grow with the number of files.
+    Verdicts are not kept, so memory does not grow with the number of files.
 
     Args:
         paths: files and folders.
-        verifier: judges each.
-        shard: which of them, counted over all paths.
-        advance: told (judged, of how many).
-        passed_over: told of what else lies below the folders, by the end.
-        jobs: processes; verdicts and their order are the same with any number.
+        verifier: checks each file.
+        shard: which of the files, counted over all paths.
+        advance: called with (files checked, files in all).
+        passed_over: counts what else lies below the folders; complete at the end.
+        jobs: number of processes; verdicts and their order are the same with any number.
         globs: which files below folders.
 
     Raises:
         FileError: a folder cannot be listed.
-        ModelError: the model that would decode cannot be used.
+        ModelError: the model needed for decoding cannot be used.
     """
     paths = list(paths)
     total = sum(shard.takes(place) for place, _ in enumerate(_found(paths, PassedOver(), globs)))
@@ -186,14 +183,14 @@ def verify(
 
 
 def _found(paths: Iterable[Path], passed_over: PassedOver, globs: Globs) -> Iterator[Path]:
-    """Files as named; below a folder all of ours, or the folder itself where there is nothing."""
+    """The named files; for a folder all files of oasisvq in it, or the folder itself if it has none."""
     for path in paths:
         if not path.is_dir():
             yield path
             continue
         nothing = True
         for listing in walk(path, globs):
-            if is_prepared(listing.folder):  # all files there belong to it
+            if is_prepared(listing.folder):  # all files in it belong to the dataset
                 nothing = False
                 yield listing.folder
                 continue
@@ -205,7 +202,7 @@ def _found(paths: Iterable[Path], passed_over: PassedOver, globs: Globs) -> Iter
 
 
 def _is_ours(path: Path) -> bool:
-    """By its name."""
+    """Whether the name of a file is one of oasisvq."""
     return path.suffix == SUFFIX or is_model_name(path)
 
 

@@ -53,7 +53,7 @@ def test_arguments_are_taken_a_few_ahead_only() -> None:
 
 
 def test_a_process_that_is_ended_from_outside_is_one_clear_line() -> None:
-    with pytest.raises(OasisVQError, match=r"ended from outside.*fewer than --jobs 2"):
+    with pytest.raises(OasisVQError, match=r"killed from outside.*fewer than --jobs 2"):
         list(calls(end_itself, range(9), 2))
 
 

@@ -193,8 +193,8 @@ def test_a_training_that_has_not_finished_is_used_only_where_it_is_named(
     choice = choose_model(None, here)
     assert choice.path == other_model
     assert choice.reason == (
-        "the bundled model; that in oasisvq-run is of a training that got to step 3 of 6, and is used "
-        "with --model oasisvq-run"
+        "the bundled model; the one in oasisvq-run is of a training that got to step 3 of 6; "
+        "--model oasisvq-run uses it"
     )
     named = choose_model(Path("oasisvq-run"), here)
     line = named.line(read_model(named.path))
@@ -236,7 +236,7 @@ def test_a_model_may_be_named_by_its_fingerprint(
     renamed(model_file, store / "b.safetensors", other)
     with pytest.raises(ModelError) as error:
         choose_model(Path(ours[:8]), here)
-    for found in (f"{path} (model {ours})", f"b.safetensors (model {other})", "name more of it"):
+    for found in (f"{path} (model {ours})", f"b.safetensors (model {other})", "give more digits"):
         assert found in str(error.value)
     assert choose_model(Path(ours), here).path == path
     assert choose_model(Path("abcdef"), here).path == Path("abcdef")  # which there is not

@@ -71,7 +71,7 @@ def test_folders_among_several_inputs_keep_their_names(
         carried(model_file),
     }
     alike = run("encode", "s1/anat", "s2/anat", "-o", "out", "--model", model_file)
-    assert (alike.code, "s2/anat: has the name of s1/anat" in alike.err) == (1, True)
+    assert (alike.code, "s2/anat: has the same name as s1/anat" in alike.err) == (1, True)
 
 
 def test_two_inputs_with_one_output_are_a_failure_of_the_second(
