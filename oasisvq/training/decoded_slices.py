@@ -8,13 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from oasisvq.codec.modelfile import ModelFile
 from oasisvq.data.batches import SliceBatches
 from oasisvq.data.devices import send
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
-from oasisvq.training.slices_beside import OwnRanges, coded_in_turn
-from oasisvq.training.weights import quantizer_of
+from oasisvq.training.quantizer import ResidualQuantizer
+from oasisvq.training.slices_beside import Networks, OwnRanges, coded_in_turn
 
 DECODED_AT_ONCE = 16
 # half of all as residues are used by default, beside two levels of an image and one of a volume, for a
@@ -30,7 +28,8 @@ def grey_levels(batches: SliceBatches, slices: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decoded_alone(
-    file: ModelFile,
+    networks: Networks,
+    quantizer: ResidualQuantizer,
     batches: SliceBatches,
     slices: Tensor,
     world: World,
@@ -41,8 +40,7 @@ def decoded_alone(
     Returns:
         (n, H, W) uint8 grey levels.
     """
-    networks, quantizer = Frozen(file, world.device), quantizer_of(file).to(world.device)
-    levels = [min(each, file.config.levels) for each in LEVELS_ALONE]
+    levels = [min(each, len(quantizer.codebooks)) for each in LEVELS_ALONE]
     decoded = torch.zeros(len(slices), *_window(batches), device=world.device)
     for number, places in enumerate(torch.arange(len(slices)).split(DECODED_AT_ONCE)):
         advance(len(places))
@@ -61,7 +59,8 @@ def decoded_alone(
 
 @torch.no_grad()
 def decoded_in_turn(
-    volumes: ModelFile,
+    networks: Networks,
+    quantizer: ResidualQuantizer,
     source: OwnRanges,
     parts: list[Tensor],
     world: World,
@@ -72,7 +71,6 @@ def decoded_in_turn(
     Returns:
         (n, H, W) uint8 grey levels, of one sequence after the other.
     """
-    networks, quantizer = Frozen(volumes, world.device), quantizer_of(volumes).to(world.device)
     slices = torch.cat(parts)
     row_of = torch.zeros(int(slices.max()) + 1, dtype=torch.int64)
     row_of[slices] = torch.arange(len(slices))
@@ -80,7 +78,7 @@ def decoded_in_turn(
     own = list(range(world.rank, len(parts), world.size))
     for group in (own[start : start + DECODED_AT_ONCE] for start in range(0, len(own), DECODED_AT_ONCE)):
         group.sort(key=lambda number: -len(parts[number]))
-        cycle = torch.tensor(LEVELS_IN_TURN).clamp_max(volumes.config.levels)
+        cycle = torch.tensor(LEVELS_IN_TURN).clamp_max(len(quantizer.codebooks))
         kept = cycle[torch.tensor(group) % len(cycle)]
         for coded in coded_in_turn(networks, quantizer, source, [parts[each] for each in group], kept):
             advance(len(coded.places))

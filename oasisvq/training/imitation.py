@@ -1,4 +1,4 @@
-"""What the integers of a model compute, in torch: to train them, and to encode many slices at once.
+"""What the integers of a model compute, in torch, while they learn.
 
 Shapes: B batch, C channels, H×W image, h×w grid, D code dimension.
 
@@ -12,15 +12,14 @@ gauges see what ranges they need; then ranges and steps are fixed, and weights s
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.exact import GAIN_UNITS, LATENT_UNITS, SCALE_BITS, Table
-from oasisvq.codec.modelfile import ModelFile
 from oasisvq.codec.networks import DECODED_STEPS, LARGEST_LATENT, PIXEL_STEPS, patch_of, sides_of
 from oasisvq.training.distributed import World
 from oasisvq.training.integers import Entry, entry_of, free_limit, layer_of, rounded, units_of
@@ -122,11 +121,9 @@ class Integers(nn.Module):
 
     def _activated(self, name: str, numbers: Tensor) -> Tensor:
         """What a table gives, with the gradient of silu."""
-        low, high, units, gain = spec = self.specs[f"{name}.table"]
-        numbers = numbers.float().clamp(low, high)
-        smooth = F.silu(numbers / units) * (gain / GAIN_UNITS)
-        places = (numbers.detach() - low).long()
-        return smooth + (self._tables[spec][places] - smooth).detach()
+        spec = self.specs[f"{name}.table"]
+        activated: Tensor = _LookUp.apply(numbers.float(), self._tables[spec], spec)  # type: ignore[no-untyped-call]
+        return activated
 
     def _scaled(self, name: str, numbers: Tensor) -> Tensor:
         """What a scaling gives."""
@@ -143,7 +140,47 @@ def _layer(arrays: Mapping[str, Tensor], name: str, numbers: Tensor, stride: int
     padding = 1 if weight.shape[2] == 3 else 0
     sums = F.conv2d(numbers, weight, stride=stride, padding=padding)
     scale = arrays[f"{name}.scale"] * 2.0**-SCALE_BITS
-    return rounded(sums * scale[:, None, None] + arrays[f"{name}.bias"][:, None, None])
+    results: Tensor = _Scale.apply(sums, scale, arrays[f"{name}.bias"])  # type: ignore[no-untyped-call]
+    return results
+
+
+class _LookUp(torch.autograd.Function):
+    """The values of a table at integers, as floats; in place of their steps, silu has the gradient.
+
+    One pass over the numbers each way: most of a step's time is such passes, not products.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, numbers: Tensor, table: Tensor, spec: Spec) -> Tensor:
+        low, high, _, _ = ctx.spec = spec  # type: ignore[attr-defined]
+        ctx.save_for_backward(numbers)
+        return table[numbers.clamp(low, high).sub_(low).int()]
+
+    @staticmethod
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (numbers,) = ctx.saved_tensors
+        low, high, units, gain = ctx.spec  # type: ignore[attr-defined]
+        slope = torch.ops.aten.silu_backward(gradient, numbers / units).mul_(gain / GAIN_UNITS / units)
+        return slope.masked_fill_((numbers < low) | (numbers > high), 0), None, None
+
+
+class _Scale(torch.autograd.Function):
+    """Sums (B, C, h, w) · scale (C,) + bias (C,), rounded, with the gradient passed straight through.
+
+    A scale has none: it follows from the weights' range, which learns by the weights.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, sums: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        ctx.dtype = sums.dtype  # type: ignore[attr-defined]
+        return (sums * scale[:, None, None]).add_(bias[:, None, None]).round_()
+
+    @staticmethod
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        (scale,) = ctx.saved_tensors
+        of_sums = (gradient * scale[:, None, None]).to(ctx.dtype)  # type: ignore[attr-defined]
+        return of_sums, None, gradient.sum((0, 2, 3))
 
 
 def _normalised(latents: Tensor, exact: bool) -> Tensor:
@@ -196,38 +233,6 @@ class Imitation(nn.Module):
 
 def _kind(entry: Gauge | None) -> str:
     return "table" if isinstance(entry, Activation) else "scaling"
-
-
-class Frozen(nn.Module):
-    """The networks of a model file: what `codec/networks.py` computes, for many slices at once."""
-
-    def __init__(self, file: ModelFile, device: torch.device) -> None:
-        super().__init__()
-        specs, self.arrays = {}, {}
-        for name, array in file.arrays.items():
-            if name.endswith((".table", ".scaling")):
-                specs[name] = tuple(array.tolist())
-            elif name.startswith(("encoder.", "decoder.")):
-                self.arrays[name] = torch.from_numpy(array).float().to(device)
-        self.integers = Integers(file.config, specs, device, exact=True)
-
-    def encoder(self, pixels: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, 1, H, W) in [0, 1] -> latents (B, D, h, w), multiples of 1/256."""
-        with _exactly(pixels):
-            return self.integers.encoder(self.arrays, pixels.float(), context)
-
-    def decoder(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
-        """Latents (B, D, h, w) -> pixels (B, 1, H, W) in [0, 1]."""
-        with _exactly(latents):
-            return self.integers.decoder(self.arrays, latents.float(), context).clamp(0, 1)
-
-
-@contextmanager
-def _exactly(numbers: Tensor) -> Iterator[None]:
-    """No narrower numbers than float32 on the device of a tensor."""
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-    with torch.autocast(numbers.device.type, enabled=False), exact:
-        yield
 
 
 @torch.no_grad()

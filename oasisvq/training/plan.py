@@ -153,9 +153,8 @@ def seconds_of_volumes_prior(
     )
     slices = len(slices_in_volumes(dataset))
     pixels = torch.rand(VOLUMES_TRIED, 1, *volumes.model.window).to(world.device)
-    exact = dataclasses.replace(volumes, precision="float32")
-    _, imitating = seconds_of_steps(exact, world, pixels, pixels)
-    coding = CODED_SHARE * imitating / VOLUMES_TRIED * 2 * slices / world.size
+    plain, _ = seconds_of_steps(volumes, world, pixels, pixels)
+    coding = CODED_SHARE * plain / VOLUMES_TRIED * 2 * slices / world.size
     return coding + seconds_of_prior(config, slices, dataset, world)
 
 

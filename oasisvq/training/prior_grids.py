@@ -16,9 +16,8 @@ from oasisvq.data.batches import SliceBatches
 from oasisvq.data.devices import send
 from oasisvq.training.contrasts import draw_contrasts
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
 from oasisvq.training.quantizer import ResidualQuantizer
-from oasisvq.training.slices_beside import OwnRanges, coded_in_turn
+from oasisvq.training.slices_beside import Networks, OwnRanges, coded_in_turn
 
 ENCODED_AT_ONCE = 32  # slices, or sequences of them
 SUMMED_AT_ONCE = 4096  # slices
@@ -88,7 +87,7 @@ def narrowest(codebook_size: int) -> torch.dtype:
 
 @torch.no_grad()
 def index_grids(
-    networks: Frozen,
+    networks: Networks,
     quantizer: ResidualQuantizer,
     batches: SliceBatches,
     slices: Tensor,
@@ -125,7 +124,7 @@ def _in_contrasts(pixels: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def grids_in_turn(
-    networks: Frozen,
+    networks: Networks,
     quantizer: ResidualQuantizer,
     source: OwnRanges,
     parts: list[Tensor],

@@ -28,7 +28,7 @@ from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
+from oasisvq.training.frozen import Trained, networks_for
 from oasisvq.training.loop import Loop, is_whole, steps_per_epoch
 from oasisvq.training.prior_grids import Grids, index_grids, joined
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
@@ -254,9 +254,9 @@ class PriorTraining(Loop):
         parameters = list(self.network.named_parameters())
         levels = tuple(f"level {level}" for level in range(1, config.prior.levels + 1))
         super().__init__(dataset, config, run, world, reporter, slices, parameters, levels)
-        networks, quantizer = Frozen(codec, world.device), quantizer_of(codec).to(world.device)
+        quantizer = quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
-        training, self.validation = self.grids(networks, quantizer, tell)
+        training, self.validation = self.grids(quantizer, tell)
         self.indices, self.expected, self.kept = training.indices, training.expected, training.kept
         self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
         world.broadcast_(self.kinds.centres)
@@ -270,7 +270,7 @@ class PriorTraining(Loop):
         self.step_module = self.distributed(step)
 
     def grids(
-        self, networks: Frozen, quantizer: ResidualQuantizer, tell: Callable[[str], None]
+        self, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
         """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
         dataset, config = self.dataset, self.codec.config
@@ -280,7 +280,7 @@ class PriorTraining(Loop):
 
         def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
             batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
-            grid = window.height, window.width
+            networks, grid = self.networks(split), (window.height, window.width)
             return index_grids(
                 networks, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
             )
@@ -292,6 +292,10 @@ class PriorTraining(Loop):
         count = len(dataset.splits["validation"].records)
         some = torch.linspace(0, count - 1, min(VALIDATION_SLICES, count)).long()
         return training, grids("validation", some, False)
+
+    def networks(self, split: str) -> Trained:
+        """What finds the indices of a split."""
+        return networks_for(split, self.codec, self.world.device, self.config.precision)
 
     # --- one step -----------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.contrasts import noise_generator, noise_seed
 from oasisvq.training.decoded_slices import decoded_alone, decoded_in_turn, grey_levels
 from oasisvq.training.distributed import World
+from oasisvq.training.frozen import Trained, networks_for
 from oasisvq.training.loop import Loop, steps_per_epoch
+from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
 from oasisvq.training.residue_drawing import Drawn, Looks, draw_looks, draw_passes, in_bins, plain_looks
 from oasisvq.training.residue_inputs import ResidueInputs, Slices, SupportInputs
@@ -43,6 +45,7 @@ from oasisvq.training.residue_network import (
 )
 from oasisvq.training.slices_beside import OwnRanges, neighbours, sequences
 from oasisvq.training.timetable import Pace, Progress, is_tenth
+from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
 PLACES = 512  # of a slice, that a step asks for
@@ -264,14 +267,20 @@ class ResidueTraining(Loop):
         in_turn = self._sequences(split)
         count = len(decoded) + sum(map(len, in_turn)) // self.world.size
         progress = Progress(tell, f"decoding {split} slices", count, "slices")
-        alone = decoded_alone(self.file, batches, decoded, self.world, progress.advance)
+        networks, quantizer = self._codec(self.file, split)
+        alone = decoded_alone(networks, quantizer, batches, decoded, self.world, progress.advance)
         source.keep(decoded, alone)
         if in_turn:
             assert self.file.volumes is not None
             ranges = OwnRanges(batches, dataset.array(split))
-            beside = decoded_in_turn(self.file.volumes, ranges, in_turn, self.world, progress.advance)
+            networks, quantizer = self._codec(self.file.volumes, split)
+            beside = decoded_in_turn(networks, quantizer, ranges, in_turn, self.world, progress.advance)
             source.keep(torch.cat(in_turn), beside)
         return source
+
+    def _codec(self, file: ModelFile, split: str) -> tuple[Trained, ResidualQuantizer]:
+        device = self.world.device
+        return networks_for(split, file, device, self.config.precision), quantizer_of(file).to(device)
 
     def _sequences(self, split: str) -> list[Tensor]:
         """Training slices that the codec of volumes decodes, if there is one."""

@@ -13,7 +13,6 @@ from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
 from oasisvq.training.loop import is_whole
 from oasisvq.training.prior_grids import Grids, grids_in_turn, joined
 from oasisvq.training.prior_training import VALIDATION_SLICES, PriorTraining, PriorTrainingConfig
@@ -50,7 +49,7 @@ class VolumesPriorTraining(PriorTraining):
         super().__init__(dataset, config, run, world, reporter, codec, tell, slices)
 
     def grids(
-        self, networks: Frozen, quantizer: ResidualQuantizer, tell: Callable[[str], None]
+        self, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
         """Of training slices that have a neighbour; of some validation slices, in short sequences."""
         dataset, config = self.dataset, self.codec.config
@@ -65,6 +64,7 @@ class VolumesPriorTraining(PriorTraining):
             kept = torch.full((len(parts),), config.levels)
             if split == "train":  # each sequence has its turn at another number of levels
                 kept = (torch.arange(len(parts)) + mirrored) % config.levels + 1
+            networks = self.networks(split)
             return grids_in_turn(
                 networks, quantizer, source, parts, kept, window, self.world, mirrored, advance
             )

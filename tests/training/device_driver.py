@@ -22,7 +22,7 @@ from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
 from oasisvq.training import command, contrasts, hardware, loop, residue_stage, residue_training
 from oasisvq.training.codebooks import CodebookLearner, Quantized
-from oasisvq.training.imitation import Frozen
+from oasisvq.training.frozen import Frozen
 from oasisvq.training.networks import Shuffle
 from oasisvq.training.presets import PRESETS
 

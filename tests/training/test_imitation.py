@@ -13,7 +13,8 @@ from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen, Imitation, update_ranges
+from oasisvq.training.frozen import Frozen
+from oasisvq.training.imitation import Imitation, update_ranges
 from oasisvq.training.networks import Activation, Gauge
 from oasisvq.training.weights import Model, build_model, file_of
 

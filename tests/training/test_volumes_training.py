@@ -27,7 +27,7 @@ from oasisvq.scans.scan import as_scan
 from oasisvq.training import command, loop, plan
 from oasisvq.training.decoded_slices import decoded_in_turn
 from oasisvq.training.distributed import World
-from oasisvq.training.imitation import Frozen
+from oasisvq.training.frozen import Frozen
 from oasisvq.training.progress import LineReporter
 from oasisvq.training.request import Following
 from oasisvq.training.slices_beside import OwnRanges, blurred, coded_in_turn, neighbours, sequences
@@ -353,7 +353,7 @@ def test_slices_are_seen_as_the_codec_sees_them() -> None:
         assert np.abs(grey - theirs).max() <= 1
     world, parts = World(0, 1, torch.device("cpu")), [torch.tensor([0]), torch.tensor([1, 2])]
     beside = decoded_in_turn(
-        file, source, parts, world, lambda slices: None
+        networks, quantizer, source, parts, world, lambda slices: None
     ).numpy()  # of 1 and 2 levels
     assert beside.shape == planes.shape
     with torch.no_grad():
