@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oasisvq.codec.config import ModelConfig
-from oasisvq.codec.exact import LATENT_UNITS
+from oasisvq.codec.exact import GAIN_UNITS, LATENT_UNITS, Table
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.training.distributed import World
 from oasisvq.training.frozen import Frozen
-from oasisvq.training.imitation import Imitation, update_ranges
+from oasisvq.training.imitation import Imitation, _LookUp, _Scale, update_ranges
 from oasisvq.training.networks import Activation, Gauge
 from oasisvq.training.weights import Model, build_model, file_of
 
@@ -189,3 +189,25 @@ def test_networks_made_of_integers_compute_what_those_do() -> None:
     np.testing.assert_array_equal(
         file_of(again, {}).arrays["quantizer.codebooks"], file.arrays["quantizer.codebooks"]
     )
+
+
+def test_gradients_pass_through_tables_and_rounding() -> None:
+    """As of silu and of a product, without the steps; none where a number is beyond the table."""
+    spec = -40, 60, 10, 5 * GAIN_UNITS
+    table = torch.from_numpy(Table.silu_values(spec, "it"))
+    numbers = torch.arange(-50.0, 70.0).requires_grad_()
+    activated = _LookUp.apply(numbers, table, spec)
+    smooth = torch.nn.functional.silu(numbers.detach().clamp(-40, 60) / 10) * 5
+    assert torch.equal(activated, smooth.round())
+    activated.sum().backward()
+    plain = numbers.detach().clone().requires_grad_()
+    (torch.nn.functional.silu(plain.clamp(-40, 60) / 10) * 5).sum().backward()
+    torch.testing.assert_close(numbers.grad, plain.grad)
+
+    sums = torch.randn(2, 3, 4, 4).mul(100).round().requires_grad_()
+    scale, bias = torch.tensor([0.5, 0.01, 2.0]), torch.tensor([1.0, -2.0, 0.0], requires_grad=True)
+    results = _Scale.apply(sums, scale, bias)
+    assert torch.equal(results, (sums * scale[:, None, None] + bias[:, None, None]).round().detach())
+    results.sum().backward()
+    torch.testing.assert_close(sums.grad, scale[:, None, None].expand(2, 3, 4, 4))
+    torch.testing.assert_close(bias.grad, torch.full((3,), 32.0))
