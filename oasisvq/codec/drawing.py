@@ -54,7 +54,7 @@ class Drawing(Batches):
         side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
         window = centred_window((side, side), self.config.window, self.config.stride)
         generators = [np.random.default_rng(seed) for seed in seeds]
-        kinds = draw(self.prior.kind_frequencies[None, None], generators, 1.0)[:, 0]
+        kinds = draw(self.prior.kinds_met[None, None], generators, 1.0)[:, 0]
 
         def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             return draw(frequencies, generators, temperature)

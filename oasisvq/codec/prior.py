@@ -274,6 +274,16 @@ class Prior:
             raise ModelError(f"prior: the frequencies of kinds do not sum up to {total}")
         self._layers = [self._level_layers(level) for level in range(config.levels)]
 
+    @property
+    def kinds_met(self) -> Frequencies:
+        """How often each kind was met, (kinds,).
+
+        In `kind_frequencies` every kind has one slice more than was counted, so that each can be coded;
+        the smallest of them is that slice. Kinds that are alike, but for what was rounded, are all met.
+        """
+        met = self.kind_frequencies - self.kind_frequencies.min()
+        return met if met.sum() > len(met) else self.kind_frequencies
+
     def _level_layers(self, level: int) -> dict[str, list[_Layer]]:
         def layer(name: str, block: int | None) -> _Layer:
             parts = (self._array(level, f"{name}.{part}") for part in ("weight", "scale", "bias"))

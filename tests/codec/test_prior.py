@@ -30,6 +30,7 @@ from oasisvq.codec.frequencies import (
 )
 from oasisvq.codec.prior import Pass, Prior, PriorConfig, order_of, pooled
 from oasisvq.errors import ModelError
+from oasisvq.training.prior_network import kind_frequencies
 
 
 def extreme_arrays(config: PriorConfig, rng: np.random.Generator, whole: int | None) -> Arrays:
@@ -420,3 +421,17 @@ def test_frequencies_of_the_kinds_are_those_of_the_file() -> None:
     prior = drawn_prior()
     assert prior.kind_frequencies.sum() == 2**FREQUENCY_BITS - 4
     np.testing.assert_array_equal(prior.kind_frequencies, prior.arrays["kinds.frequency"])
+
+
+def test_only_kinds_that_were_met_are_drawn() -> None:
+    """Each has one slice more than was counted, so that it can be coded."""
+
+    def met(counts: list[int]) -> list[int]:
+        prior = drawn_prior()
+        arrays = prior.arrays | {"kinds.frequency": kind_frequencies(counts)}
+        return Prior(prior.config, arrays).kinds_met.tolist()
+
+    never, rare, never_either, often = met([0, 10, 0, 30])
+    assert never == never_either == 0
+    assert often / rare == pytest.approx(3, rel=1e-3)
+    assert min(met([0, 0, 0, 0])) > 2**21  # nothing is known
