@@ -257,7 +257,7 @@ def header_of(
 def slice_ranges(
     planes: NDArray[np.generic], intensity: tuple[float, float]
 ) -> tuple[tuple[int, int], ...]:
-    """Darkest and brightest value of each plane in `RANGE_UNITS`, rounded outwards; equal if constant."""
+    """Darkest and brightest value of each plane, outwards to `RANGE_UNITS`; equal if it is constant."""
     low, high = intensity
     step = (high - low) / RANGE_UNITS or 1.0  # in a stack all values may be equal
     ranges = []
