@@ -96,7 +96,7 @@ def laid_on(planes: Planes, ground: Ground) -> Planes:
 
 
 def _beside(value: float, dtype: np.dtype[np.generic]) -> float:
-    """The next value above the ground's; if there is none, the one below, of floats the negative."""
+    """The next value above the ground's; if there is none, the one below (for floats the negative)."""
     if dtype.kind == "f":
         above: float = np.nextafter(np.array(value, dtype), np.array(math.inf, dtype)).item()
         return above if math.isfinite(above) else -value

@@ -15,7 +15,7 @@ class Slices(NamedTuple):
     """Which slices of a volume to take.
 
     Attributes:
-        number: how many, spread evenly over the part with brain; 0 for one every millimetre of it.
+        number: how many, spread evenly over the part with brain; 0 for one per millimetre of it.
         span: in place of a number, a range in millimetres from the first slice, its end excluded.
     """
 
