@@ -1,4 +1,4 @@
-"""What is asked of a model -> what it does, by its config alone. Never imports torch."""
+"""A wish -> the levels and the coder to use, by a model's config alone. Never imports torch."""
 
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.demand import wrong_with
@@ -6,21 +6,21 @@ from oasisvq.codec.headers import Coder
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import ImageError, ModelError
 
-# With a residue, further levels cost more than they save, by the validation slices; of volumes, slices
-# before say what levels would.
+# Beside a residue, further levels cost more than they save, as measured on the validation slices; in
+# volumes the previous slices already tell what further levels would.
 LEVELS_OF_A_RESIDUE, LEVELS_OF_A_VOLUME = 2, 1
 
 
 def checked_levels(config: ModelConfig, levels: int | None, is_volume: bool = False) -> int:
-    """The number of levels to keep: the asked one, or the model's default.
+    """The number of levels to keep: the one asked for, or the model's default.
 
     Args:
-        config: of what codes images, or volumes.
-        levels: the asked one.
-        is_volume: which of the two, for messages.
+        config: of the codec for images, or for volumes.
+        levels: the number asked for.
+        is_volume: whether messages say that it is for volumes.
 
     Raises:
-        ModelError: out of the model's range.
+        ModelError: the number is out of the model's range.
     """
     if levels is None:
         return config.default_levels
@@ -31,20 +31,20 @@ def checked_levels(config: ModelConfig, levels: int | None, is_volume: bool = Fa
 
 
 def refuse_demands(wish: Wish) -> None:
-    """Raise for what cannot be demanded.
+    """Raise for demands that cannot be made.
 
     Raises:
-        ImageError: it is out of range, or contradicts the rest of the wish.
+        ImageError: one is out of range, or contradicts the rest of the wish.
     """
     if wrong := wrong_with(wish.demands, wish.levels, wish.lossy):
         raise ImageError(wrong)
 
 
 def levels_for(config: ModelConfig, wish: Wish, is_volume: bool) -> int:
-    """The number of levels that a wish comes to: beside a residue fewer are the smallest file.
+    """The number of levels that a wish amounts to; beside a residue, few levels give the smallest file.
 
     Raises:
-        ModelError: out of the model's range.
+        ModelError: the number is out of the model's range.
     """
     if wish.levels is not None or wish.bound is None:
         return checked_levels(config, wish.levels, is_volume and bool(config.context))
@@ -52,10 +52,10 @@ def levels_for(config: ModelConfig, wish: Wish, is_volume: bool) -> int:
 
 
 def checked_coder(has_prior: bool, fingerprint: bytes, coder: Coder | None) -> Coder:
-    """The coder to use: the asked one, or the prior where the model has one.
+    """The coder to use: the one asked for, else the prior if the model has one.
 
     Raises:
-        ModelError: it needs a prior, and the model has none.
+        ModelError: the coder needs a prior, and the model has none.
     """
     if coder is None:
         return Coder.PRIOR if has_prior else Coder.PACKED

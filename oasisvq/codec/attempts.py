@@ -1,10 +1,10 @@
 """Demands -> the smallest file that satisfies them. Never imports torch.
 
-What a number of levels keeps, and what it takes, is known only once it is tried: the indices are
-chosen, coded and decoded again, from latents that are computed once. Both grow with the levels, so
-halving finds the fewest in log₂ of them. Where all levels do not suffice, a residue follows: what a
-bound keeps is known without coding it, for it divides the voxels into bins (`bins.py`), so that one
-residue is coded, of the largest bound that suffices.
+The quality and the size of a number of levels are known only after it is tried: the indices are chosen,
+coded and decoded again, from latents that are computed once. Both grow with the levels, so bisection
+finds the fewest in log₂ of their number. If all levels do not suffice, a residue is added. The quality
+of a bound is known without coding, since the bound alone divides the voxels into bins (`bins.py`). So
+only one residue is coded, that of the largest bound that suffices.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ from oasisvq.codec.particular import can_hold, held_to
 from oasisvq.errors import ImageError
 from oasisvq.scans.scan import Scan
 
-Code = Callable[[int, float | None], Encoded]  # by levels, and a bound or None
+Code = Callable[[int, float | None], Encoded]  # from levels, and a bound or None
 Choice = TypeVar("Choice")
 
-_BOUNDS_ALL_TRIED = 32  # whole numbers up to it; beyond, and of floats, in steps of a quarter octave
+_BOUNDS_ALL_TRIED = 32  # whole numbers up to it; larger bounds, and floats, in quarter octaves
 _WIDEST_BOUND, _NARROWEST_BOUND = 2.0**-2, 2.0**-16  # shares of the range
 
 
@@ -32,12 +32,12 @@ class Ways(NamedTuple):
     """How a scan can be encoded.
 
     Attributes:
-        code: encodes it, from latents that are there.
+        code: encodes it, from latents that are computed once.
         most_levels: of the model.
-        residue_levels: that a residue is coded beside.
-        has_residues: whether the model has a network for them.
-        bound: the largest error that is wished for beside the demands.
-        likely: how many levels typically suffice; None where that is not known.
+        residue_levels: how many levels are kept beside a residue.
+        has_residues: whether the model has a network for residues.
+        bound: the largest error that is asked for beside the demands; None if there is none.
+        likely: how many levels typically suffice; None if unknown.
     """
 
     code: Code
@@ -49,10 +49,10 @@ class Ways(NamedTuple):
 
 
 def smallest(scan: Scan, demands: Demands, ways: Ways) -> Encoded:
-    """The smallest file that satisfies the demands; by a size alone, the best that is no larger.
+    """The smallest file that satisfies the demands; if only a size is demanded, the best that fits it.
 
     Raises:
-        ImageError: none does; it says the nearest that can be.
+        ImageError: no file does; it names the nearest one.
     """
     search = _Search(scan, demands, ways)
     found = search.by_quality() if demands.of_quality.are_any else search.by_size()
@@ -68,22 +68,22 @@ class _Attempt:
 
     @cached_property
     def measure(self) -> Measure:
-        """What it keeps."""
+        """The quality that it keeps."""
         return self.encoded.measure(self.scale)
 
     @property
     def file_bytes(self) -> int:
-        """Of the file."""
+        """Size of the file."""
         return len(self.encoded.content)
 
     @property
     def words(self) -> str:
-        """What it keeps, and in how many bytes."""
+        """The quality that it keeps, and its size, in words."""
         return f"{self.measure.words}, in {self.file_bytes:,} bytes"
 
 
 class _Search:
-    """The attempts at one scan."""
+    """The attempts to encode one scan."""
 
     def __init__(self, scan: Scan, demands: Demands, ways: Ways) -> None:
         self._scan, self._demands, self._ways = scan, demands, ways
@@ -96,7 +96,7 @@ class _Search:
             )
 
     def code(self, levels: int, bound: float | None = None) -> _Attempt:
-        """The file of so many levels, and of a residue to a bound; each is tried once."""
+        """The file with `levels` levels, and with a residue to a bound; each is tried once."""
         key = levels, bound
         if key not in self._tried:
             self._tried[key] = _Attempt(self._ways.code(levels, bound), self._scale)
@@ -128,21 +128,21 @@ class _Search:
         return found
 
     def _by_residue(self) -> _Attempt | None:
-        """With the widest bound that keeps the quality."""
+        """The file with a residue to the widest bound that keeps the quality; None if there is none."""
         if not self._ways.has_residues:
             return None
         bounds = self._bounds()
         wanted = first_of(bounds, lambda bound: self._demands.are_met(self._held(bound)))
         if wanted is None:
             return None
-        for bound in bounds[bounds.index(wanted) :]:  # it is the file that counts
+        for bound in bounds[bounds.index(wanted) :]:  # only the file itself is decisive
             attempt = self.code(self._ways.residue_levels, bound)
             if self._is_met(attempt):
                 return attempt
         return None
 
     def _bounds(self) -> list[float]:
-        """Largest errors to try, the widest first, 0 last; none that these voxels cannot have."""
+        """Bounds to try, from the widest down to 0, or to the narrowest that these voxels can have."""
         whole = self._scan.planes.dtype.kind in "iu"
         low, high = self._scan.intensity
         quarters = range(int(4 * np.log2(_WIDEST_BOUND)), int(4 * np.log2(_NARROWEST_BOUND)) - 1, -1)
@@ -160,13 +160,13 @@ class _Search:
         return ordered
 
     def _held(self, bound: float) -> Measure:
-        """What a residue to a bound keeps, without coding it."""
+        """The quality that a residue to a bound keeps, without coding it."""
         return measure(self._scan, held_to(self._scan.planes, bound), self._scale)
 
     # --- a size -------------------------------------------------------------------------------
 
     def by_size(self) -> _Attempt:
-        """The best file that is no larger."""
+        """The best file that fits the demanded size."""
         ways = self._ways
         if ways.bound is not None:
             found = self.code(ways.residue_levels, ways.bound)
@@ -182,7 +182,7 @@ class _Search:
         return self._residue_within(found) or found
 
     def _best_levels(self) -> _Attempt:
-        """That of most levels that fits."""
+        """The file with the most levels that fits."""
         every = range(self._ways.most_levels, 0, -1)
         levels = first_of(every, lambda levels: self._fits(self.code(levels)))
         if levels is None:
@@ -193,7 +193,7 @@ class _Search:
         return self.code(levels)
 
     def _residue_within(self, best: _Attempt) -> _Attempt | None:
-        """With the narrowest bound that fits, of those that keep more than `best` does."""
+        """The file with the narrowest bound that fits, among those that keep more than `best` does."""
         kept = best.measure
         beyond = Demands(ssim=None if np.isnan(kept.ssim) else kept.ssim, psnr=kept.psnr)
         bounds = self._bounds()
@@ -228,9 +228,9 @@ class _Search:
 def first_of(
     choices: Sequence[Choice], suffices: Callable[[Choice], bool], likely: int | None = None
 ) -> Choice | None:
-    """The first that suffices, where all after it do too; None where the last does not.
+    """The first choice that suffices, given that all after it do too; None if the last does not.
 
-    By halving; where a place is likely, from there on step by step.
+    By bisection; if a place is likely, step by step from there.
     """
     if likely is not None:
         if not suffices(choices[likely]):

@@ -1,4 +1,4 @@
-"""What a codec does with many scans at once, and with indices that no file holds. Never imports torch.
+"""How a codec handles many scans at once, and indices that are not in a file. Never imports torch.
 
 Shapes: N slices, L levels, H×W image, h×w grid, K codes, D code dimension.
 
@@ -43,8 +43,8 @@ class Batches(ABC):
 
     Attributes:
         file: the model.
-        config: its config.
-        fingerprint: its name.
+        config: of the model.
+        fingerprint: of the model.
     """
 
     file: ModelFile
@@ -87,30 +87,30 @@ class Batches(ABC):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         jobs: int = 1,
     ) -> list[bytes]:
-        """Encode arrays and files; the same bytes as one by one, in their order.
+        """Encode arrays and files, in their order; the bytes are the same as if encoded one by one.
 
         Args:
-            scans: arrays as `encode` takes them, so also one array (N, H, W) of N images; and paths of
+            scans: arrays as `encode` takes them, including one array (N, H, W) of N images; and paths of
                 images, volumes or folders of DICOM, as the command takes them.
-            levels: of all of them, as is all up to `max_bytes` but the spacing; see `encode`.
+            levels: for all scans, as are all settings up to `max_bytes`; see `encode`.
             coder: of their indices.
             spacing: of the arrays; files have their own.
             affine: of the arrays, in place of `spacing`.
-            axis: of volumes, that slices follow.
+            axis: of volumes, the axis that slices follow.
             content: whether they are scans or labels.
             lossy: code labels by the model too.
-            max_error: of any voxel.
-            min_ssim: of each, as are the next three.
-            min_foreground_ssim: of each.
-            min_psnr: of each, in dB.
+            max_error: the largest error of any voxel.
+            min_ssim: of each scan, as are the next two.
+            min_foreground_ssim: of each scan.
+            min_psnr: of each scan, in dB.
             max_bytes: of each file.
-            max_pixels: how large a file's scan may be, as of the commands.
-            jobs: processes. With several, a script needs `if __name__ == "__main__":`, as for all of
-                `multiprocessing`; a notebook needs nothing. They pay from some dozens of slices on.
+            max_pixels: how large the scan in a file may be, as in the commands.
+            jobs: number of processes. With several, a script needs `if __name__ == "__main__":`, as
+                always with `multiprocessing`; a notebook does not. They pay off from a few dozen slices.
 
         Raises:
-            OasisVQError: of the first that cannot be encoded, which it names; nothing is returned.
-            ModelError: `levels` or `coder` is not of this model.
+            OasisVQError: the first scan that cannot be encoded, which it names; nothing is returned.
+            ModelError: the model does not have these `levels` or this `coder`.
         """
         demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
         wish = Wish(levels, coder, content, lossy, axis, max_error, demands)
@@ -130,10 +130,10 @@ class Batches(ABC):
         Args:
             codes: bytes, paths, or both.
             max_pixels: how large each may be.
-            jobs: processes, see `encode_many`.
+            jobs: number of processes, see `encode_many`.
 
         Raises:
-            OasisVQError: of the first that cannot be decoded, which it names; nothing is returned.
+            OasisVQError: the first file that cannot be decoded, which it names; nothing is returned.
         """
         return _each(_DecodeOne(self, max_pixels), codes, jobs)
 
@@ -141,15 +141,15 @@ class Batches(ABC):
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
-        """(L, K, D) code vectors of all levels, whole numbers in 256ths; they cannot be written to.
+        """(L, K, D) code vectors of all levels for images, whole numbers in 256ths; read-only.
 
-        Those of images; of volumes see `volume_codebooks`.
+        For volumes see `volume_codebooks`.
         """
         return _closed(self.file.codebooks)
 
     @property
     def volume_codebooks(self) -> NDArray[np.float32]:
-        """(L, K, D) those that volumes are coded with; see `codebooks`."""
+        """(L, K, D) code vectors of all levels for volumes; see `codebooks`."""
         return _closed(self.file.coding(is_volume=True).codebooks)
 
     @overload
@@ -180,22 +180,22 @@ class Batches(ABC):
         affine: NDArray[np.float64] | None = None,
         axis: str | None = None,
     ) -> Numbers | list[Numbers]:
-        """What the encoder makes of a scan, before it is quantized, over the model's centred window.
+        """The encoder's output for a scan before quantization, over the model's centred window.
 
-        In a volume it sees the slice before as that is in the scan, not as it will be decoded.
+        In a volume the encoder sees the previous slice of the scan itself, not the decoded one.
 
         Args:
-            array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of those.
+            array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of these.
             spacing: of volumes, see `encode`.
             affine: of volumes, in place of `spacing`.
-            axis: of volumes, that slices follow.
+            axis: of volumes, the axis that slices follow.
 
         Returns:
-            (h, w, D) float32 of an image, in 256ths; (slices, h, w, D) of a volume, each slice
-            normalised as `encode` does it; of a list one for each.
+            (h, w, D) float32 in 256ths for an image; (slices, h, w, D) for a volume, with each slice
+            normalised as in `encode`; for a list one array for each.
 
         Raises:
-            ImageError: an array is not one that can be encoded.
+            ImageError: an array cannot be encoded.
         """
         if isinstance(array, (list, tuple)):
             return [
@@ -233,15 +233,15 @@ class Batches(ABC):
         """Indices to vectors: the sum over levels of the codes that they name.
 
         Args:
-            indices: (..., L, h, w) integers from 0 to K-1, of the first L levels; a cell that is
-                `NO_INDEX` (65,535) in a level gets nothing from it.
-            of_volumes: whether they are of volumes, which may have codebooks of their own.
+            indices: (..., L, h, w) integers from 0 to K-1, of the first L levels; where a level has
+                `NO_INDEX` (65,535), it adds nothing.
+            of_volumes: whether they belong to volumes, which may have their own codebooks.
 
         Returns:
             (..., h, w, D), whole numbers in 256ths: what `latents` are quantized to.
 
         Raises:
-            CodesFileError: no such array, or out of range.
+            CodesFileError: this is not such an array, or an index is out of range.
         """
         model = self.file.coding(of_volumes)
         _refuse_odd_indices(indices, model.config, least=3)
@@ -257,22 +257,23 @@ class Batches(ABC):
     def decode_indices(
         self, indices: NDArray[np.integer[Any]], like: CodesHeader | tuple[int, int]
     ) -> NDArray[np.generic]:
-        """Indices that were changed or generated to pixels.
+        """Changed or generated indices to pixels.
 
         Args:
             indices: (L, h, w) of an image, (slices, L, h, w) of a volume, each from 0 to K-1; L may be
-                less than the header's, or more, up to the model's. With a shape also (N, L, h, w).
-            like: the header of the `.codes` file that they are like, for its shape, type, range and
-                geometry; or the height and width of a uint8 image, whose grid is the model's centred
-                window, or all of the image.
+                less or more than the header's, up to the model's. With a shape also (N, L, h, w).
+            like: the header of a `.codes` file, which gives shape, type, range and geometry; or the
+                height and width of a uint8 image, whose grid covers the model's centred window, or all
+                of the image.
 
         Returns:
-            With a header what `decode` gives of a file that has nothing beside its indices (no exact
-            ground, no residue, no outliers); with a shape (H, W) uint8, or (N, H, W).
+            With a header, what `decode` gives for a file that has nothing beside its indices (no exact
+            ground, no residue, no outliers); with a shape, (H, W) uint8, or (N, H, W).
 
         Raises:
-            CodesFileError: not such an array, out of range, or of another grid than `like` has.
-            OtherModelError: the header is of another model.
+            CodesFileError: this is not such an array, out of range, or on another grid than that of
+                `like`.
+            OtherModelError: the header names another model.
         """
         is_volume = isinstance(like, CodesHeader) and like.volume is not None
         _refuse_odd_indices(indices, self.file.coding(is_volume).config, least=3)
@@ -290,7 +291,7 @@ class Batches(ABC):
         return np.array(planes, np.uint8).reshape(*indices.shape[:-3], *header.shape)
 
     def _header_for(self, grid: tuple[int, ...], shape: tuple[int, int]) -> CodesHeader:
-        """That of a uint8 image of a shape with a grid (levels, h, w)."""
+        """The header of a uint8 image of this shape with a grid (levels, h, w)."""
         sides = [side for side in shape if type(side) is int and side > 0]
         if len(shape) != 2 or len(sides) != 2:
             raise CodesFileError(f"shape {shape!r}, expected the height and width of an image in pixels")
@@ -321,7 +322,7 @@ class Batches(ABC):
 
 @dataclass(frozen=True)
 class _EncodeOne:
-    """Encodes one array or file after the other, in whatever process."""
+    """Encodes one array or file, in any process."""
 
     codec: Batches
     wish: Wish
@@ -342,7 +343,7 @@ class _EncodeOne:
 
 @dataclass(frozen=True)
 class _DecodeOne:
-    """Decodes the bytes or the file of one after the other, in whatever process."""
+    """Decodes the bytes of a file or the file at a path, in any process."""
 
     codec: Batches
     max_pixels: int
@@ -363,7 +364,7 @@ class _DecodeOne:
 
 
 def _each(call: Callable[[Given], Made], given: Iterable[Given], jobs: int) -> list[Made]:
-    """What a call gives for each; of an error, which of them it is about."""
+    """The results of a call for each item; errors name the item's place in the list."""
     if isinstance(given, (str, Path, bytes)):
         raise ImageError(f"{_kind_of(given)}, expected a list of several; pass a list of one")
     if type(jobs) is not int or jobs < 1:
@@ -377,7 +378,7 @@ def _each(call: Callable[[Given], Made], given: Iterable[Given], jobs: int) -> l
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A call of which an error names the place in the list."""
+    """A call whose errors name the item's place in the list."""
 
     call: Callable[[Any], Any]
 
@@ -390,10 +391,10 @@ class _Numbered:
 
 
 def each_of(arrays: Iterable[object]) -> list[Any]:
-    """A list of arrays; one of numbers, or of lists of them, is an array that was not made.
+    """The arrays as a list; lists of numbers are refused, since they were not made into arrays.
 
     Raises:
-        ImageError: it holds something else.
+        ImageError: an item is not an array.
     """
     if not isinstance(arrays, Iterable):
         raise ImageError(f"{_kind_of(arrays)}, expected arrays")
@@ -405,7 +406,7 @@ def each_of(arrays: Iterable[object]) -> list[Any]:
 
 
 def _closed(codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same numbers, which cannot be written to."""
+    """A read-only view of the same numbers."""
     view = codebooks.view()
     view.flags.writeable = False
     return view
@@ -416,9 +417,9 @@ def _kind_of(given: object) -> str:
 
 
 def _refuse_odd_indices(indices: object, config: ModelConfig, least: int) -> None:
-    """Raise unless these are indices of so many axes, or one more, within the model's codebooks.
+    """Raise unless these are indices of at least `least` axes within the model's codebooks.
 
-    `NO_INDEX` passes: whether a grid may have it is the caller's to know.
+    `NO_INDEX` passes: the caller decides whether a grid may have it.
 
     Raises:
         CodesFileError: says what they are.

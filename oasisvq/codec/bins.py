@@ -1,7 +1,7 @@
 """Voxels <-> bins: whole numbers that hold each voxel to within a bound. Never imports torch.
 
-A bin of 0 is the ground's, or no voxel's. All others lie beside it, so that ground stays ground and
-nothing else becomes ground. Voxels v of a slice, by the rule that its file names:
+Bin 0 is the ground's, or stays unused. All other bins lie beside it, so that ground stays ground and
+nothing else becomes ground. A file names one of these rules:
 
 | rule | a bin b stands for |
 |---|---|
@@ -9,9 +9,9 @@ nothing else becomes ground. Voxels v of a slice, by the rule that its file name
 | multiples | (origin + b) · step, the product in float64 |
 | within | origin + sign(b) · (abs(b) - 1/2) · step, each operation in float64 |
 
-By the rule `whole`, half is step · floor(bound / step) and width is step + 2 · half, and all voxels lie
-a whole number of steps from the origin. By the others the result is rounded to the sample type. What
-lies beyond a sample type of integers is its nearest number.
+In the rule `whole`, half is step · floor(bound / step) and width is step + 2 · half, and all voxels lie
+a whole number of steps from the origin; a value beyond the sample type becomes the nearest that it has.
+In the other rules the result is rounded to the sample type.
 """
 
 import math
@@ -27,8 +27,8 @@ from oasisvq.errors import CodesFileError, ImageError
 Planes = NDArray[np.generic]
 Guide = NDArray[np.float64]
 
-_LOOKED_AT = 2**16  # voxels, to find a step that all may have
-_MOST_STEPS = 2**40  # that a step is looked for in
+_LOOKED_AT = 2**16  # voxels from which a step is guessed
+_MOST_STEPS = 2**40  # from 0 to a value
 _FARTHEST_GUIDE = 2.0**60
 _FRACTIONS = 64  # halvings of 1 that are tried
 
@@ -49,7 +49,7 @@ class Binning:
         rule: what they stand for.
         step: see the rules; a whole number by the rule `WHOLE`.
         bound: the largest error; 0 by the rule `MULTIPLES`, a whole number by the rule `WHOLE`.
-        origin: see the rules; a whole number but by the rule `WITHIN`.
+        origin: see the rules; a whole number except by the rule `WITHIN`.
         limits: the smallest and the largest bin.
     """
 
@@ -61,11 +61,11 @@ class Binning:
 
     @property
     def _half(self) -> int:
-        """Of a bin by the rule `WHOLE`, less the half step that is its middle."""
+        """Half the extent of a bin by the rule `WHOLE`: from its middle to its outermost value."""
         return int(self.step) * (int(self.bound) // int(self.step))
 
     def bins(self, plane: Planes, support: Booleans) -> Bins:
-        """Voxels (H, W) -> bins (H, W), 0 where there is no support."""
+        """Voxels (H, W) -> bins (H, W), 0 outside the support."""
         result = np.zeros(plane.shape, np.int64)
         result[support] = self._bins(plane[support])
         return result
@@ -82,10 +82,10 @@ class Binning:
         return (np.sign(away) * np.ceil(np.abs(away) / self.step)).astype(np.int64)
 
     def voxels(self, bins: Bins, dtype: np.dtype[np.generic]) -> Planes:
-        """The inverse of `bins` within the bound, for all that is not ground.
+        """The inverse of `bins` to within the bound, for all voxels that are not ground.
 
         Raises:
-            CodesFileError: the sample type has no such numbers.
+            CodesFileError: a bin stands for a number beyond the sample type.
         """
         with np.errstate(over="ignore"):
             voxels = self._voxels(bins, dtype)
@@ -107,7 +107,7 @@ class Binning:
         return result
 
     def guide(self, plane: Planes) -> Guide:
-        """Decoded voxels (H, W) -> the bins that stand for them, not whole; within ±2^60."""
+        """Decoded voxels (H, W) -> their bins with fractions, within ±2^60."""
         with np.errstate(over="ignore"):  # where a damaged file has a tiny step
             guide: Guide = np.clip(self._guide(plane), -_FARTHEST_GUIDE, _FARTHEST_GUIDE)
         return guide
@@ -130,11 +130,11 @@ def binning_of(planes: Planes, supports: NDArray[np.bool_], ground: float, bound
     Args:
         planes: (slices, H, W).
         supports: (slices, H, W) which voxels are not ground.
-        ground: the value of all the others; not looked at where there are none, or NaN.
+        ground: the value of all others; ignored if it is NaN or there are none.
         bound: the largest error allowed, from 0.
 
     Raises:
-        ImageError: the bound is no bound of these voxels, or they have no step and it is 0.
+        ImageError: the bound does not suit these voxels, or it is 0 and they have no common step.
     """
     ends = [
         (chosen.min(), chosen.max())
@@ -198,10 +198,10 @@ def _greatest_step(planes: Planes, supports: NDArray[np.bool_], start: int) -> i
 
 
 def _float_step(planes: Planes, supports: NDArray[np.bool_], ground: float | None) -> float:
-    """A step of which all values are whole multiples, as their type rounds them.
+    """A step whose whole multiples are all the values, rounded to their type.
 
     Raises:
-        ImageError: there is none.
+        ImageError: there is no such step.
     """
     looked_at = planes[supports]
     looked_at = looked_at[:: max(1, looked_at.size // _LOOKED_AT)]
@@ -227,7 +227,7 @@ def _steps_of(sample: Guide) -> list[float]:
     if between.size:
         smallest = float(between.min())
         farthest = float(sample[np.abs(sample).argmax()])
-        # of values that were rounded, the farthest tells the step best
+        # among rounded values, the farthest from 0 gives the step most precisely
         for parts in (1, 2, 3):
             count = round(farthest / (smallest / parts))
             if 0 < abs(count) < _MOST_STEPS:

@@ -29,8 +29,8 @@ from oasisvq.scans.limits import MAX_FILE_BYTES
 from oasisvq.scans.stacks import MAX_DIGITS, StackNames
 from oasisvq.text import MAX_NAME_BYTES
 
-_MAX_WHOLE = 2**31  # of labels that are written as whole numbers
-_LARGEST = 2**53  # of values of whole numbers
+_MAX_WHOLE = 2**31  # magnitude of labels that are written as whole numbers, exclusive
+_LARGEST = 2**53  # magnitude of integer values
 _MOST_BINS = 2**MAX_BIN_BITS - 1
 
 
@@ -51,19 +51,19 @@ def volume_bytes(volume: VolumeHeader) -> bytes:
 
 
 def are_whole(labels: tuple[float, ...]) -> bool:
-    """Whether labels are integers that the shorter of their two blocks holds."""
+    """Whether all labels are integers that the shorter of the two label blocks can hold."""
     return all(isinstance(each, int) and -_MAX_WHOLE < each < _MAX_WHOLE for each in labels)
 
 
 def labels_bytes(labels: tuple[float, ...]) -> bytes:
-    """Labels that are whole, as their number, the first and the steps to the next."""
+    """Whole labels, as their number, the first one and the steps between them."""
     whole = [int(label) for label in labels]
     steps = (after - before for before, after in pairwise(whole))
     return varint(len(whole)) + signed(whole[0]) + b"".join(varint(step) for step in steps)
 
 
 def values_bytes(values: NDArray[np.generic]) -> bytes:
-    """Labels that are not all whole, in the original's type."""
+    """Labels that are not all whole, as values of the original's type."""
     return varint(len(values)) + values.astype(values.dtype.newbyteorder("<")).tobytes()
 
 
@@ -109,7 +109,7 @@ def read_values(reader: Reader, dtype: np.dtype[np.generic]) -> tuple[float, ...
     """The inverse of `values_bytes`."""
     count = reader.varint("number of labels", 1, MAX_LABELS)
     values = np.frombuffer(reader.take(count * dtype.itemsize), dtype.newbyteorder("<"))
-    is_rising = bool((values[1:] > values[:-1]).all())  # false of NaN
+    is_rising = bool((values[1:] > values[:-1]).all())  # also false for NaN
     found: tuple[float, ...] = tuple(values.tolist())
     shortest = tuple(int(each) if each == int(each) else each for each in found if math.isfinite(each))
     if not (is_rising and np.isfinite(values).all()) or are_whole(shortest):
@@ -206,7 +206,7 @@ def outliers_bytes(outliers: Outliers, sample_type: SampleType) -> bytes:
 
 
 def read_outliers(reader: Reader, sample_type: SampleType, voxels: int) -> Outliers:
-    """The inverse of `outliers_bytes`, of a scan of so many voxels.
+    """The inverse of `outliers_bytes`, for a scan of `voxels` voxels.
 
     Raises:
         CodesFileError: any deviation from the specification.
@@ -230,7 +230,7 @@ def read_outliers(reader: Reader, sample_type: SampleType, voxels: int) -> Outli
 
 
 def restoration_bytes(restoration: Restoration) -> bytes:
-    """The block of a restoration: each weight less the one that changes nothing."""
+    """The block of a restoration: each weight minus its neutral value, which changes nothing."""
     plain = Weights()
     return b"".join(
         signed(weight - none)

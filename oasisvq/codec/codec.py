@@ -46,10 +46,10 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
 
 # What a bit counts as, in shares of the energy of the last level's codes: measured on the validation
-# split, see examples/benchmarks/RESULTS.md. Coarse levels bear less, for the later ones build on them.
+# split, see examples/benchmarks/RESULTS.md. It counts half if one level is kept: coarse codes bear less.
 RATE_WEIGHT_PER_LEVEL = 0.0375
 LARGEST_RATE_WEIGHT = 0.075
-RATE_SHARE_WITH_CONTEXT = 0.4  # of those weights, where what a slice loses is missed by those after it
+RATE_SHARE_WITH_CONTEXT = 0.4  # of those weights, if later slices build on what a slice keeps
 
 
 Advance = Callable[[int, int], None]
@@ -58,13 +58,13 @@ Advance = Callable[[int, int], None]
 class Codec(Drawing, Measuring, Stacking):
     """A model that encodes scans to `.codes` bytes and decodes them.
 
-    Each image passes the networks by itself, so its bytes do not depend on what else is encoded.
+    Each image passes through the networks alone, so its bytes do not depend on what else is encoded.
 
     Attributes:
         config: the model's config.
-        prior: of the model, where it has one.
-        volumes: codec and prior of volumes, those of images where the model has no others.
-        fingerprint: 8 bytes that name the model in the files that it makes.
+        prior: of the model, if it has one.
+        volumes: codec and prior for volumes; those for images if the model has no others.
+        fingerprint: 8 bytes that identify the model in the files that it makes.
         card: what the model file says of its training.
     """
 
@@ -76,11 +76,11 @@ class Codec(Drawing, Measuring, Stacking):
 
     @classmethod
     def load(cls, path: Path) -> "Codec":
-        """The codec of a model file; which one is meant where none is named says `models.py`.
+        """The codec of a model file; `models.py` chooses one if none is named.
 
         Raises:
-            FileError: no such file.
-            ModelError: not a whole model of ours.
+            FileError: there is no such file.
+            ModelError: it is not a whole model file of ours.
         """
         return cls(read_model(path))
 
@@ -107,21 +107,21 @@ class Codec(Drawing, Measuring, Stacking):
 
         Args:
             array: (H, W) of uint8 or uint16, or a volume (X, Y, Z) of integers or floats.
-            levels: how many levels to keep, 1 to the model's; its default where None.
-            coder: how indices are coded; by the prior where the model has one, where None.
-            spacing: of a volume, millimetres to a voxel along each axis.
+            levels: how many levels to keep, from 1 to the model's; its default if None.
+            coder: how indices are coded; if None, by the prior if the model has one.
+            spacing: of a volume, voxel size in millimetres along each axis.
             affine: of a volume, in place of `spacing`; see `as_scan`.
-            axis: of a volume: that slices follow; see `scan_of_volume`.
-            content: whether it is a scan or labels.
-            lossy: code labels by the model too; else they come back exactly.
-            max_error: no voxel comes back farther than this from the one given; 0 loses nothing.
-            min_ssim: the file keeps at least so much, see `Measure`; it is the smallest that does.
-            min_foreground_ssim: likewise.
-            min_psnr: likewise, in dB.
-            max_bytes: the file has at most so many; alone, it is the best that has.
+            axis: of a volume, the axis that slices follow; see `scan_of_volume`.
+            content: whether the array is a scan or labels.
+            lossy: code labels by the model too; otherwise they come back exactly.
+            max_error: the largest error of any voxel; 0 loses nothing.
+            min_ssim: the least SSIM of the decoded file, see `Measure`; the smallest such file is made.
+            min_foreground_ssim: likewise for the foreground SSIM.
+            min_psnr: likewise for the PSNR, in dB.
+            max_bytes: the largest size of the file; as the only demand it gives the best such file.
 
         Raises:
-            ImageError: the array is none of these, or no file satisfies what is asked for.
+            ImageError: the array is not one of these, or no file satisfies what is asked for.
             ModelError: `levels` is out of range, or the model lacks what is asked for.
         """
         demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
@@ -131,10 +131,10 @@ class Codec(Drawing, Measuring, Stacking):
     def encode_scan(
         self, scan: Scan, wish: Wish | None = None, advance: Advance = lambda done, total: None
     ) -> bytes:
-        """A scan to the bytes of a `.codes` file; `advance` is told (slices done, slices in all).
+        """A scan to the bytes of a `.codes` file; `advance` is called with (slices done, all slices).
 
         Raises:
-            ImageError: labels are wished for, and these are none.
+            ImageError: the scan is said to be labels and is not, or no file satisfies the wish.
             ModelError: the wish does not fit the model.
         """
         return self.encode_seen(scan, wish, advance).content
@@ -145,7 +145,7 @@ class Codec(Drawing, Measuring, Stacking):
         """`encode_scan`, with what the file will decode to."""
         wish = wish or Wish()
         refuse_demands(wish)
-        is_volume = bool(scan.placement)  # what is asked for in vain is so even of labels
+        is_volume = bool(scan.placement)  # an impossible wish is refused for labels too
         self.levels_for(wish, is_volume), self.check_coder(wish.coder, is_volume)
         labels = labels_in(scan.planes, wish.content, scan.says_labels)
         if labels is None:
@@ -208,7 +208,7 @@ class Codec(Drawing, Measuring, Stacking):
         known: dict[int, Numbers] | None,
         advance: Advance,
     ) -> Encoded:
-        """Planes (slices, H, W), and what is beside their indices, to a file; see `_payload`."""
+        """Planes (slices, H, W) to a file, with everything beside their indices; see `_payload`."""
         chain = Chain(self.file.coding(header.volume is not None), header)
         payload, grids = self._payload(chain, header, core.planes, known, advance)
         windows = chain.windows or None
@@ -241,9 +241,9 @@ class Codec(Drawing, Measuring, Stacking):
             chain: at its start.
             header: of the file.
             planes: without NaN.
-            known: latents of slices by their places, found in an earlier attempt or added by this one
-                where they do not depend on the slice before; None where there will be no other.
-            advance: told (slices done, slices in all).
+            known: latents by slice, from earlier attempts; this one adds its own if they do not depend
+                on the previous slice. None if this is the only attempt.
+            advance: called with (slices done, all slices).
         """
         model, grids = chain.model, []
         encoder = None
@@ -270,10 +270,10 @@ class Codec(Drawing, Measuring, Stacking):
             return pack(np.array(grids, np.int64), header.codebook_size), grids
         return encoder.finish() if encoder else b"", grids
 
-    # --- write codes of a model's own --------------------------------------------------------------
+    # --- write codes that this model made ----------------------------------------------------------
 
     def write_codes(self, codes: Codes) -> bytes:
-        """Codes that this model made to the bytes of a `.codes` file."""
+        """Codes that this model made -> the bytes of a `.codes` file."""
         header = codes.header
         self.refuse_other_model(header, "codes")
         refuse_indices(codes, "codes")
@@ -298,16 +298,16 @@ class Codec(Drawing, Measuring, Stacking):
     ) -> NDArray[np.generic]:
         """The bytes of a `.codes` file to an array of the original's shape and type.
 
-        (H, W) of an image; (X, Y, Z) of a volume, in the order that its file had; (N, H, W) of a stack,
-        in the order of `codes.header.stack.names`.
+        This is (H, W) for an image; (X, Y, Z) for a volume, in the order of its file; (N, H, W) for a
+        stack, in the order of `codes.header.stack.names`.
 
         Args:
             content: of the file.
             max_pixels: see `refuse_large_codes`.
-            levels: to decode without residue; all that the file has where None.
+            levels: how many levels to decode, without residue; if None, everything that the file has.
 
         Raises:
-            CodesFileError: the bytes are damaged, were made with another model, or lack such levels.
+            CodesFileError: the bytes are damaged, were made with another model, or lack these levels.
             ImageError: they hold more pixels than the limit, see `refuse_large_codes`.
         """
         file = container.read(content, "codes")
@@ -335,11 +335,11 @@ class Codec(Drawing, Measuring, Stacking):
         Args:
             codes: header and indices, or labels.
             name: what messages call the file.
-            advance: told (slices done, slices in all).
-            levels: to decode without residue; all that the file has where None.
+            advance: called with (slices done, all slices).
+            levels: how many levels to decode, without residue; if None, everything that the file has.
 
         Raises:
-            CodesFileError: they do not fit this model, or have no such levels.
+            CodesFileError: the codes do not fit this model, or lack these levels.
         """
         header = codes.header
         self.refuse_other_model(header, name)
@@ -378,9 +378,9 @@ class Codec(Drawing, Measuring, Stacking):
 
         Args:
             header: of the file.
-            grids: with all its levels, which the slices after them build on.
-            levels: to decode; all where None.
-            windows: what the grids decode to with all levels, where that is known.
+            grids: with all levels of the file, since later slices build on all of them.
+            levels: how many to decode; all if None.
+            windows: what the grids decode to with all levels, if that is known.
         """
         chain = Chain(self.file.coding(header.volume is not None), header)
         left, known = iter(grids), iter(windows or ())
@@ -403,7 +403,7 @@ class Codec(Drawing, Measuring, Stacking):
         refuse_other_model(self.file, header, name)
 
     def levels_for(self, wish: Wish, is_volume: bool) -> int:
-        """The number of levels that a wish comes to, of an image or a volume.
+        """The number of levels that a wish amounts to, for an image or a volume.
 
         Raises:
             ModelError: out of the model's range.
@@ -419,10 +419,10 @@ class Codec(Drawing, Measuring, Stacking):
         return checked_levels(self.config, levels)
 
     def check_coder(self, coder: Coder | None, is_volume: bool = False) -> Coder:
-        """The coder to use, of an image or a volume.
+        """The coder to use for an image or a volume.
 
         Raises:
-            ModelError: it needs a prior, and the model has none.
+            ModelError: the coder needs a prior, and the model has none.
         """
         has_prior = self.file.coding(is_volume).prior is not None
         return checked_coder(has_prior, self.fingerprint, coder)
@@ -439,8 +439,8 @@ def _chooser(
 ) -> Callable[[Pass, Frequencies], NDArray[np.uint16]]:
     """Gives the indices of each pass over latents (h, w, D).
 
-    Of each residual the code is taken with the least squared distance, all levels completed, plus
-    weight · bits: near, and cheap under the prior.
+    For each residual it takes the code with the least squared distance after all levels, plus
+    weight · bits: one that is near, and cheap under the prior.
     """
     residual = latents.copy()
     quantizer = model.quantizer

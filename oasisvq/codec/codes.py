@@ -20,12 +20,12 @@ NO_INDEX = 65_535  # in the indices of a volume, where a slice has none; K is at
 
 
 class Beside(NamedTuple):
-    """Payloads of a `.codes` file beside its indices; empty where it has none.
+    """Payloads of a `.codes` file beside its indices; empty if it has none.
 
     Attributes:
         support: which voxels are not ground, see `ground.py`.
-        residue: bins of the others, see `residue.py`.
-        known_support: (S, H, W) what `support` says, where that is known.
+        residue: bins of these voxels, see `residue.py`.
+        known_support: (S, H, W) what `support` decodes to, if that is already known.
     """
 
     support: bytes = b""
@@ -41,12 +41,12 @@ class Codes(NamedTuple):
 
     Attributes:
         header: what the file says of itself.
-        indices: (levels, h, w) uint16, each in 0..K-1; of a volume (slices, levels, h, w), with
-            `NO_INDEX` in slices that have none; of labels coded without loss none at all.
+        indices: (levels, h, w) uint16, each in 0..K-1; for a volume (slices, levels, h, w), with
+            `NO_INDEX` in slices that have none; empty for labels coded without loss.
         file_bytes: size of the whole file.
         label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
-        beside: what follows the payload of the indices, not decoded.
-        windows: what each coded slice decodes to, where the indices could not be known without that.
+        beside: the payloads that follow that of the indices, not decoded.
+        windows: what each coded slice decodes to, if decoding the indices required that.
     """
 
     header: CodesHeader
@@ -58,11 +58,11 @@ class Codes(NamedTuple):
 
 
 class Slices:
-    """What is known of the slices of a file while they are decoded: here, no more than their indices.
+    """What is known of the slices of a file while they are decoded; in this class, only their indices.
 
     Attributes:
-        recall: what the indices say of each other; None of an image.
-        windows: (H, W) what each was decoded to, where that must be known for the next.
+        recall: what the indices of one slice tell about the next; None for an image.
+        windows: (H, W) what each slice decodes to, if the next one depends on it.
     """
 
     def __init__(self, recall: Recall | None) -> None:
@@ -70,15 +70,15 @@ class Slices:
         self.windows: list[NDArray[np.uint16]] = []
 
     def expected(self, place: int) -> Numbers | None:
-        """Latents (h, w, D) that a slice is expected to be near to; None where there are none."""
+        """Latents (h, w, D) that a slice is expected to be near to; None if nothing is expected."""
         return None
 
     def go_on(self, place: int, indices: NDArray[np.uint16]) -> None:
-        """Take in what the next slice was coded to, all levels (L, h, w) of it."""
+        """Add the indices (L, h, w) of the next slice, all levels of them."""
 
 
 def indices_of(header: CodesHeader, grids: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
-    """The grids (levels, h, w) of the coded slices -> the indices of a file, see `Codes`."""
+    """Grids (levels, h, w) of the coded slices -> the indices of a file, see `Codes`."""
     if header.volume is None:
         return grids[0] if grids else np.zeros(header.grid_shape, np.uint16)
     shape = header.slices, *header.grid_shape
@@ -135,7 +135,7 @@ class CodesFile(NamedTuple):
 
         Args:
             prior: of the model whose fingerprint the file names, which the caller has compared.
-            slices: of the file, by that model; the prior needs them for volumes.
+            slices: of the file, for that model; the prior needs them for volumes.
 
         Raises:
             CodesFileError: the payload is damaged, or it needs a prior and none is given.

@@ -1,4 +1,4 @@
-"""What rebuilds a model, beside its arrays: its config, as JSON holds it."""
+"""The config of a model, which rebuilds it with its arrays, as JSON holds it."""
 
 import dataclasses
 import reprlib
@@ -11,7 +11,7 @@ from oasisvq.codec.prior import PriorConfig
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
 from oasisvq.errors import ModelError
 
-MAX_NUMBER = 2**31 - 1  # in a config; and at most MAX_LEVELS of them in a list
+MAX_NUMBER = 2**31 - 1  # in a config; a list has at most MAX_LEVELS numbers
 MAX_CHANNELS = 4096
 MAX_BLOCKS = 64
 MAX_CODE_DIM = 1024
@@ -23,19 +23,19 @@ class ModelConfig:
 
     Attributes:
         window: height and width in pixels of the field of view that the model was trained on;
-            multiples of `stride`. An image whose content lies in the centred window of this size
-            is coded by that window alone.
-        stride: pixels to a side of one grid cell, a power of two.
+            multiples of `stride`. If the content of an image lies in the centred window of this size,
+            only that window is coded.
+        stride: side of one grid cell in pixels, a power of two.
         encoder_channels: channels of each encoder stage, finest first; each further stage
-            halves the resolution and the last one works on the grid.
+            halves the resolution, and the last one works on the grid.
         encoder_blocks: residual blocks of each encoder stage.
         decoder_channels: channels of each decoder stage, starting on the grid.
         decoder_blocks: residual blocks of each decoder stage.
         code_dim: dimension D of a code vector.
         codebook_size: codes K of each level.
         levels: residual levels L.
-        default_levels: levels kept where no quality is named.
-        context: how many slices before a slice its networks see, 0 or 1; see `networks.py`.
+        default_levels: levels kept if no quality is named.
+        context: how many previous slices the networks see, 0 or 1; see `networks.py`.
     """
 
     window: tuple[int, int]
@@ -85,12 +85,12 @@ class ModelConfig:
                 raise ModelError(f"model config: {side} has stages out of range: {channels}, {blocks}")
 
 
-PartConfig = PriorConfig | ResidueConfig | SupportConfig  # of what a model may have beside its codec
+PartConfig = PriorConfig | ResidueConfig | SupportConfig  # of parts that a model may have
 Part = TypeVar("Part", PriorConfig, ResidueConfig, SupportConfig)
 
 
 def config_to_dict(config: ModelConfig | PartConfig) -> dict[str, Any]:
-    """A config as JSON holds it; what has a default is named only where it is another."""
+    """A config as JSON holds it; fields with their default value are left out."""
     defaults = _defaults(type(config))
     return {
         key: list(entry) if isinstance(entry, tuple) else entry
@@ -100,7 +100,7 @@ def config_to_dict(config: ModelConfig | PartConfig) -> dict[str, Any]:
 
 
 def _defaults(kind: type[ModelConfig | PartConfig]) -> dict[str, Any]:
-    """What a config need not name."""
+    """The fields that a config may leave out, with their values."""
     fields = dataclasses.fields(kind)
     return {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
 

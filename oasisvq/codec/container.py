@@ -1,8 +1,9 @@
 """Payload <-> `.codes` bytes. This docstring is the specification of the format, version 1.
 
-All numbers are unsigned; *varint* is unsigned LEB128 in its shortest form (seven bits a byte,
-least significant group first, the top bit set on all bytes but the last), at most 5 bytes;
-*float64* is little-endian IEEE 754.
+Numbers are unsigned unless they are called signed. A *varint* is an unsigned LEB128 number in its
+shortest form (seven bits a byte, least significant group first, the top bit set on all bytes but the
+last), of at most 5 bytes unless stated otherwise. A *signed* number v is the varint of 2v or, if v is
+below 0, of -2v - 1; it has at most 10 bytes. A *float64* is little-endian IEEE 754.
 
 | field | size | meaning |
 |---|---|---|
@@ -10,19 +11,19 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | version | 1 | 1 |
 | coder | 1 | 0 packed, 1 by the prior (`entropy.py`, `recall.py`), 2 labels (`labels.py`) |
 | kind | 1 | what is coded: 0 an image, 1 a volume |
-| sample type | 1 | of the original: 0 uint8, 1 uint16, and in volumes those listed below |
-| blocks | 1 | optional, by their sum: those below of 1, 2, 4, .. 64 |
+| sample type | 1 | of the original: 0 uint8, 1 uint16; for volumes also those listed below |
+| blocks | 1 | which optional blocks follow: the sum of their numbers 1, 2, 4, .. 64 |
 | *kind 1:* slices | varint | 1 to 65,535 |
 | height, width | varint × 2 | of a slice in pixels, 1 to 65,535; see the limits below |
-| *coder 0, 1:* stride | varint | pixels to a side of one cell, 1 to 64 |
-| top, left, h, w | varint × 4 | the coded window in cells; h and w may be 0 together |
+| *coder 0, 1:* stride | varint | side of one cell in pixels, 1 to 64 |
+| top, left, h, w | varint × 4 | the coded window in cells; h and w may both be 0 |
 | levels | varint | of the index grid, 1 to 64 |
 | K | varint | codebook size, 2 to 65,535 |
 | low, high | varint × 2; kind 1: float64 × 2 | darkest and brightest value, low <= high |
 | payload bytes | varint | length of the payload |
 | *coder 0, 1:* fingerprint | 8 | of the model (`modelfile.py`) |
 | *kind 1:* volume | | see below |
-| *block 1, 2:* labels | | 1 where they are whole, 2 where they are not; see below |
+| *block 1, 2:* labels | | block 1 if all are whole numbers, block 2 if not; see below |
 | *block 4:* ground | | see below |
 | *block 8:* residue | | see below |
 | *block 16:* outliers | | see below |
@@ -33,71 +34,81 @@ least significant group first, the top bit set on all bytes but the last), at mo
 | *block 8:* residue | | bins of these voxels, see `residue.py` |
 | CRC-32 | 4 | little-endian, of all bytes before it (the CRC of zip and PNG) |
 
+The fields from stride to high belong to coder 0 and 1.
+
 Limits: 2^26 pixels a slice, 2^30 voxels a volume, 2^28 indices, 2^30 bytes of payload. Sample types
 of volumes: 2 int8, 3 int16, 4 uint32, 5 int32, 6 float32, 7 float64, 8 int64, 9 uint64.
 
-A *volume* follows as: one byte for the format it came in (0 NIfTI-1, 1 NIfTI-1 pair, 2 NIfTI-2, 3
-NIfTI-2 pair, 4 Analyze); one byte for the slicing, 8 · order + flips, where order counts (slice, row,
-column) axes of the voxel array as 012 021 102 120 201 210, and bits 1, 2, 4 of flips say that
-slices, rows, columns run against the index; the header of that format (348 bytes, NIfTI-2: 540) as a
-bitmap of the bytes that are not 0, most significant bit first and filled with 0, and those bytes;
-and, for coder 0 and 1, two varints a slice: darkest and brightest value in 65,535ths of the way from
-low to high.
+A *volume* block holds, in this order:
 
-Of an image, pixels 0 and 1 stand for low and high; of a slice of a volume, for the slice's own
-darkest and brightest value. A slice whose two values are equal has no indices; the others have
-levels × h × w each, one slice after the other. The window MUST lie in the grid of
-ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window are the darkest value of
-their slice, and so are all pixels of a slice that has no indices.
+- One byte for the file format of the original: 0 NIfTI-1, 1 NIfTI-1 pair, 2 NIfTI-2, 3 NIfTI-2 pair,
+  4 Analyze.
+- One byte for the slicing, 8 · order + flips. Slices, rows and columns follow axes of the voxel array;
+  order is the place, from 0, of these axes in 012 021 102 120 201 210. Bits 1, 2 and 4 of flips say that
+  slices, rows and columns run against the index.
+- The original's header (348 bytes; NIfTI-2: 540): a bitmap of the bytes that are not 0, most significant
+  bit first and padded with 0, and then those bytes.
+- For coder 0 and 1, two varints a slice: its darkest and its brightest value, in 65,535ths of the way
+  from low to high.
 
-Indices become pixels as `quantizer.py` and `networks.py` say, in integers: a pixel is a number p from 0
-to 65,535, and stands for (p / 65,535) · (high - low) + low, each operation in float64, rounded to the
-nearest whole number, of two the even one, where the sample type is one of integers. So every reader
+In an image, the pixel values 0 and 1 stand for low and high; in a slice of a volume, for the slice's own
+darkest and brightest value. A slice whose two values are equal has no indices. Each of the others has
+levels × h × w indices, one slice after the other. The window MUST lie in the grid of
+ceil(height / stride) × ceil(width / stride) cells. Pixels outside the window have the darkest value of
+their slice, and so do all pixels of a slice without indices.
+
+Indices become pixels in integers, as `quantizer.py` and `networks.py` say. A pixel is a number p from 0
+to 65,535. It stands for (p / 65,535) · (high - low) + low, each operation in float64. If the sample type
+is an integer type, the result is rounded to the nearest whole number, ties to even. So every reader
 restores the same values.
 
-*Labels* are the values that the original takes, in order: a varint of their number, 1 to 65,535; the
-smallest, as a varint of 2v or, below 0, of -2v - 1; and varints of the steps to the next, at least 1.
-With block 2 in place of 1, where not all are whole or some are beyond ±2^31, the number is followed by
-the values themselves, rising, in the original's type, little-endian. With coder 2 labels MUST be there,
-and are coded as such; with coder 0 and 1 pixels stand for the place of a label in their order, from low
-0 to high count - 1.
+*Labels* are the distinct values of the original, in rising order. Block 1 holds a varint of their
+number, 1 to 65,535; the smallest as a signed number of at most 5 bytes; and for each of the others a
+varint of the step to it, at least 1. Block 2 replaces it if not all labels are whole or some are beyond
+±2^31: it holds their number and then the values themselves, in the original's type, little-endian. With
+coder 2 labels MUST be there, and the payload codes them without a model. With coder 0 and 1 a pixel
+stands for the rank of a label in this order, from low 0 to high count - 1.
 
-The *ground* is one value that many voxels have: a float64 where the sample type is one of floats, NaN
-too; else a signed number, which is a varint of 2v or, below 0, of -2v - 1, of at most 10 bytes. A varint
-gives the bytes of the support. Decoded voxels that are not in the support are the ground; those that are
-and yet decode to its value are the next one above it that the sample type has, or below it.
+The *ground* is one value that many voxels share: a float64, which may be NaN, if the sample type is a
+float type, else a signed number. A varint gives the length of the support in bytes. Decoded voxels
+outside the support are the ground. A voxel of the support that would decode to the ground's value gets
+the next value above it that the sample type has; if there is none, an integer type takes the next below
+it, and a float type its negative.
 
-A *residue* gives all other voxels to within a bound, by bins, see `bins.py`. It begins with one byte for
-the rule: 0 whole, of sample types of integers; 1 multiples, 2 within, of floats. Rule 0 goes on with
-varints of step, from 1 on, and bound, and a signed number of the origin, each of at most 10 bytes; rule
-1 with the step as float64 and a signed number of the origin; rule 2 with float64 of step, bound and
-origin. Then come the smallest and the largest bin as signed numbers below 2^56, and a varint of the
-bytes of its payload. Bins are coded given what all the indices decode to, before ground is laid on.
-Without them the file decodes to the image of its indices, of as many of their first levels as is wished
-for.
+A *residue* holds all other voxels to within a bound, by bins, see `bins.py`. It begins with one byte for
+the rule: 0 whole, for integer sample types; 1 multiples or 2 within, for float types. After rule 0
+follow step, from 1 on, and bound as varints of at most 10 bytes, and origin as a signed number; after
+rule 1 step as a float64 and origin as a signed number; after rule 2 step, bound and origin as float64.
+Then come the smallest and the largest bin, as signed numbers below 2^56 in magnitude, and a varint of
+the payload's length in bytes. Bins are coded given what all the indices decode to, before ground is laid
+on. Without its residue the file decodes to the image of its indices, with as many of the first levels as
+the reader asks for.
 
-*Outliers* are voxels that have the values given here, whatever else the file says: a varint of their
-number, 1 to 65,535; of each a varint of the step to its place in all slices laid flat from the place
-before, of the first from -1; then their values, signed numbers of at most 10 bytes where the sample type
-is one of integers, else in the sample type, finite, little-endian. They MUST be in the support, and have
-no bins in a residue. Labels have neither ground nor residue nor outliers.
+*Outliers* are voxels whose values are stored here and override everything else. The block holds a varint
+of their number, 1 to 65,535. Then, for each outlier, a varint gives the step to its place from the place
+before; places count through all slices laid flat, and the first step counts from -1. Last come the
+values: signed numbers if the sample type is an integer type, else finite, in the sample type,
+little-endian. Outliers MUST be in the support, and have no bins in a residue. Labels have neither ground
+nor residue nor outliers.
 
-A *restoration* corrects decoded voxels by how near the ground they lie, see `restoration.py`: of depths
-1 to 4 the weights own, around and offset, signed numbers from -1024 to 1024, of which own is written
-less 256. It MUST come with a ground, and without a residue.
+A *restoration* corrects decoded voxels by their depth in the support, see `restoration.py`. For each
+depth from 1 to 4 it holds the weights own - 256, around and offset as signed numbers from -1024 to 1024.
+It MUST come with a ground, and without a residue.
 
-A *stack* is a volume whose slices were images, uint8 or uint16, called by one name but for a number.
-What stands before the number and what follows it come each as a varint of its bytes and those, UTF-8;
-then varints of the least digits of a number, 1 to 9, for which it is filled up with zeros, and of the
-number of the first slice, below 10^9. The others follow as pairs of varints, until there are as many as
-slices: a step to the next number, at least 1, and how many slices it leads to one after the other; two
-pairs in a row have two steps. Every name MUST be one that a file may have on every system, see
-`is_safe_name` in `text.py`. Planes are the images as they are, in the order of their numbers.
+A *stack* is a volume whose slices were images of uint8 or uint16, with names that differ in one number
+alone. The block holds the text before the number and the text after it, each as a varint of its length
+in bytes and its UTF-8 bytes; a varint of the least digits of a number, 1 to 9, to which it is padded
+with zeros; and a varint of the first slice's number. Numbers are below 10^9. The numbers of the other
+slices follow as pairs of varints until there are as many as slices: a step to the next number, at least
+1, and how many slices in a row have that step. The steps of adjacent pairs differ. Every name MUST be
+one that a file may have on every system, see `is_safe_name` in `text.py`. Planes are the images as they
+are, in the order of their numbers.
 
-Nothing MUST follow the CRC. A reader MUST refuse, with nothing decoded: another magic, a version it
-does not know, an unknown coder, kind, sample type, format or block, a number out of its range or not
-in its shortest form, another length, a wrong CRC, a header of the original that is none or has
-another shape or type, and, before pixels are made, a model with another fingerprint.
+There MUST be nothing after the CRC. A reader MUST refuse, before it decodes anything: a wrong magic; a
+version it does not know; an unknown coder, kind, sample type, format or block; a number that is out of
+its range or not in its shortest form; a file of another length than its fields say; a wrong CRC; and a
+header of the original that is invalid or has another shape or type. It MUST refuse a model with another
+fingerprint before it makes any pixels.
 
 For an image of 256×256 the overhead is 38 bytes. Never imports torch.
 """
@@ -203,10 +214,10 @@ def write(header: CodesHeader, payload: bytes, beside: Beside = NOTHING_BESIDE) 
 
 
 def read(content: bytes, name: str) -> CodesFile:
-    """The inverse of `write`; `name` is what messages call the file.
+    """The inverse of `write`; messages call the file `name`.
 
     Raises:
-        CodesFileError: any deviation from the specification outside the payload.
+        CodesFileError: the file deviates from the specification outside its payloads.
     """
     reader = Reader(content, name)
     if content[: len(MAGIC)] != MAGIC:
@@ -245,11 +256,11 @@ def read(content: bytes, name: str) -> CodesFile:
 
 
 def _read_header(reader: Reader) -> tuple[CodesHeader, int]:
-    """The fields before the payload, each within its own bounds, and the payload's length."""
+    """The fields before the payload, each checked against its own bounds, and the payload's length."""
     coder, kind, sample_type, blocks = reader.take(4)
     is_known = coder in set(Coder) and kind in set(Kind) and sample_type in set(SampleType)
     both = _LABELS_BLOCK | _VALUES_BLOCK
-    known = 2 * _RESTORATION_BLOCK - 1  # of all blocks together
+    known = 2 * _RESTORATION_BLOCK - 1  # all blocks together
     if not is_known or blocks & ~known or blocks & both == both:
         raise reader.fail(
             f"coder {coder}, kind {kind}, sample type {sample_type}, blocks {blocks}: not all known "
@@ -308,7 +319,7 @@ def _read_outliers(reader: Reader, blocks: int, sample_type: SampleType, voxels:
 
 
 def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reader) -> None:
-    """Bounds that need several fields, before anything is allocated."""
+    """Check bounds that need several fields, before anything is allocated."""
     if (header.kind is Kind.IMAGE or header.stack) and header.sample_type not in _OF_IMAGES:
         raise reader.fail(f"damaged: an image of {header.sample_type.name.lower()}")
     if header.stack and header.kind is Kind.IMAGE:
@@ -330,7 +341,7 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reade
     _refuse_grid(header, payload_bytes, reader)
     low, high = header.intensity
     smallest, largest = (0, 2**16 - 1) if header.labels else _limits(dtype)
-    if not smallest <= low <= high <= largest or math.isinf(high - low):  # false of what is no number
+    if not smallest <= low <= high <= largest or math.isinf(high - low):  # also for NaN
         raise reader.fail(
             f"damaged: grey levels {header.intensity}, expected {smallest} to {largest} in order"
         )
@@ -339,7 +350,7 @@ def _refuse_out_of_bounds(header: CodesHeader, payload_bytes: int, reader: Reade
 
 
 def _refuse_beside(header: CodesHeader, reader: Reader) -> None:
-    """What is beside the indices has to fit together."""
+    """Refuse blocks beside the indices that do not fit together."""
     if header.labels and header.has_more:
         raise reader.fail("damaged: labels with a ground, a residue or outliers")
     if header.restoration and (header.residue or not header.ground):
@@ -349,7 +360,7 @@ def _refuse_beside(header: CodesHeader, reader: Reader) -> None:
 
 
 def _refuse_geometry(header: CodesHeader, volume: VolumeHeader, reader: Reader) -> None:
-    """The original's header has to be one, of the same shape and type as ours says."""
+    """Refuse a header of the original that is invalid, or has another shape or type than ours."""
     try:
         geometry = volume.geometry
     except ImageError as error:

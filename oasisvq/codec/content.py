@@ -2,12 +2,11 @@
 
 Shapes: S slices (an image is one), H×W image.
 
-Labels that go through the model come back as values that never existed, and nothing says so; a scan
-that is kept exactly is merely large. So all that may well be labels is tried: what it would cost
-without loss is estimated from *surprises*, voxels that equal none of the three neighbours before
-them (in the row, in the column, in the slice before). Tissue maps have 0.03 surprises per voxel that
-is not ground, contours in colours 0.7 with few labels, real scans 0.6 and more with a hundred values
-and more.
+Labels that are coded by the model come back as values that never existed, and nothing tells; a scan that
+is kept exactly is merely large. So everything that may well be labels is tried as such. Its cost without
+loss is estimated from *surprises*: voxels that equal none of the three neighbours before them (in the
+row, in the column, in the previous slice). Tissue maps have 0.03 surprises per voxel that is not ground;
+coloured contours have 0.7, with few labels; real scans have 0.6 or more, with a hundred values or more.
 """
 
 import math
@@ -20,17 +19,17 @@ from numpy.typing import NDArray
 from oasisvq.codec.headers import MAX_LABELS, CodesHeader
 from oasisvq.errors import ImageError
 
-MOST_TIMES_LARGER = 4  # than by the model, that labels may be without loss; else they are a scan
-MOST_TIMES_LARGER_IF_TOLD = 8  # where the file's name or header says that it holds labels
+MOST_TIMES_LARGER = 4  # lossless labels may be so much larger than by the model; else it is a scan
+MOST_TIMES_LARGER_IF_TOLD = 8  # the same if the file's name or header says that it holds labels
 
-_LOOKED_AT_FIRST = 8  # slices of a volume: most scans are seen to be some by these
-_DOUBTFUL = 1.5  # times the limit, in those slices, at which all are looked at
+_LOOKED_AT_FIRST = 8  # slices of a volume, which suffice to recognise most scans
+_DOUBTFUL = 1.5  # times the limit: up to this in those slices, all slices are looked at
 _FEW = 2  # values; no scan has so few, but noise above black may have three
-_BITS_PER_VOXEL = 1.0  # that is not ground: an estimate above this is no map of labels
-_BITS_IF_PLAIN = 0.1  # and one below this is nothing else
+_BITS_PER_VOXEL = 1.0  # that is not ground: above this estimate it is no map of labels
+_BITS_IF_PLAIN = 0.1  # per such voxel: below this estimate it is nothing else
 _BITS_PER_GROUND_VOXEL = 0.02  # so that a few scattered labels pass, whatever they cost
 _BITS = 32
-_IF_TOLD = 3  # times these limits where it is told
+_IF_TOLD = 3  # times these limits if the name or the header says that it holds labels
 
 
 class Content(str, Enum):
@@ -46,8 +45,8 @@ class LabelValues(NamedTuple):
 
     Attributes:
         values: in order, of the planes' type.
-        is_plain: whether nothing else looks so; else it depends on what it costs to keep them.
-        most_times_larger: than by the model, that keeping them may be.
+        is_plain: whether this can be nothing else; if not, it depends on the cost of keeping them.
+        most_times_larger: how many times larger than by the model a file that keeps them may be.
     """
 
     values: NDArray[np.generic]
@@ -56,27 +55,27 @@ class LabelValues(NamedTuple):
 
     @property
     def names(self) -> tuple[float, ...]:
-        """The values as a header keeps them: integers where all are whole."""
+        """The values as a header holds them: integers if all are whole."""
         values: list[float] = self.values.tolist()
         return tuple(int(value) for value in values) if are_whole(self.values) else tuple(values)
 
     def ranks(self, planes: NDArray[np.generic]) -> NDArray[np.uint16]:
-        """(S, H, W): the place of each voxel's value in their order."""
+        """(S, H, W): the rank of each voxel's value among the labels."""
         return np.searchsorted(self.values, planes).astype(np.uint16)
 
 
 def labels_in(
     planes: NDArray[np.generic], content: Content = Content.AUTO, is_told: bool = False
 ) -> LabelValues | None:
-    """The labels that planes (S, H, W) hold; None of a scan.
+    """The labels that planes (S, H, W) hold; None for a scan.
 
     Args:
-        planes: finite values, or NaN, which no label is.
+        planes: finite values, or NaN, which is never a label.
         content: what is known of them.
         is_told: whether the file's name or header says that it holds labels.
 
     Raises:
-        ImageError: they are said to be labels, and are none.
+        ImageError: `content` says that they are labels, and they are not.
     """
     if content is Content.SCAN:
         return None
@@ -106,7 +105,7 @@ def labels_in(
 
 
 def what_is_assumed(header: CodesHeader) -> str:
-    """What encoding made of a map of labels that nobody had called one; empty of a scan."""
+    """How a map of labels was encoded that nobody had declared as one; empty for a scan."""
     if not header.labels:
         return ""
     whole = "whole " if all(isinstance(label, int) for label in header.labels) else ""
@@ -115,14 +114,14 @@ def what_is_assumed(header: CodesHeader) -> str:
 
 
 def are_whole(values: NDArray[np.generic]) -> bool:
-    """Whether all are whole numbers that a header keeps as such."""
+    """Whether all values are whole numbers that a header can hold as such."""
     if values.dtype.kind == "f" and bool((values != np.rint(values)).any()):
         return False
     return max(-int(values.min()), int(values.max())) < 2**31
 
 
 class _Seen(NamedTuple):
-    """What some slices hold: their values, about what they cost as labels, and limits for that."""
+    """What some slices hold: their values, about how many bits they cost as labels, and the limits."""
 
     values: NDArray[np.generic]
     bits: float
@@ -131,13 +130,13 @@ class _Seen(NamedTuple):
 
 
 def _spread(slices: int) -> range:
-    """A few places, evenly over all slices."""
+    """A few slices, spread evenly over all."""
     step = max(1, slices // _LOOKED_AT_FIRST)
     return range(step // 2, slices, step)
 
 
 def _look(planes: NDArray[np.generic], places: range) -> _Seen | None:
-    """Values and surprises of some slices; None where there are more values than a map may have."""
+    """Values and surprises of some slices; None if there are more values than a map may have."""
     counts: dict[Any, int] = {}
     surprises = voxels = 0
     for place in places:

@@ -1,4 +1,4 @@
-"""What is demanded of a file: a quality, a size, or both. Never imports torch."""
+"""Demands on a file: a quality, a size, or both. Never imports torch."""
 
 import math
 from typing import NamedTuple
@@ -6,18 +6,18 @@ from typing import NamedTuple
 from oasisvq.codec.measure import BEST_PSNR, Measure
 from oasisvq.errors import ImageError
 
-LEAST_FILE_BYTES = 18  # of what any scan takes: no `.codes` file is smaller than its header
-_DIGITS = 9  # so that the last digits of a sum decide nothing
+LEAST_FILE_BYTES = 18  # no `.codes` file is smaller than its header
+_DIGITS = 9  # to round to, so that the last digits of a sum decide nothing
 
 
 class Demands(NamedTuple):
-    """What a file must satisfy; None of what is not asked for.
+    """What a file must satisfy; None for what is not demanded.
 
     Attributes:
-        ssim: the least mean over its slices, above 0 and at most 1.
-        foreground_ssim: likewise; a scan without foreground has none to lose.
-        psnr: the least, in dB, above 0 and at most `BEST_PSNR`.
-        max_bytes: the most, of the whole file.
+        ssim: the least mean SSIM over its slices, above 0 and at most 1.
+        foreground_ssim: likewise; a scan without foreground always satisfies it.
+        psnr: the least PSNR in dB, above 0 and at most `BEST_PSNR`.
+        max_bytes: the largest size of the whole file.
     """
 
     ssim: float | None = None
@@ -32,12 +32,12 @@ class Demands(NamedTuple):
 
     @property
     def of_quality(self) -> "Demands":
-        """Those of a quality alone."""
+        """The demands on quality alone."""
         return self._replace(max_bytes=None)
 
     @property
     def words(self) -> str:
-        """Those of a quality, such as `SSIM 0.97 and PSNR 38 dB`."""
+        """The demands on quality, such as `SSIM 0.97 and PSNR 38 dB`."""
         parts = []
         if self.ssim is not None:
             parts.append(f"SSIM {self.ssim:g}")
@@ -48,7 +48,7 @@ class Demands(NamedTuple):
         return " and ".join(parts)
 
     def are_met(self, found: Measure) -> bool:
-        """Whether a measure satisfies those of a quality."""
+        """Whether a measure satisfies the demands on quality."""
         if self.foreground_ssim is not None and math.isnan(found.foreground_ssim):
             found = found._replace(foreground_ssim=1.0)
         pairs = (
@@ -63,11 +63,11 @@ NO_DEMANDS = Demands()
 
 
 def wrong_with(demands: Demands, levels: int | None = None, lossy: bool = False) -> str:
-    """Why demands cannot be, in words; empty where they can.
+    """Why demands cannot be made, in words; empty if they can.
 
     Args:
-        demands: to look at.
-        levels: that were named beside them.
+        demands: to check.
+        levels: number of levels that is asked for beside them.
         lossy: whether labels are to be coded by the model.
     """
     if not demands.are_any:
@@ -91,10 +91,10 @@ def wrong_with(demands: Demands, levels: int | None = None, lossy: bool = False)
 
 
 def refuse_large_labels(file_bytes: int, demands: Demands) -> None:
-    """Raise where labels, kept exactly, take more bytes than are demanded.
+    """Raise if labels, kept exactly, take more bytes than are allowed.
 
     Raises:
-        ImageError: says how many.
+        ImageError: says how many they take.
     """
     if demands.max_bytes is not None and file_bytes > demands.max_bytes:
         raise ImageError(

@@ -1,4 +1,4 @@
-"""New slices from the prior of a model, as codes. Never imports torch."""
+"""New slices drawn from the prior of a model, as codes. Never imports torch."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Drawing(Batches):
     """The part of `Codec` that draws.
 
     Attributes:
-        prior: of the model, where it has one.
+        prior: of the model, if it has one.
         card: what the model file says of its training.
     """
 
@@ -33,13 +33,13 @@ class Drawing(Batches):
     def sample(
         self, seeds: Sequence[int], levels: int | None = None, temperature: float = 1.0
     ) -> list[Codes]:
-        """Draw new slices from the prior, one by each seed, as codes of square uint8 images.
+        """Draw new slices from the prior, one for each seed, as codes of square uint8 images.
 
         Args:
-            seeds: each decides its slice alone, whatever else is drawn.
-            levels: how many levels to draw, 1 to the model's; its default where None.
-            temperature: shares of codes are raised to 1 / temperature: below 1 nearer the most likely
-                brain, above 1 wilder. The kind of the slice is always drawn as it is met.
+            seeds: each alone determines its slice, whatever else is drawn.
+            levels: how many levels to draw, from 1 to the model's; its default if None.
+            temperature: shares of codes are raised to 1 / temperature. Below 1 the brains are more
+                typical, above 1 more varied. The kind of a slice is always drawn at temperature 1.
 
         Raises:
             ModelError: the model has no prior, or `levels` is out of range.

@@ -1,4 +1,4 @@
-"""What encoding gives, before it is a file: its bytes, and what they decode to. Never imports torch."""
+"""The result of encoding: the bytes of a file, and what they decode to. Never imports torch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from oasisvq.scans.scan import Scan
 
 
 class Encoded(NamedTuple):
-    """A scan that was encoded.
+    """An encoded scan.
 
     Attributes:
         content: the bytes of its `.codes` file.
         header: of that file.
-        scan: that was encoded.
-        restore: gives what the file decodes to; exactly so, without decoding its payload again.
-        measured: what is left of the scan, where that is known.
+        scan: the original.
+        restore: gives exactly what the file decodes to, without decoding its payload again.
+        measured: the quality that the file keeps, if it is known.
     """
 
     content: bytes
@@ -27,9 +27,9 @@ class Encoded(NamedTuple):
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether it holds labels, kept exactly."""
+        """Whether the file holds labels, kept exactly."""
         return self.header.coder is Coder.LABELS
 
     def measure(self, scale: Scale | None = None) -> Measure:
-        """What is left of the scan; `scale` is its scale, where that is known."""
+        """The quality that the file keeps; `scale` is the scan's, if it is known."""
         return self.measured or measure(self.scan, self.restore().planes, scale)

@@ -1,15 +1,15 @@
 """Indices <-> payload, packed or by the prior. Never imports torch.
 
-The packed coder writes each index with ceil(log2 K) bits, most significant first, one after the
-other in the order of the array, and fills the last byte with zeros.
+The packed coder writes each index with ceil(log2 K) bits, most significant first, in the order of the
+array, and pads the last byte with zeros.
 
-The prior coder writes the slice's kind, then indices in the order of the prior's passes (in a pass
-by row, then column) with the range coder of the library constriction (`stream.queue.RangeEncoder`,
-words of 32 bits, state of 64 bits, precision 24). Index k takes f_k + 1 of 2^24 shares, where f are
-the prior's frequencies, whose sum is 2^24 - K. The payload is the coder's words, each most
-significant byte first, ended by the shortest bytes that, followed by zeros, lie in the coder's last
-interval. The slices of a volume follow each other in one payload, and from the second on their
-frequencies are those of `recall.py`.
+The prior coder writes the slice's kind and then the indices, in the order of the prior's passes (within
+a pass by row, then column). It uses the range coder of the library constriction
+(`stream.queue.RangeEncoder`, words of 32 bits, state of 64 bits, precision 24). Index k takes f_k + 1 of
+2^24 shares, where f are the prior's frequencies, whose sum is 2^24 - K. The payload is the coder's
+words, each most significant byte first. It ends with the fewest bytes that, followed by zeros, lie in
+the coder's last interval. The slices of a volume follow each other in one payload; from the second slice
+on, `recall.py` weights their frequencies.
 """
 
 import importlib.util
@@ -36,7 +36,7 @@ def bits_per_index(codebook_size: int) -> int:
 
 
 def packed_bytes(count: int, codebook_size: int) -> int:
-    """Bytes that `pack` gives for so many indices."""
+    """Number of bytes that `pack` gives for `count` indices."""
     return -(-count * bits_per_index(codebook_size) // 8)
 
 
@@ -59,7 +59,7 @@ def unpack(payload: bytes, codebook_size: int, count: int) -> NDArray[np.uint16]
 
     Raises:
         CodesFileError: the payload has another length, an index is out of range, or the bits that
-            fill the last byte are not zero.
+            pad the last byte are not zero.
     """
     expected = packed_bytes(count, codebook_size)
     if len(payload) != expected:
@@ -86,12 +86,12 @@ def unpack(payload: bytes, codebook_size: int, count: int) -> NDArray[np.uint16]
 
 
 def has_range_coder() -> bool:
-    """Whether the range coder's library is installed."""
+    """Whether the library of the range coder is installed."""
     return importlib.util.find_spec("constriction") is not None
 
 
 def _constriction_stream() -> Any:  # noqa: ANN401 - the library has no types
-    """The range coder's library, which training does without.
+    """The library of the range coder, which training does without.
 
     Raises:
         ModelError: it is not installed.
@@ -122,18 +122,18 @@ class RangeEncoder:
         self._is_empty = False
 
     def put_uniform(self, numbers: NDArray[np.integer], size: int) -> None:
-        """Append (n,) numbers from 0 to size - 1, each as likely as the other."""
+        """Append (n,) numbers from 0 to size - 1, all equally likely."""
         self._coder.encode(numbers.astype(np.int32), self._uniform(size))
         self._is_empty = False
 
     @property
     def sealed_bytes(self) -> int:
-        """How many bytes can no longer change: a lower bound of what `finish` will give."""
+        """How many bytes can no longer change: a lower bound on the length that `finish` gives."""
         start: int = self._coder.pos()[0]
-        return max(0, start - 1) * _WORD_BYTES  # the coder may hold a word back, for a carry
+        return max(0, start - 1) * _WORD_BYTES  # the coder may hold back a word for a carry
 
     def finish(self) -> bytes:
-        """All that was put."""
+        """The bytes of everything that was put."""
         if self._is_empty:
             return b""
         words: NDArray[np.uint32] = self._coder.get_compressed()
@@ -141,7 +141,7 @@ class RangeEncoder:
         start, (low, extent) = self._coder.pos()
         start *= _WORD_BYTES
         tail = int.from_bytes(sealed[start:].ljust(8, b"\0"), "big")
-        if not low <= tail < low + extent:  # words are held back that a carry may still change
+        if not low <= tail < low + extent:  # the coder holds back words that a carry may still change
             return sealed
         for count in range(9):
             step = 1 << (64 - 8 * count)
@@ -177,7 +177,7 @@ class RangeDecoder:
 
 
 class GridEncoder:
-    """Index grids of one shape, one after the other, -> a payload."""
+    """Index grids of one shape, one after the other -> a payload."""
 
     def __init__(self, prior: Prior, shape: tuple[int, int, int], recall: Recall | None = None) -> None:
         """Start a payload.
@@ -185,7 +185,7 @@ class GridEncoder:
         Args:
             prior: gives the frequencies.
             shape: (levels, h, w) of each grid.
-            recall: of the slices of a volume; None where the grids are not neighbours.
+            recall: for the slices of a volume; None if the grids are not neighbours.
         """
         self._prior, self._shape, self._recall = prior, shape, recall
         self._coder = RangeEncoder()
@@ -235,7 +235,7 @@ class GridDecoder:
         self._decoder, self._encoder = RangeDecoder(payload), RangeEncoder()
 
     def take(self, expected: Numbers | None = None) -> Indices:
-        """The next grid (levels, h, w), whose latents are expected to be near (h, w, D).
+        """The next grid (levels, h, w); its latents are expected to be near `expected` (h, w, D).
 
         Raises:
             CodesFileError: the payload is damaged.
@@ -256,11 +256,11 @@ class GridDecoder:
             raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
 
     def finish(self) -> None:
-        """Compare what was taken with the payload.
+        """Check that the payload is exactly the one that encodes the indices taken.
 
         Raises:
-            CodesFileError: the payload is not what these indices are coded to: it ends early, goes
-                on after them, or is that of another grid or prior.
+            CodesFileError: it is not: it ends early, goes on after them, or belongs to another grid or
+                prior.
         """
         if self._encoder.finish() != self._payload:
             raise CodesFileError("the payload does not end where its indices end")
@@ -274,7 +274,7 @@ def _walk(
     recall: Recall | None,
     expected: Numbers | None,
 ) -> Indices:
-    """Fill one grid pass by pass, by the frequencies of the prior and of the slice before."""
+    """Fill one grid pass by pass, by the frequencies of the prior and of the previous slice."""
     if recall is not None:
         recall.begin(shape[1], shape[2])
 
@@ -320,5 +320,5 @@ def kind_in(payload: bytes, prior: Prior) -> int:
 
 
 def most_indices(payload_bytes: int, codebook_size: int) -> int:
-    """More indices than this, a prior-coded payload of so many bytes cannot hold."""
+    """An upper bound on the indices that a prior-coded payload of `payload_bytes` can hold."""
     return int(8 * (payload_bytes + 2 * _WORD_BYTES) / fewest_bits(codebook_size)) + 1

@@ -1,4 +1,4 @@
-"""Integer layers: the one machinery of all networks here. Never imports torch.
+"""Integer layers, of which all networks here are made. Never imports torch.
 
 Shapes: B maps, C channels of a cell, h×w cells of a map, n rows of a product, p cells of a flat map.
 
@@ -7,14 +7,14 @@ holds both. A layer sums products, scales and rounds:
 
     y = round(float32(float32(sum · scale · 2^-26) + bias))
 
-The sum is exact: a layer is refused when it is made if any of its sums could reach 2^24, so every
-partial sum is an integer that float32 holds, and no order of summation, number of threads, vector
-width or machine can change it. All else is done to single numbers by operations that IEEE 754 rounds
-correctly (+, ·, round half to even), so it has one result too. What enters a layer comes from a
-`Table` (a function of one number, silu in our networks) or from a `Scaling`; both are bounded.
+The sum is exact: a layer whose sums could reach 2^24 is refused when it is made. So every partial sum is
+an integer that float32 holds, and no order of summation, number of threads, vector width or machine can
+change it. All other operations act on single numbers and are rounded correctly by IEEE 754 (+, ·, round
+half to even), so they have one result too. The inputs of a layer come from a `Table` (a function of one
+number, silu in our networks) or from a `Scaling`; both are bounded.
 
-Maps lie flat, one cell after the other, with a margin of zeros, see `Maps`. There a convolution is
-three matrix products over shifted views: nothing is gathered for each output.
+Maps lie flat, one cell after the other, with a margin of zeros, see `Maps`. A convolution over them is
+three matrix products over shifted views, so nothing is gathered for single outputs.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,8 +31,8 @@ Numbers = NDArray[np.float32]  # integers, as float32 holds them
 Arrays = Mapping[str, NDArray[Any]]
 Put = Callable[[slice, Numbers], None]  # takes the results for some rows
 
-EXACT = 2**24  # float32 holds every integer below
-EXACT_DOUBLE = 2**53  # float64 does
+EXACT = 2**24  # float32 holds every integer below it
+EXACT_DOUBLE = 2**53  # float64 holds every integer below it
 LATENT_UNITS = 256  # steps to 1 of latents and codes
 SCALE_BITS = 26  # a scale of 2^26 multiplies by one
 LARGEST_BIAS = 2**22
@@ -40,7 +40,7 @@ LARGEST_ACTIVATION = 2**15 - 1
 LARGEST_UNITS = 2**24
 LARGEST_TABLE = 2**16
 GAIN_UNITS = 256  # steps to 1 of the gain of a table
-_BYTES_AT_ONCE = 2**19  # of what a product reads, so that the cache of one core holds it
+_BYTES_AT_ONCE = 2**19  # that a product reads, so that they fit the cache of one core
 _LOOKED_UP_AT_ONCE = 2**15
 _SIGMOID_HALVINGS = 8
 _TAYLOR_TERMS = 12
@@ -73,7 +73,7 @@ def largest_sum(weight: NDArray[np.integer], numbers: Range) -> int:
 def refuse_other_arrays(
     what: str, arrays: Arrays, expected: Mapping[str, tuple[tuple[int, ...], type]]
 ) -> None:
-    """Raise unless there are exactly these arrays, by name, shape and type; `what` is for messages.
+    """Raise unless the arrays have exactly the expected names, shapes and types; `what` is for messages.
 
     Raises:
         ModelError: an array is missing, unknown, or of another shape or type.
@@ -101,12 +101,13 @@ def layer_shapes(name: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int
 
 @dataclass(frozen=True)
 class Layer:
-    """Scaled, rounded products; of cells, or of 3×3 cells.
+    """Scaled, rounded products of cells, or of 3×3 cells.
 
     Attributes:
-        weight: (parts, inputs, outputs) integers. One part is a dense layer. Three are a convolution:
-            for the row above, the cell's own and the one below, the weights of (left, own, right) × C.
-        scale: (outputs,), times 2^-26 already.
+        weight: (parts, inputs, outputs) integers. One part is a dense layer. Three parts are a
+            convolution: weights of (left, own, right) × C for the row above, the own row and the one
+            below.
+        scale: (outputs,), already multiplied by 2^-26.
         bias: (outputs,) integers.
     """
 
@@ -116,12 +117,12 @@ class Layer:
 
     @classmethod
     def of(cls, arrays: Arrays, name: str, numbers: Range) -> "Layer":
-        """The layer `name` of some arrays, see `layer_shapes`, for inputs in a range.
+        """The layer `name` from arrays, see `layer_shapes`, for inputs in a range.
 
-        A weight of (outputs, 3, 3, inputs) is a convolution; any other is one of (outputs, inputs).
+        A weight (outputs, 3, 3, inputs) is a convolution; any other is dense, (outputs, inputs).
 
         Raises:
-            ModelError: a sum could pass what float32 holds exactly, or a scale or bias is out of range.
+            ModelError: a sum could exceed what float32 holds exactly; a scale or bias is out of range.
         """
         weight, scale, bias = (arrays[f"{name}.{part}"] for part in ("weight", "scale", "bias"))
         if largest_sum(weight, numbers) >= EXACT:
@@ -141,11 +142,11 @@ class Layer:
 
     @property
     def outputs(self) -> int:
-        """Numbers of a row that come out."""
+        """Number of outputs."""
         return int(self.weight.shape[2])
 
     def dense(self, inputs: Numbers, put: Put) -> None:
-        """Rows (n, inputs) -> rows (n, outputs), given to `put` in parts that a cache holds."""
+        """Rows (n, inputs) -> rows (n, outputs), given to `put` in parts that fit the cache."""
         weight = self.weight[0]
         step = _rows_at_once(weight.shape[0])
         sums = np.empty((min(step, len(inputs)), self.outputs), np.float32)
@@ -166,13 +167,13 @@ class Layer:
         return results
 
     def convolve(self, maps: "Maps", cells: Numbers, put: Put) -> None:
-        """Flat cells (p, C) of some maps -> (outputs) of the same cells, given to `put` in parts.
+        """Flat cells (p, C) of some maps -> (p, outputs) of the same cells, given to `put` in parts.
 
-        The margin must be 0. What is given for the margin between cells means nothing.
+        The margin must be 0. The results for the margin between cells have no meaning.
         """
         width, channels = maps.width, cells.shape[1]
         stride = cells.strides[0]
-        # row i holds the cells i, i + 1, i + 2: an overlapping view of what lies side by side anyway
+        # row i holds the cells i, i + 1 and i + 2: an overlapping view of cells side by side in memory
         triples = as_strided(cells, (len(cells) - 2, 3 * channels), (stride, cells.itemsize))
         step = _rows_at_once(3 * channels)
         count = maps.stop - maps.start
@@ -192,7 +193,7 @@ class Layer:
             put(slice(start, stop), self._rounded(part))
 
     def _rounded(self, sums: Numbers) -> Numbers:
-        """Exact sums -> what the layer gives, in place."""
+        """Exact sums -> outputs of the layer, in place."""
         sums *= self.scale
         sums += self.bias
         return np.rint(sums, out=sums)
@@ -204,10 +205,10 @@ def _rows_at_once(columns: int) -> int:
 
 @dataclass(frozen=True)
 class Maps:
-    """How B maps of h×w cells lie flat: rows of w cells and one of margin, h rows and one of margin.
+    """How B maps of h×w cells lie flat: each row ends with a cell of margin, each map with a row of it.
 
-    One margin serves both sides of it, for the cell left of a row's first is the one after the last of
-    the row before. A row of margin and one cell more come before the first map.
+    One margin serves both sides: the cell to the left of a row is the one that ends the row before. A
+    row of margin and one more cell come before the first map.
     """
 
     count: int
@@ -216,30 +217,30 @@ class Maps:
 
     @property
     def width(self) -> int:
-        """Cells from one to the one below it."""
+        """Number of cells from one cell to the one below it."""
         return self.columns + 1
 
     @property
     def start(self) -> int:
-        """The first cell."""
+        """Place of the first cell."""
         return 1 + self.width
 
     @property
     def stop(self) -> int:
-        """Behind the last cell."""
+        """One past the last cell."""
         return self.length - self.width - 1
 
     @property
     def length(self) -> int:
-        """Cells p, those of the margin too."""
+        """Number of cells p, margin included."""
         return 1 + (self.count * (self.rows + 1) + 1) * self.width
 
     def zeros(self, channels: int) -> Numbers:
-        """Flat cells (p, channels)."""
+        """Flat cells (p, channels), all 0."""
         return np.zeros((self.length, channels), np.float32)
 
     def grid(self, cells: Numbers) -> Numbers:
-        """Flat cells (p, C) -> a view of them without the margin, (B, h, w, C)."""
+        """Flat cells (p, C) -> a view (B, h, w, C) without the margin."""
         return self._with_margin(cells)[:, : self.rows, : self.columns]
 
     def flat(self, grid: NDArray[np.generic]) -> Numbers:
@@ -249,7 +250,7 @@ class Maps:
         return cells
 
     def clear_margin(self, cells: Numbers) -> None:
-        """Set the margin to 0 where results were put into it."""
+        """Set the margin to 0 after results were written into it."""
         whole = self._with_margin(cells)
         whole[:, self.rows] = 0
         whole[:, :, self.columns] = 0
@@ -260,21 +261,21 @@ class Maps:
 
 
 class Table:
-    """A bounded function of one integer, by its values; beyond its ends it keeps the last ones.
+    """A bounded function of one integer, as a table; beyond its ends it keeps the outermost values.
 
     Attributes:
         range: of the values.
     """
 
     def __init__(self, low: int, values: NDArray[np.generic]) -> None:
-        """The values at low, low + 1, ...; low <= 0 and the last place >= 0."""
+        """Take the values at low, low + 1, ...; low <= 0, and the last of these places >= 0."""
         self._low, self._high = np.float32(low), np.float32(low + len(values) - 1)
         self._values = values.astype(np.float32)
         self.range = Range(int(values.min()), int(values.max()))
 
     @classmethod
     def silu(cls, spec: NDArray[np.integer], name: str) -> "Table":
-        """The function x · sigmoid(x) of (low, high, units, gain), which a model file has as int32.
+        """The function x · sigmoid(x) by (low, high, units, gain), which a model file holds as int32.
 
         Raises:
             ModelError: one of the four is out of range, or the values are.
@@ -284,7 +285,7 @@ class Table:
 
     @staticmethod
     def silu_values(spec: tuple[int, ...], name: str) -> Numbers:
-        """From low to high, numbers are x · units; values are silu(x) · gain / 256, rounded.
+        """Values silu(x) · gain / 256, rounded, at the numbers x · units from low to high.
 
         Raises:
             ModelError: one of the four is out of range, or the values are.
@@ -300,7 +301,7 @@ class Table:
         return values.astype(np.float32)
 
     def look_up(self, numbers: Numbers, out: Numbers) -> None:
-        """The value at each number of contiguous rows, which are changed in place."""
+        """Write the value at each number of contiguous rows to `out`; `numbers` is overwritten."""
         numbers.clip(self._low, self._high, out=numbers)
         numbers -= self._low
         places, values = numbers.reshape(-1), out.reshape(-1)
@@ -312,21 +313,21 @@ class Table:
 
 
 def silu(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The function x · sigmoid(x) to some 1e-12, by operations that IEEE 754 rounds, unlike `exp`."""
+    """The function x · sigmoid(x) to about 1e-12, by operations that IEEE 754 rounds, unlike `exp`."""
     power = _exponential(-np.minimum(np.abs(numbers), 700.0))
     result: NDArray[np.float64] = numbers * np.where(numbers < 0, power, 1.0) / (1.0 + power)
     return result
 
 
 def sigmoid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The function 1 / (1 + e^-x), as `silu`."""
+    """The function 1 / (1 + e^-x), computed as in `silu`."""
     power = _exponential(-np.minimum(np.abs(numbers), 700.0))
     result: NDArray[np.float64] = np.where(numbers < 0, power, 1.0) / (1.0 + power)
     return result
 
 
 def _exponential(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """e^x of numbers from -700 to 0."""
+    """e^x for numbers from -700 to 0."""
     part, power = numbers / 2.0**_SIGMOID_HALVINGS, np.ones_like(numbers)
     for term in range(_TAYLOR_TERMS, 0, -1):  # exp(part), by Horner's rule
         power = power * part / term + 1.0
@@ -336,9 +337,9 @@ def _exponential(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def octaves(numbers: Numbers) -> NDArray[np.int32]:
-    """The logarithm to the base 2 of positive numbers, in 256ths: of the first 8 binary places after 1.
+    """Base-2 logarithms of positive numbers in 256ths, by the first 8 bits of the mantissa.
 
-    By integers alone: the logarithm of n in 256ths is one less than the binary places of n^256.
+    By integers alone: the logarithm of n in 256ths is the bit length of n^256, minus 1.
     """
     places = numbers.view(np.int32) >> 15  # 8 of the exponent, 8 of the mantissa
     logarithms: NDArray[np.int32] = _MANTISSAS[places & 255] + (((places >> 8) - 127) << 8)
@@ -354,11 +355,11 @@ class Scaling:
     """Integers of one unit -> integers of another, clipped to -limit..limit.
 
     Attributes:
-        range: of what comes out.
+        range: of the results.
     """
 
     def __init__(self, spec: NDArray[np.integer], name: str) -> None:
-        """Of (gain, limit), which a model file has as int32: a gain of 2^26 multiplies by one.
+        """Take (gain, limit), which a model file holds as int32; a gain of 2^26 multiplies by one.
 
         Raises:
             ModelError: one of them is out of range.

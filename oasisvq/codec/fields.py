@@ -4,8 +4,8 @@ import struct
 
 from oasisvq.errors import CodesFileError
 
-VARINT_BYTES = 5  # of most numbers: 35 bits
-LONG_BYTES = 10  # of those that take up to 64
+VARINT_BYTES = 5  # for most numbers: 35 bits
+LONG_BYTES = 10  # for numbers of up to 64 bits
 
 
 def varint(number: int) -> bytes:
@@ -19,12 +19,12 @@ def varint(number: int) -> bytes:
 
 
 def signed(number: int) -> bytes:
-    """A varint of 2v or, below 0, of -2v - 1."""
+    """A number v as the varint of 2v or, if v is below 0, of -2v - 1."""
     return varint(2 * number if number >= 0 else -2 * number - 1)
 
 
 class Reader:
-    """Takes fields off the front of a file."""
+    """Takes fields from the front of a file."""
 
     def __init__(self, content: bytes, name: str) -> None:
         self.content, self.name, self.position = content, name, 0
@@ -52,7 +52,7 @@ class Reader:
         """The next number, which messages call `field`, from `low` to `high`.
 
         Raises:
-            CodesFileError: it is another, longer, or not in its shortest form.
+            CodesFileError: it is out of this range, longer, or not in its shortest form.
         """
         number = 0
         for place in range(longest):
@@ -70,7 +70,7 @@ class Reader:
         raise self.fail(f"damaged: {field} is no number in its shortest form; get a whole copy")
 
     def signed(self, field: str, limit: int) -> int:
-        """The next number of either sign, from -limit to limit.
+        """The next signed number, from -limit to limit.
 
         Raises:
             CodesFileError: see `varint`.
@@ -79,7 +79,7 @@ class Reader:
         return number // 2 if number % 2 == 0 else -(number + 1) // 2
 
     def float64(self) -> float:
-        """The next number, which may be none.
+        """The next float64, which may be NaN or infinite.
 
         Raises:
             CodesFileError: there are too few bytes.

@@ -1,8 +1,8 @@
-"""Frequencies of codes: from logits, what they cost, how codes are drawn by them. Never imports torch.
+"""Frequencies of codes: from logits to frequencies, bits and drawn codes. Never imports torch.
 
 Shapes: B batch, n cells of one pass, K codes.
 
-All of it is integer arithmetic: tables are found by integer roots and powers, once.
+All arithmetic is in integers; tables are computed once, by integer roots and powers.
 """
 
 import math
@@ -16,7 +16,7 @@ Indices = NDArray[np.uint16]
 Frequencies = NDArray[np.int64]
 
 FREQUENCY_BITS = 24
-BIT_UNITS = 256  # of what a code costs
+BIT_UNITS = 256  # steps to a bit that a code costs
 TABLE_SIZE = 256
 
 
@@ -37,8 +37,8 @@ POWERS = _power_table()
 def frequencies_of(logits: NDArray[np.int64]) -> Frequencies:
     """Logits (..., K) in 1/16 octave -> frequencies (..., K), whose sum is exactly 2^24 - K.
 
-    Floors of the exact shares; what is missing from the sum goes to the first of the largest.
-    The coder gives every code 1 more, so the whole is 2^24 and none is impossible.
+    They are the floors of the exact shares; what is missing from the sum goes to the first of the
+    largest. The coder adds 1 to every code, so the sum is 2^24 and no code is impossible.
     """
     below = logits.max(-1, keepdims=True) - logits
     shares = POWERS[np.minimum(below, TABLE_SIZE - 1)]
@@ -52,10 +52,10 @@ def frequencies_of(logits: NDArray[np.int64]) -> Frequencies:
 
 
 def _bits_table() -> NDArray[np.float32]:
-    """256ths of a bit that a code costs by the first 8 binary places of its share after the first one.
+    """256ths of a bit that a code costs, by the first 8 bits of its share after the leading one.
 
-    At place 256 · e + m for a share of 2^e · (1 + (m + 1/2) / 256) of 2^24, by integers alone: the
-    logarithm of n to the base 2 in 256ths is one less than the binary places of n^256.
+    Place 256 · e + m is for a share of 2^e · (1 + (m + 1/2) / 256) of 2^24. By integers alone: the
+    base-2 logarithm of n in 256ths is the bit length of n^256, minus 1.
     """
     places = np.array([((513 + 2 * m) ** BIT_UNITS).bit_length() - 1 for m in range(256)])
     logarithms = np.arange(FREQUENCY_BITS + 1)[:, None] * BIT_UNITS + (places - 9 * BIT_UNITS)
@@ -68,7 +68,7 @@ _BITS = _bits_table()
 
 
 def bits_of(frequencies: Frequencies) -> NDArray[np.float32]:
-    """What codes of these frequencies cost, in whole 256ths of a bit: alike on every machine."""
+    """What codes of these frequencies cost, in whole 256ths of a bit; the same on every machine."""
     shares = (frequencies + 1).astype(np.float32).view(np.int32)  # exact: 8 of exponent, 23 of mantissa
     bits: NDArray[np.float32] = _BITS[(shares >> 15) - (127 << 8)]
     return bits
@@ -87,7 +87,7 @@ def _roots() -> NDArray[np.int64]:
 
 
 def _shares_at(frequencies: Frequencies, temperature: float) -> NDArray[np.int64]:
-    """Shares (..., K) of codes, raised to 1 / temperature, by integers; their sum is below 2^31."""
+    """Shares (..., K) of codes, raised to 1 / temperature, as integers; their sum is below 2^31."""
     if temperature == 1:
         return frequencies + 1
     bits = bits_of(frequencies).astype(np.float64)
@@ -102,9 +102,9 @@ def _shares_at(frequencies: Frequencies, temperature: float) -> NDArray[np.int64
 def draw(
     frequencies: Frequencies, generators: Sequence[np.random.Generator], temperature: float
 ) -> Indices:
-    """Indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator.
+    """Draw indices (B, n) by frequencies (B or 1, n, K), those of each grid by its own generator.
 
-    By the first 32 of the bits that a generator gives, and by integers: alike on every machine.
+    By integers, from the upper 32 bits of a generator's raw numbers: the same on every machine.
     """
     summed = _shares_at(frequencies, temperature).cumsum(-1)
     summed = np.broadcast_to(summed, (len(generators), *summed.shape[1:]))
@@ -117,7 +117,7 @@ def draw(
 
 
 def fewest_bits(codebook_size: int) -> float:
-    """Bits that an index costs at least: one code as likely and all others as unlikely as can be."""
+    """The fewest bits that an index costs: one code is as likely as possible, all others as unlikely."""
     largest, whole = int(POWERS[0]), 2**FREQUENCY_BITS - codebook_size
     share = (
         largest * whole // (largest + codebook_size - 1) + codebook_size + 1

@@ -1,9 +1,9 @@
-"""The ground of a scan: one value, or NaN, around or in what it shows <-> payload. Never imports torch.
+"""The ground of a scan, its one background value (or NaN) <-> payload. Never imports torch.
 
 Shapes: S slices (an image is one), H×W slice.
 
-Which voxels are not ground is the support. A model with a network of supports codes it as `support.py`
-says; one without as a map of two labels, see `labels.py`: 0 ground, 1 not.
+The support is the set of voxels that are not ground. A model with a support network codes it by
+`support.py`, other models as a map of two labels, see `labels.py`: 0 ground, 1 not.
 """
 
 import math
@@ -18,16 +18,16 @@ Booleans = NDArray[np.bool_]
 Planes = NDArray[np.generic]
 
 _LEAST_SHARE = 0.02  # of all voxels
-_FAINT, _FEW_FAINT = 0.1, 0.1  # a share of the range, and of voxels; stripped scans: 0.01, heads: 0.25
-_LEAST_NEIGHBOURS = 0.8  # of voxels of the ground have it to their right too: noise has not
+_FAINT, _FEW_FAINT = 0.1, 0.1  # shares of range and voxels; the latter: stripped 0.01, heads 0.25
+_LEAST_NEIGHBOURS = 0.8  # of ground voxels have ground to their right too, unlike noise
 
 
 class Ground(NamedTuple):
-    """Of a scan.
+    """The ground of a scan.
 
     Attributes:
-        value: of each of its voxels; NaN only of floats.
-        support: (S, H, W) all other voxels.
+        value: of each of its voxels; NaN only for float types.
+        support: (S, H, W) True for all other voxels.
     """
 
     value: float
@@ -35,10 +35,10 @@ class Ground(NamedTuple):
 
 
 def ground_of(planes: Planes) -> Ground | None:
-    """The ground of planes (S, H, W); None where they have none.
+    """The ground of planes (S, H, W); None if they have none.
 
-    It is NaN where that occurs. Else it is the value that most voxels at the sides of slices have, if
-    they have it largely beside each other, as noise has not.
+    It is NaN if NaN occurs. Otherwise it is the most frequent value on the borders of slices, if at
+    least 2% of all voxels have it and most of these lie side by side, which noise does not.
     """
     if planes.dtype.kind == "f":
         support = ~np.isnan(planes)
@@ -59,12 +59,12 @@ def ground_of(planes: Planes) -> Ground | None:
 
 
 def stands_out(planes: Planes, ground: Ground, farthest: float) -> bool:
-    """Whether all else but a few voxels of planes (S, H, W) lie far from their ground.
+    """Whether all but a few voxels of the support lie far from the ground.
 
     Args:
-        planes: they.
-        ground: theirs, no NaN.
-        farthest: the value that lies farthest from it.
+        planes: (S, H, W) of the scan.
+        ground: of the planes; not NaN.
+        farthest: the value that lies farthest from the ground.
     """
     voxels = planes[ground.support].astype(np.float64)
     faint = np.abs(voxels - ground.value) < _FAINT * abs(farthest - ground.value)
@@ -87,16 +87,16 @@ def decode_support(payload: bytes, shape: tuple[int, int, int]) -> Booleans:
 
 
 def laid_on(planes: Planes, ground: Ground) -> Planes:
-    """Decoded planes, with ground where it is and nowhere else; changed in place."""
+    """Decoded planes with the ground's value outside the support and nowhere else; changed in place."""
     planes[~ground.support] = ground.value
-    wrong = ground.support & (planes == ground.value)  # never of NaN
+    wrong = ground.support & (planes == ground.value)  # never for NaN
     if wrong.any():
         planes[wrong] = _beside(ground.value, planes.dtype)
     return planes
 
 
 def _beside(value: float, dtype: np.dtype[np.generic]) -> float:
-    """The next number to that of the ground, above it where there is one."""
+    """The next value above the ground's; if there is none, the one below (for floats the negative)."""
     if dtype.kind == "f":
         above: float = np.nextafter(np.array(value, dtype), np.array(math.inf, dtype)).item()
         return above if math.isfinite(above) else -value

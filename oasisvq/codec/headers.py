@@ -1,7 +1,7 @@
-"""What a `.codes` file says of itself, and scan <-> header. Never imports torch.
+"""The header of a `.codes` file, and scan <-> header. Never imports torch.
 
-A header's fields and their limits are those of the specification in `container.py`, which also turns
-headers into bytes and back.
+The fields of a header and their limits are those of the specification in `container.py`, which also
+turns headers into bytes and back.
 """
 
 import math
@@ -69,14 +69,14 @@ class SampleType(IntEnum):
 
 @dataclass(frozen=True)
 class VolumeHeader:
-    """What a `.codes` file of a volume says beside the rest.
+    """What a `.codes` file says of a volume.
 
     Attributes:
-        slices: how many.
+        slices: number of slices.
         slicing: how they were cut.
         form: the file format of the original.
         content: the original's header.
-        ranges: darkest and brightest value of each slice, from 0 to `RANGE_UNITS`; none for labels.
+        ranges: darkest and brightest value of each slice, from 0 to `RANGE_UNITS`; empty for labels.
     """
 
     slices: int
@@ -87,7 +87,7 @@ class VolumeHeader:
 
     @cached_property
     def geometry(self) -> Geometry:
-        """The original's header, understood.
+        """The original's header, parsed.
 
         Raises:
             ImageError: it is damaged.
@@ -100,8 +100,8 @@ class GroundHeader:
     """What a `.codes` file says of the ground.
 
     Attributes:
-        value: of each of its voxels; NaN only of floats.
-        payload_bytes: that the support takes.
+        value: of each of its voxels; NaN only for float types.
+        payload_bytes: size of the support's payload.
     """
 
     value: float
@@ -112,8 +112,8 @@ class Outliers(NamedTuple):
     """Voxels of a scan far beyond all others.
 
     Attributes:
-        places: in all slices laid flat, rising.
-        values: of each, of the original's type.
+        places: in all slices laid flat, in rising order.
+        values: of these voxels, of the original's type.
     """
 
     places: tuple[int, ...]
@@ -126,7 +126,7 @@ class ResidueHeader:
 
     Attributes:
         binning: what its bins stand for.
-        payload_bytes: that it takes.
+        payload_bytes: size of its payload.
     """
 
     binning: Binning
@@ -137,10 +137,10 @@ class ResidueHeader:
 class CodesHeader:
     """What a `.codes` file says of itself, see the table in `container.py`.
 
-    What only a model needs (`stride` to `codebook_size`, `fingerprint`) is 0 or empty with coder
-    `LABELS`; `volume` is None for an image; `labels` are empty for a scan, and integers where all
-    of them are whole; `ground`, `residue`, `outliers` and `restoration` are None where the file has
-    none, and `stack` unless its slices were images.
+    With coder `LABELS`, the fields that only a model needs (`stride` to `codebook_size`, `fingerprint`)
+    are 0 or empty. `volume` is None for an image. `labels` are empty for a scan, and integers if all of
+    them are whole. `ground`, `residue`, `outliers` and `restoration` are None if the file has none;
+    `stack` is None unless the slices were images.
     """
 
     coder: Coder
@@ -163,12 +163,12 @@ class CodesHeader:
 
     @property
     def of_indices(self) -> "CodesHeader":
-        """The same of a file that has nothing beside its indices."""
+        """The header of the same file without anything beside its indices."""
         return replace(self, ground=None, residue=None, outliers=None, restoration=None)
 
     @property
     def has_more(self) -> bool:
-        """Whether a file has more than its indices."""
+        """Whether the file has anything beside its indices."""
         return self.of_indices != self
 
     @property
@@ -178,7 +178,7 @@ class CodesHeader:
 
     @property
     def decoded_dtype(self) -> np.dtype[np.generic]:
-        """Of what indices decode to: places of labels in their order, or values of the original."""
+        """The type that indices decode to: that of ranks of labels, or that of the original."""
         return np.dtype(np.uint16) if self.labels else self.sample_type.dtype
 
     @property
@@ -188,7 +188,7 @@ class CodesHeader:
 
     @property
     def slices(self) -> int:
-        """Slices; 1 of an image."""
+        """Number of slices; 1 for an image."""
         return self.volume.slices if self.volume else 1
 
     @property
@@ -202,7 +202,7 @@ class CodesHeader:
 
     @property
     def index_count(self) -> int:
-        """Indices in the payload."""
+        """Number of indices in the payload."""
         return len(self.coded_slices) * self.levels * self.window.height * self.window.width
 
     def slice_range(self, place: int) -> tuple[float, float]:
@@ -230,7 +230,7 @@ def header_of(
     ranges: tuple[tuple[int, int], ...] = (),
     outliers: Outliers | None = None,
 ) -> CodesHeader:
-    """The header of a scan's file; what only a model needs is left out for labels."""
+    """The header of a scan's file; for labels, what only a model needs is left out."""
     placed, slices = scan.placement, len(scan.planes)
     volume = None
     if placed is not None:
@@ -259,7 +259,7 @@ def slice_ranges(
 ) -> tuple[tuple[int, int], ...]:
     """Darkest and brightest value of each plane, outwards to `RANGE_UNITS`; equal if it is constant."""
     low, high = intensity
-    step = (high - low) / RANGE_UNITS or 1.0  # of a stack all values may be equal
+    step = (high - low) / RANGE_UNITS or 1.0  # in a stack all values may be equal
     ranges = []
     for plane in planes:
         darkest, brightest = ((float(end) - low) / step for end in (plane.min(), plane.max()))
@@ -277,12 +277,12 @@ def placement_of(header: CodesHeader) -> Placement | None:
 
 
 def refuse_large_codes(header: CodesHeader, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-    """Raise for a `.codes` file that would be decoded to more than the limit.
+    """Raise for a `.codes` file that would decode to more than the limit.
 
     Args:
         header: of the file.
         name: what messages call the file.
-        max_pixels: the limit of an image and of a slice, see `refuse_large_volume` in `scans/limits.py`.
+        max_pixels: the limit for an image or a slice, see `refuse_large_volume` in `scans/limits.py`.
 
     Raises:
         ImageError: its image, its slices or its volume are beyond the limit.

@@ -2,32 +2,36 @@
 
 Shapes: S slices (an image is one), H×W image, n voxels asked about at once.
 
-A map of L labels is coded as ranks 0..L-1 into the sorted list of them; where L is 1, the payload is
-empty. All of it is yes-or-no questions, as `questions.py` writes them and learns from the answers.
+A map of L labels is coded as ranks 0..L-1 in the sorted list of labels. If L is 1, the payload is empty.
+Everything is coded as yes-or-no questions; `questions.py` says how they are written, and how counts and
+mixing learn from the answers.
 
-**The box.** First, and one past the last, slice, row and column that hold a rank other than 0 (zeros
-where none does): six numbers, each in as many bits as its side takes, most significant first, all
-bits of an axis asked at logit 0. Only the box is coded further; outside of it all ranks are 0.
+**The box.** For slices, rows and columns in turn: the first that holds a rank other than 0, and one past
+the last (both 0 if all ranks are 0). Each of these six numbers has as many bits as the length of its
+axis, most significant first; all bits of an axis are asked at once, at logit 0. Only the box is coded
+further; outside it all ranks are 0.
 
-**The order.** In the box, the voxels of slice z, row y and column x with equal x + 3y + 7z form a
-wavefront. Wavefronts follow each other, and voxels in one are in the order of z, then y. So all the
-neighbours listed in `_IMAGE` (in `_VOLUME` where S > 1) are known before a wavefront begins. Each
-step asks its question of all its voxels, then learns from the answers, then the next step begins.
+**The order.** In the box, the voxels at slice z, row y and column x with equal x + 3y + 7z form a
+wavefront. Wavefronts are coded in rising order of this sum, and the voxels of one in the order of z,
+then y. So all neighbours listed in `_IMAGE` (in `_VOLUME` where S > 1) are known before a wavefront
+begins; outside the box they have rank 0. Each step asks its question of all its voxels and learns from
+all the answers before the next step begins.
 
-1. Voxels whose neighbours are all alike: "is it that rank?", by counts with that rank for context,
-   which begin at 1 no and 500 yes and whose sum is at most 65,535. A no leads to step 3.
-2. Other voxels, in up to four turns: "is it the candidate?", which is the rank of the first of the
-   first four neighbours that was not denied yet. A no leads to the next turn, or, once the ranks of
-   all four are denied, to step 3. By mixing, whose facts are for each neighbour that it is equal to
-   the candidate; whose counts have for context the ranks of the first 4 neighbours (10 where S > 1),
-   the candidate and the turn; and which has 16 sets of weights: 1 if the second neighbour is equal to
-   the candidate, plus 2 if the third is, plus 4 if the fourth is, plus 8 from the second turn on. They
-   begin at `_Design.start`, set by set, written as by `b85encode` of Python.
-3. Voxels that were neither, those from step 1 first, then those from each turn: the bits of the
-   rank, as many as L-1 takes, most significant first, each asked of all these voxels before the next,
-   "is it 1?". By counts, whose context is a 1 followed by the bits so far, and the ranks of the
-   first two neighbours. Not asked where one answer would leave no rank that is below L and is not
-   that of one of the first four neighbours.
+1. Voxels whose neighbours all have one rank: "is it that rank?". Coded by counts whose context is that
+   rank; they begin at 1 no and 500 yes, and their sum is at most 65,535. After a no, step 3 follows.
+2. All other voxels, in up to four turns: "is it the candidate?". The candidate is the rank of the first
+   among the first four neighbours whose rank is not denied yet. After a no, the next turn follows or,
+   once the ranks of all four are denied, step 3. Coded by mixing. Each neighbour gives one fact: that it
+   is equal to the candidate. The context of the counts is the ranks of the first 4 neighbours (10 where
+   S > 1), the candidate and the turn. There are 16 sets of weights; the number of a set is 1 if the
+   second neighbour is equal to the candidate, plus 2 if the third is, plus 4 if the fourth is, plus 8
+   from the second turn on. The weights begin at `_Design.start`, set by set, in the encoding of Python's
+   `b85encode`.
+3. The voxels left over, those of step 1 first, then those of each turn: the bits of the rank, as many
+   as L-1 takes, most significant first. "Is it 1?" is asked of one bit of all these voxels before the
+   next bit. Coded by counts whose context is a 1 followed by the bits so far, and the ranks of the first
+   two neighbours. A bit is not asked if one of its answers leaves no rank that is below L and differs
+   from the ranks of the first four neighbours.
 """
 
 import base64
@@ -52,14 +56,14 @@ from oasisvq.codec.questions import (
 from oasisvq.errors import CodesFileError
 
 Ranks = NDArray[np.uint16]
-Box = list[tuple[int, int]]  # first and past the last, by axis
+Box = list[tuple[int, int]]  # first and one past the last, by axis
 _NO_BOX: Box = [(0, 0)] * 3
 
 _SETS = 16
 _SET_BITS = np.array([1, 2, 4], np.int64)
 _CANDIDATES = 4
 
-Neighbours = tuple[tuple[int, int, int], ...]  # each by slice, row and column from the voxel
+Neighbours = tuple[tuple[int, int, int], ...]  # offsets in slices, rows and columns from the voxel
 _IMAGE: Neighbours = (
     *((0, 0, -1), (0, -1, 0), (0, -1, 1), (0, -1, -1), (0, 0, -2), (0, -2, 0), (0, -1, 2)),
     *((0, -2, 1), (0, -2, -1), (0, -1, -2), (0, -2, -2), (0, -2, 2), (0, 0, -3), (0, -3, 0)),
@@ -70,15 +74,16 @@ _VOLUME: Neighbours = (
     *((-1, 0, -1), (-1, -1, 0), (-1, 1, 1), (-1, 1, -1), (-1, -1, 1), (-1, -1, -1), (-1, 0, 2)),
     *((-1, 2, 0), (-2, 0, 0), *_IMAGE[4:]),
 )
-_LAGS = (7, 3, 1)  # of slices, rows, columns: the least for which every neighbour comes before
+_LAGS = (7, 3, 1)  # of slices, rows, columns: the smallest with which every neighbour comes earlier
 
 
 class _Design(NamedTuple):
     """What differs between images and volumes.
 
-    The start is what the weights came to on the training segmentations of OASIS (1,600 slices; 80
-    stacks of 32), coded here one after the other without starting anew, as their mean over the
-    later half. Other maps gain by it too: only which neighbours are equal enters, not their labels.
+    `start` holds weights that were learned from the training segmentations of OASIS (1,600 slices; 80
+    stacks of 32). These were coded one after the other without resetting the weights, which were then
+    averaged over the later half. Other maps gain from them too: only which neighbours are equal enters,
+    not their labels.
     """
 
     neighbours: Neighbours
@@ -131,7 +136,7 @@ def decode_labels(payload: bytes, shape: tuple[int, int, int], count: int) -> Ra
     """The inverse of `encode_labels`: an array of that shape (S, H, W).
 
     Raises:
-        CodesFileError: the payload is not what these ranks are coded to.
+        CodesFileError: the payload is damaged, or not what the encoder writes for these ranks.
     """
     reader = QuestionReader(payload)
     box, inner = _NO_BOX, np.zeros((0, 0, 0), np.uint16)
@@ -169,7 +174,7 @@ class _Voxels(NamedTuple):
 
 
 class _Walk:
-    """The three steps, over the ranks as far as they are known. A writer knows them all."""
+    """The three steps, over the ranks known so far. A writer knows all of them."""
 
     def __init__(self, known: Ranks, design: _Design, count: int, questions: Questions) -> None:
         self._known, self._questions, self._count = known, questions, count
@@ -179,7 +184,7 @@ class _Walk:
         self._bits = Counts(2**HASH_BITS)
 
     def uniform(self, voxels: _Voxels) -> _Voxels:
-        """Step 1; returns those that are left to step 3."""
+        """Step 1; returns the voxels that are left for step 3."""
         ranks = voxels.around[:, 0]
         is_it = self._known[voxels.at] == ranks
         is_it = self._uniform.ask(self._questions, ranks.astype(np.int64), is_it)
@@ -187,7 +192,7 @@ class _Walk:
         return voxels.only(~is_it)
 
     def mixed(self, voxels: _Voxels) -> list[_Voxels]:
-        """Step 2; returns those that are left to step 3, by turn."""
+        """Step 2; returns the voxels that are left for step 3, by turn."""
         left = []
         open_ = np.ones((len(voxels.at), _CANDIDATES), np.bool_)  # not denied yet
         turn = 0
@@ -221,7 +226,7 @@ class _Walk:
         known = self._known[voxels.at].astype(np.int64)
         denied = np.sort(voxels.around[:, :_CANDIDATES].astype(np.int64), axis=1)
         denied[:, 1:][denied[:, 1:] == denied[:, :-1]] = -1  # so that each counts once
-        ranks = np.zeros(len(known), np.int64)  # the least with the bits so far
+        ranks = np.zeros(len(known), np.int64)  # the smallest with the bits so far
         width = (self._count - 1).bit_length()
         for place in range(width - 1, -1, -1):
             half = 1 << place
@@ -244,7 +249,7 @@ class _Walk:
 
 
 def _walk(known: Ranks, design: _Design, count: int, questions: Questions) -> None:
-    """Code the ranks of a box with its margins: a writer is given them, a reader zeros to fill."""
+    """Code the ranks of a box with its margins: a writer passes the ranks, a reader zeros to fill in."""
     strides = known.shape[1] * known.shape[2], known.shape[2], 1
     reach = np.array(design.neighbours, np.int64) @ np.array(strides, np.int64)
     flat = known.reshape(-1)
@@ -266,7 +271,7 @@ def _wavefronts(
 ) -> Iterator[Integers]:
     """Where the voxels of each wavefront of a box lie in the padded array, laid flat.
 
-    What a wavefront takes is in proportion to its own voxels and slices, however large the box.
+    The cost of a wavefront is proportional to its own voxels and slices, however large the box is.
     """
     slices, rows, columns = (
         length - before - after for length, (before, after) in zip(padded, margins, strict=True)
@@ -294,7 +299,7 @@ def _inside(box: Box) -> tuple[slice, ...]:
 
 
 def _box(ranks: Ranks) -> Box:
-    """Of the ranks that are not 0; of nothing, zeros."""
+    """The box of the ranks that are not 0; zeros if there are none."""
     ends = []
     for axis in range(3):
         filled = np.flatnonzero(ranks.any(axis=tuple({0, 1, 2} - {axis})))

@@ -2,12 +2,12 @@
 
 Shapes: H×W slice, n places coded at once, F slots, W places of a window.
 
-Places whose row and column are multiples of 16 come first. Then the grid is halved four times, from a
-scale s of 8 to 1, each time in three passes: the middles of four known places (rows and columns that
-are s modulo 2s), the middles of two in a row (row 0, column s modulo 2s), and those of two in a column
-(row s, column 0). In a pass places are in the order of rows, then columns, and come in parts of at most
-`PLACES_AT_ONCE`, so that memory stays bounded. Only chosen places are coded; what a slice has at the
-others, and beyond its sides, is known and 0.
+Places whose row and column are multiples of 16 come first. Then the grid is halved four times, with a
+scale s from 8 to 1. Each time there are three passes: the middles of four known places (row and column
+are s modulo 2s), the middles of two in a row (row 0, column s modulo 2s), and the middles of two in a
+column (row s, column 0 modulo 2s). A pass goes row by row and comes in parts of at most `PLACES_AT_ONCE`
+places, so that memory stays bounded. Only chosen places are coded; at all others, and beyond the borders
+of the slice, the value is known and 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,8 @@ class Part(NamedTuple):
     """Some places of a pass, which are coded together.
 
     Attributes:
-        kind: of the pass: 0 the middle of four, 1 of two in a row, 2 of two in a column.
-        scale: half of the distance of known places.
+        kind: of the pass: 0 the middle of four places, 1 of two in a row, 2 of two in a column.
+        scale: half the distance between known places.
         places: (n,) in a plane with its margin.
     """
 
@@ -59,11 +59,11 @@ class Lattice:
         return np.zeros((self.shape[0] + 2 * self._margin) * self._width, np.float32)
 
     def rows(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """A flat plane by its rows, margin and all, as a view."""
+        """A flat plane as rows, margin included, as a view."""
         return plane.reshape(-1, self._width)
 
     def inner(self, plane: Numbers) -> Numbers:
-        """The slice (H, W) in a flat plane, as a view."""
+        """The slice (H, W) inside a flat plane, as a view."""
         margin = self._margin
         rows = self.rows(plane)[margin : margin + self.shape[0]]
         return rows[:, margin : margin + self.shape[1]]
@@ -75,11 +75,11 @@ class Lattice:
         return plane
 
     def first(self, chosen: NDArray[np.bool_]) -> Iterator[Flat]:
-        """The chosen of the places that come before all passes, (H, W), in parts."""
+        """The places before all passes that are chosen (H, W), in parts."""
         yield from self._parts(chosen, 0, 0, COARSEST)
 
     def parts(self, chosen: NDArray[np.bool_]) -> Iterator[Part]:
-        """The passes over the other chosen places of (H, W)."""
+        """The passes over the other places that are chosen (H, W), in parts."""
         for scale in SCALES:
             for kind, (row, column) in enumerate(((scale, scale), (0, scale), (scale, 0))):
                 for places in self._parts(chosen, row, column, 2 * scale):
@@ -98,12 +98,12 @@ class Lattice:
         return [slots.index(each) for each in known_offsets(kind, self.sight.reach[kind])]
 
     def known(self, plane: Numbers, part: Part, most: int | None = None) -> Numbers:
-        """(n, slots): what a plane has at the known places that a kind sees, or at `most` of them."""
+        """(n, slots): a plane's values at the known places that a kind sees, or the `most` nearest."""
         offsets = known_offsets(part.kind, self.sight.reach[part.kind])[:most]
         return self._seen(plane, part.places, self._flat(offsets, part.scale))
 
     def window(self, plane: Numbers, places: Flat) -> Numbers:
-        """(n, W): what a plane has around places."""
+        """(n, W): a plane's values in the window around each place."""
         return self._seen(plane, places, self._window)
 
     def _flat(self, offsets: Sequence[Offset], scale: int) -> Flat:
@@ -115,5 +115,5 @@ class Lattice:
 
 
 def kind_marks(kind: int, mark: int) -> list[int]:
-    """Inputs that say which kind of pass it is."""
+    """Inputs that tell the kind of pass."""
     return [mark * (each == kind) for each in range(KINDS)]

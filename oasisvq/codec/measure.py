@@ -2,12 +2,12 @@
 
 Shapes: S slices, H×W slice.
 
-SSIM is that of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`
-(Wang et al. 2004), to the last digits, here without SciPy, whose import takes longer than encoding; an
-all-black image already scores about 0.45 against an OASIS slice, so the foreground SSIM always stands
-beside it. All is measured on the values that a file stores, by a scale that the original alone decides
-and that is always said: 0 to 255 of an image of 8 bits, else from the darkest value to the
-`RANGE_QUANTILE` of all.
+SSIM agrees to the last digits with that of scikit-image with `gaussian_weights=True, sigma=1.5,
+use_sample_covariance=False` (Wang et al. 2004). It is computed without SciPy, whose import takes longer
+than encoding. An all-black image already scores about 0.45 against an OASIS slice, so the foreground
+SSIM always stands beside it. Everything is measured on the values that a file stores, by a scale that
+depends on the original alone and is always stated: 0 to 255 for an image of 8 bits, else from the
+darkest value to the `RANGE_QUANTILE` of all values.
 """
 
 import math
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from oasisvq.scans.scan import Scan, extremes_of, without_nan
 
-FOREGROUND_LEVEL = 20 / 255  # share of the range; what is fainter is air and background noise
-RANGE_QUANTILE = 0.999  # a few bright voxels do not stretch the range
-BEST_PSNR = 100.0  # what two equal images count as, so that a mean stays finite
-SMALLEST_SIDE = 11  # of a slice that SSIM can be taken of
-_BORDER = 5  # scikit-image's mean leaves out as much on each side
+FOREGROUND_LEVEL = 20 / 255  # share of the range; anything fainter is air and background noise
+RANGE_QUANTILE = 0.999  # so that a few bright voxels do not stretch the range
+BEST_PSNR = 100.0  # of two equal images, so that a mean stays finite
+SMALLEST_SIDE = 11  # of a slice for which SSIM is defined
+_BORDER = 5  # pixels on each side that scikit-image's mean leaves out
 _WEIGHTS = np.exp(-(np.arange(-_BORDER, _BORDER + 1) ** 2) / (2 * 1.5**2))
 _WEIGHTS /= _WEIGHTS.sum()
 
@@ -34,12 +34,12 @@ class Similarity(NamedTuple):
     """One image against its original."""
 
     ssim: float
-    foreground_ssim: float  # nan where there is no foreground
+    foreground_ssim: float  # nan if there is no foreground
     psnr: float  # dB
 
 
 class Scale(NamedTuple):
-    """What counts as no light and as full light."""
+    """The range of values that SSIM and PSNR refer to: where it begins, and how wide it is."""
 
     low: float
     range: float
@@ -51,9 +51,9 @@ class Scale(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What is left of a scan in what its file decodes to.
+    """How much of a scan its decoded file keeps.
 
-    SSIM and foreground SSIM are means over slices, nan where none is large enough, or has a foreground.
+    SSIM and foreground SSIM are means over slices; nan if no slice is large enough, or has a foreground.
     """
 
     ssim: float
@@ -62,11 +62,11 @@ class Measure(NamedTuple):
     largest_error: float  # of any voxel, in its stored units
     data_range: float  # that SSIM and PSNR refer to
     worst_ssim: float
-    worst_slice: int  # from 0, in the order that slices are coded
+    worst_slice: int  # from 0, in the order in which slices are coded
 
     @property
     def words(self) -> str:
-        """For a person, in one line."""
+        """One line for a person to read."""
         if self.largest_error == 0:
             return "equal to the original"
         ssim = "" if math.isnan(self.ssim) else f"SSIM {self.ssim:.4f}"
@@ -77,7 +77,7 @@ class Measure(NamedTuple):
         return f"{', '.join(parts)}, on a range of {self.data_range:.6g}"
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The measure as JSON holds it."""
         return {key: None if math.isnan(value) else value for key, value in self._asdict().items()}
 
 
@@ -92,12 +92,12 @@ def scale_of(scan: Scan) -> Scale:
 
 
 def measure(scan: Scan, restored: Iterable[NDArray[np.generic]], scale: Scale | None = None) -> Measure:
-    """A scan against what its file decodes to.
+    """Measure what a file decodes to against its scan.
 
     Args:
         scan: the original.
         restored: (H, W) of each slice, of the scan's type.
-        scale: of the scan, where it is known.
+        scale: of the scan, if it is known.
     """
     scale = scale or scale_of(scan)
     darkest = scan.intensity[0]
@@ -143,9 +143,9 @@ def similarity(
 
 
 def _ssim_map(first: Doubles, second: Doubles, data_range: float) -> Doubles:
-    """(H - 10, W - 10) SSIM around each pixel that is no nearer to a side than `_BORDER`.
+    """(H - 10, W - 10) SSIM around each pixel that is at least `_BORDER` from each side.
 
-    Where no pixel of a window differs it is 1, so only the box of those that do is computed.
+    It is 1 where no pixel of the window differs, so it is computed only around the pixels that do.
     """
     result = np.ones((first.shape[0] - 2 * _BORDER, first.shape[1] - 2 * _BORDER))
     differs = first != second
@@ -171,9 +171,9 @@ def _ssim_map(first: Doubles, second: Doubles, data_range: float) -> Doubles:
 
 
 def _blurred(plane: Doubles) -> Doubles:
-    """The mean by Gaussian weights around each pixel that has such a window.
+    """The Gaussian-weighted mean around each pixel that has a whole window.
 
-    By single operations in a fixed order, which give the same on every machine.
+    Single operations in a fixed order give the same result on every machine.
     """
     for _ in range(2):  # down, then across
         rows = len(plane) - 2 * _BORDER

@@ -1,4 +1,4 @@
-"""How near what a codec decodes is to what was given to it. Never imports torch."""
+"""How much of a scan a codec keeps. Never imports torch."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -33,21 +33,21 @@ class Measuring(Batches):
 
     @property
     def typical(self) -> list[Typical]:
-        """What each number of levels keeps of slices like its own; empty where the card says nothing."""
+        """What each number of levels keeps of typical slices; empty if the card says nothing."""
         return typical_in(self.card, self.config.levels)
 
     def unlike(self, encoded: Encoded) -> str:
-        """What tells that a scan is not like those the model was trained on; empty where nothing does.
+        """How a scan shows that it is unlike those the model was trained on; empty if it does not.
 
-        Of scans that were coded without a residue or demands of a quality, and measured.
+        Only a scan that was measured, and coded without a residue, can show it.
         """
         header, typical = encoded.header, self.typical
         if encoded.measured is None or header.residue or header.labels or header.levels > len(typical):
-            return ""  # of volumes a model may have more levels
+            return ""  # for volumes a model may have more levels
         return unlike(encoded.measured, typical[header.levels - 1])
 
     def likely_levels(self, demands: Demands) -> int | None:
-        """How many levels typically keep an SSIM that is demanded; None where the card does not say."""
+        """How many levels typically keep the demanded SSIM; None if the card does not say."""
         for levels, each in enumerate(self.typical, start=1):
             pairs = (demands.ssim, each.ssim), (demands.foreground_ssim, each.foreground_ssim)
             asked = [(least, usual.middle) for least, usual in pairs if least is not None and usual]
@@ -62,7 +62,7 @@ class Measuring(Batches):
         planes: Sequence[NDArray[np.uint8]],
         advance: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, Any]:
-        """The card, with what is typical of slices (H, W) at each number of levels."""
+        """The card, with what each number of levels typically keeps of slices (H, W)."""
         total, rows = len(planes) * self.config.levels, []
         for levels in range(1, self.config.levels + 1):
             wish = Wish(levels, content=Content.SCAN)
@@ -85,14 +85,14 @@ class Measuring(Batches):
         axis: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Measure:
-        """What is left of an array in the bytes of its `.codes` file, as the commands say it.
+        """How much of an array its `.codes` file keeps, as the commands report it.
 
         Args:
-            array: that was encoded: (H, W), or a volume (X, Y, Z).
+            array: the original: (H, W), or a volume (X, Y, Z).
             content: of the file.
             spacing: that was given with a volume, see `encode`.
             affine: in place of `spacing`.
-            axis: that slices follow, in which SSIM is taken; that of the encoding.
+            axis: that slices follow, as in encoding; SSIM is taken of these slices.
             max_pixels: see `decode`.
 
         Raises:

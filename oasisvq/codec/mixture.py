@@ -1,12 +1,12 @@
-"""What the network of residues says -> frequencies of symbols. Never imports torch.
+"""Outputs of the residue network -> frequencies of symbols. Never imports torch.
 
 Shapes: n places, J components, E edges.
 
-A bin is a whole number; all numbers here are relative to a whole number near it, so that float32 holds
-them well. A mixture of logistic distributions gives how likely a bin is below an edge, in 2^24ths, by a
-table. It is coded as the class that it lies in: 32 of them beside each other around the mean, each of a
-width of 2^k bins, and the two tails. Then follow the cell of the class, of 16 or as many as it has bins,
-and what that leaves as bits. Sums of float32 are made in a fixed order.
+A bin is a whole number. All numbers here are relative to a whole number near it, so that float32 holds
+them precisely enough. A mixture of logistic distributions gives the probability, in 2^24ths and by a
+table, that a bin lies below an edge. A bin is coded first by its class: one of 32 adjacent classes
+around the mean, each 2^k bins wide, or one of the two tails. Then follows its cell in the class, one of
+16 or of as many as the class has bins; then the remaining bits. Sums in float32 have a fixed order.
 """
 
 import math
@@ -22,10 +22,10 @@ from oasisvq.codec.residue_config import CENTRE_UNITS, OCTAVE_UNITS
 HALF = 16  # classes on either side of the mean
 CELLS = 16
 MAX_WIDTH_BITS = 20
-TAIL_BITS = 20  # binary places of how far a bin lies in a tail
-SHARES = 512  # that components divide
+TAIL_BITS = 20  # most bits of a bin's distance in a tail
+SHARES = 512  # that the components share
 _WHOLE = 2**24
-_LEAST = 48  # shares of a symbol, beside its one
+_LEAST = 48  # shares of a symbol, beside the 1 that each has
 _SLOPE_UNITS = 64
 _FARTHEST = 12 * _SLOPE_UNITS  # from a centre, in scales
 _FARTHEST_CENTRE = 64 * CENTRE_UNITS
@@ -40,7 +40,7 @@ def _logistic_table() -> Numbers:
 
 
 def _scale_table() -> Numbers:
-    """2^(-t / 16) for t from the smallest to the largest scale, by integer square roots alone."""
+    """2^(-t / 16) for t from the smallest to the largest scale, from integer square roots alone."""
     table = []
     for step in range(_SMALLEST_SCALE, _LARGEST_SCALE + 1):
         octaves, part = divmod(step, OCTAVE_UNITS)
@@ -56,24 +56,24 @@ _ONE_HALF = np.float32(0.5)
 
 
 def tail_frequencies() -> NDArray[np.int64]:
-    """Of the binary places of a number from 1 on, less one: each half as likely as the one before."""
+    """Frequencies of a number's bit length minus 1, from 0: each half as likely as the one before."""
     frequencies = 1 << np.arange(23, 23 - TAIL_BITS, -1, dtype=np.int64)
     frequencies[0] += _WHOLE - TAIL_BITS - frequencies.sum()
     return frequencies
 
 
 class Limits(NamedTuple):
-    """The smallest and the largest bin that may come, (n,), relative like all here."""
+    """The smallest and the largest bin that may occur, (n,), relative like all numbers here."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
 
 
 class Mixture(NamedTuple):
-    """Of n places.
+    """The mixtures of n places.
 
     Attributes:
-        shares: (J, n) of the components, of 512.
+        shares: (J, n) of the components, out of 512.
         centres: (J, n).
         steepness: (J, n) 1 / scale, times 64.
     """
@@ -83,11 +83,11 @@ class Mixture(NamedTuple):
     steepness: Numbers
 
     def only(self, places: NDArray[np.intp]) -> "Mixture":
-        """Of some of the places."""
+        """The mixtures of some of the places."""
         return Mixture(*(each[:, places] for each in self))
 
     def below(self, edges: Numbers) -> Numbers:
-        """How likely bins are below edges (n, E), whole numbers to 2^24."""
+        """The probability that a bin lies below each edge (n, E), as whole numbers up to 2^24."""
         total = np.zeros_like(edges)
         for share, centre, steepness in zip(*self, strict=True):
             numbers = edges - centre[:, None]
@@ -101,7 +101,7 @@ class Mixture(NamedTuple):
         return total
 
     def frequencies(self, edges: Numbers, limits: Limits) -> Numbers:
-        """Of what lies between one edge and the next, (n, E - 1), whose sum is 2^24 - (E - 1)."""
+        """Frequencies (n, E - 1) of the intervals between edges, whose sum is 2^24 - (E - 1)."""
         low = limits.low.astype(np.float32)[:, None] - _ONE_HALF
         high = limits.high.astype(np.float32)[:, None] + _ONE_HALF
         edges = np.clip(edges, low, high)
@@ -112,7 +112,7 @@ class Mixture(NamedTuple):
         total = np.maximum(likely.sum(1, keepdims=True), 1.0)  # of whole numbers, so exact
         frequencies = likely
         frequencies *= whole
-        frequencies /= total  # below 2^24, of products below 2^48: rounding makes no whole number of it
+        frequencies /= total  # below 2^24, from products below 2^48: never rounded up to a whole number
         np.floor(frequencies, out=frequencies)
         frequencies += _LEAST
         largest = frequencies.argmax(1)
@@ -124,15 +124,15 @@ class Classes(NamedTuple):
     """How bins of n places are divided.
 
     Attributes:
-        first: (n,) the first bin of the first class that is no tail.
-        width_bits: (n,) binary places k of its width.
+        first: (n,) the first bin of the first class that is not a tail.
+        width_bits: (n,) k, where a class is 2^k bins wide.
     """
 
     first: NDArray[np.int64]
     width_bits: NDArray[np.int64]
 
     def edges(self, limits: Limits) -> Numbers:
-        """(n, 2 · HALF + 3) of all classes and tails."""
+        """(n, 2 · HALF + 3) edges of all classes and tails."""
         steps = np.arange(2 * HALF + 1, dtype=np.int64)
         inner = self.first[:, None] + (steps << self.width_bits[:, None])
         low, high = limits.low[:, None], limits.high[:, None] + 1
@@ -142,7 +142,7 @@ class Classes(NamedTuple):
 
 
 def mixture_of(said: Numbers, centre: Numbers, spread: Numbers) -> Mixture:
-    """What the network says (n, 3J) of places whose centre and spread (n,) are known."""
+    """Outputs of the network (n, 3J) -> mixtures, given the centre and the spread (n,) of each place."""
     weights, centres, scales = np.ascontiguousarray(said.T).reshape(3, -1, len(said))
     below = np.minimum(weights.max(0) - weights, len(POWERS) - 1).astype(np.intp)
     powers = POWERS[below]
@@ -162,7 +162,7 @@ def mixture_of(said: Numbers, centre: Numbers, spread: Numbers) -> Mixture:
 
 
 def classes_of(mixture: Mixture) -> Classes:
-    """Classes around the mean, as wide as the mean scale asks for."""
+    """Classes around the mean, of a width in proportion to the mean scale."""
     mean = np.zeros(mixture.shares.shape[1], np.float32)
     scale = np.zeros_like(mean)
     for share, centre, steepness in zip(*mixture, strict=True):

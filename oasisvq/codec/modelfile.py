@@ -1,17 +1,17 @@
 """The file of a model: configs, integer arrays, fingerprint. Never imports torch.
 
-A model file is one safetensors file: the arrays of encoder, decoder (`networks.py`) and codebooks
-(`quantizer.py`), those of the parts that it has beside them (`prior.…`, see `prior.py`; `residue.…` and
-`support.…`, see `residue_config.py`; `volumes.…`, a codec and a prior of their own for the slices of
-volumes, which see the slice before), and one metadata entry (`oasisvq`): sorted JSON with the format
-version, the config of the codec, that of each part or null, the model card, and the fingerprint, with
-which all is compared when the file is read. Nothing is unpickled. All
-arrays are integers, and are checked before anything is computed with them: names, shapes, types, ranges,
-and that no sum can pass what is exact.
+A model file is one safetensors file. It holds the arrays of encoder and decoder (`networks.py`) and of
+the codebooks (`quantizer.py`). It may also hold those of further parts: `prior.…`, see `prior.py`;
+`residue.…` and `support.…`, see `residue_config.py`; and `volumes.…`, a separate codec and prior for the
+slices of volumes, which see the previous slice. One metadata entry (`oasisvq`) holds sorted JSON with
+the format version, the config of the codec, that of each part or null, the model card, and the
+fingerprint, which is checked when the file is read. Nothing is unpickled. All arrays are integers.
+Before anything is computed with them, their names, shapes, types and ranges are checked, and that every
+sum is exact.
 
-The fingerprint of a model covers its configs and every array, not the card and not the order of bytes
-in the file: the first 8 bytes of the SHA-256 over the configs as JSON, and name, shape, type and
-little-endian bytes of each array, by name. Whoever adds a part makes another model.
+The fingerprint of a model covers its configs and every array, but neither the card nor the order of
+bytes in the file. It is the first 8 bytes of the SHA-256 over the configs as JSON, and over name, shape,
+type and little-endian bytes of each array, by name. Adding a part makes another model.
 """
 
 import hashlib
@@ -53,14 +53,14 @@ METADATA_KEY = "oasisvq"
 MAX_MODEL_BYTES = 2**31
 MAX_HEADER_BYTES = 2**24  # of any safetensors file
 MAX_MODEL_HEADER_BYTES = 2**20
-PARTS = ("prior", "residue", "support")  # what a model may have beside its codec
-VOLUMES = "volumes"  # what it has once more, of its own kind
+PARTS = ("prior", "residue", "support")  # that a model may have beside its codec
+VOLUMES = "volumes"  # a codec and a prior of their own, for volumes
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def fingerprint(configs: dict[str, Any], arrays: Arrays) -> bytes:
-    """What names a model: of its configs by the name of what they rebuild, and of all its arrays."""
+    """What identifies a model: a hash of its configs, by part, and of all its arrays, by name."""
     digest = hashlib.sha256(json.dumps(configs, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -71,16 +71,16 @@ def fingerprint(configs: dict[str, Any], arrays: Arrays) -> bytes:
 
 
 class ModelFile:
-    """What a model file holds, checked and ready to be computed with.
+    """What a model file holds, checked and ready for use.
 
     Attributes:
         config: of the codec.
-        arrays: of encoder, decoder and codebooks by name.
-        prior: where it has one.
-        card: what it says of its training.
-        residue: the network of residues, where it has one.
-        support: the network of supports, where it has one.
-        volumes: codec and prior that code the slices of volumes, where it has others for those.
+        arrays: of encoder, decoder and codebooks, by name.
+        prior: if the model has one.
+        card: what the model says of its training.
+        residue: the network for residues, if the model has one.
+        support: the network for supports, if the model has one.
+        volumes: codec and prior for the slices of volumes, if these have their own.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class ModelFile:
         """Take the arrays that `config` asks for.
 
         Raises:
-            ModelError: they are others, out of range, or so large that a sum could be inexact.
+            ModelError: the arrays are others, out of range, or so large that a sum could be inexact.
         """
         self.config, self.arrays, self.prior, self.card = config, arrays, prior, card
         self.residue, self.support, self.volumes = residue, support, volumes
         blocks = sum(config.encoder_blocks + config.decoder_blocks)
-        if blocks > len(arrays):  # said before so many are named
+        if blocks > len(arrays):  # refused before so many names are made
             raise ModelError(f"{len(arrays)} arrays, but {blocks} blocks")
         shape = config.levels, config.codebook_size, config.code_dim
         refuse_other_arrays("codec", arrays, network_shapes(config) | {CODEBOOKS: (shape, np.int16)})
@@ -110,18 +110,18 @@ class ModelFile:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """What names the model in the files that it makes."""
+        """What identifies the model in the files that it makes."""
         return fingerprint(self.configs, self.all_arrays)
 
     @property
     def _parts(self) -> dict[str, Prior | ResidueNetwork | SupportNetwork]:
-        """Those that it has, by name."""
+        """The parts that the model has, by name."""
         parts = zip(PARTS, (self.prior, self.residue, self.support), strict=True)
         return {name: part for name, part in parts if part}
 
     @property
     def configs(self) -> dict[str, Any]:
-        """What is rebuilt -> its config, as JSON holds it."""
+        """Name of the codec or a part -> its config, as JSON holds it."""
         parts = {name: config_to_dict(part.config) for name, part in self._parts.items()}
         volumes = {VOLUMES: self.volumes.configs} if self.volumes else {}
         return {"config": config_to_dict(self.config)} | parts | volumes
@@ -137,11 +137,11 @@ class ModelFile:
         }
 
     def coding(self, is_volume: bool) -> "ModelFile":
-        """The codec and prior that code an image, or a volume."""
+        """The codec and prior for an image, or for a volume."""
         return self.volumes if is_volume and self.volumes else self
 
     def with_card(self, card: dict[str, Any]) -> "ModelFile":
-        """The same model, of the same fingerprint, with another card."""
+        """The same model, with the same fingerprint, and another card."""
         parts = self.prior, card, self.residue, self.support, self.volumes
         return ModelFile(self.config, self.arrays, *parts)
 
@@ -151,14 +151,14 @@ class ModelFile:
         return ModelFile(self.config, self.arrays, prior, card, *parts)
 
     def with_volumes(self, volumes: "ModelFile | None", card: dict[str, Any]) -> "ModelFile":
-        """The same model with other codec and prior for volumes, or none, and another card."""
+        """The same model with another codec and prior for volumes, or none, and another card."""
         parts = self.residue, self.support, volumes
         return ModelFile(self.config, self.arrays, self.prior, card, *parts)
 
     def with_residue(
         self, residue: ResidueNetwork | None, support: SupportNetwork | None, card: dict[str, Any]
     ) -> "ModelFile":
-        """The same model with other networks of residues, or none, and another card."""
+        """The same model with other networks for residue and support, or none, and another card."""
         parts = residue, support, self.volumes
         return ModelFile(self.config, self.arrays, self.prior, card, *parts)
 
@@ -173,12 +173,12 @@ class ModelHeader(NamedTuple):
 
     Attributes:
         config: of the codec.
-        prior: its config, where it has one.
-        residue: the config of its network of residues, where it has one.
-        support: the config of its network of supports, where it has one.
-        card: of its training.
+        prior: config of the prior, if there is one.
+        residue: config of the network for residues, if there is one.
+        support: config of the network for supports, if there is one.
+        card: what it says of its training.
         fingerprint: in hexadecimal.
-        volumes: what it says of the codec and prior for volumes, where it has them.
+        volumes: what it says of the codec and prior for volumes, if there are any.
     """
 
     config: ModelConfig
@@ -198,10 +198,10 @@ def parse_safetensors_metadata(
     Args:
         content: of the file.
         path: what messages call it.
-        limit: of the header's length; as Python holds it, it may take a hundred times as much.
+        limit: of the header's length in bytes; parsed, it may take a hundred times as much memory.
 
     Raises:
-        ModelError: this is no safetensors file.
+        ModelError: this is not a safetensors file.
     """
     not_ours = f"{path}: not a safetensors file; expected one that oasisvq wrote"
     if len(content) < 8:
@@ -248,7 +248,7 @@ def read_header(content: bytes, path: Path) -> ModelHeader:
 
 
 def _read_configs(header: dict[str, Any], card: dict[str, Any], path: Path) -> ModelHeader:
-    """The configs of a model, or of what codes its volumes."""
+    """The configs of a model, or of its codec and prior for volumes."""
     config = config_from_dict(header.get("config"), str(path))
     with named(f"{path}: damaged model file"):
         typical_in(card, config.levels)
@@ -269,13 +269,13 @@ def _read_configs(header: dict[str, Any], card: dict[str, Any], path: Path) -> M
 
 
 def _part(kind: type[Part], name: str, header: dict[str, Any], path: Path) -> Part | None:
-    """The config of a part of a model, where its header has one."""
+    """The config of a part of a model, if its header has one."""
     fields = header.get(name)
     return None if fields is None else part_config_from_dict(kind, name, fields, str(path))
 
 
 def _refuse_card(card: dict[str, Any], path: Path) -> None:
-    """Raise unless what a card says of the training slices, where it does, can be acted upon."""
+    """Raise if what a card says of the training slices is unusable."""
     size, images = card.get("size", 1), card.get("images", "")
     if type(size) is not int or not 1 <= size <= MAX_TRAINING_SIDE or type(images) is not str:
         raise ModelError(
@@ -304,7 +304,7 @@ def read_model(path: Path) -> ModelFile:
 
 
 def _file_of(header: ModelHeader, arrays: Arrays) -> ModelFile:
-    """A model of the arrays of its file."""
+    """The model with this header and these arrays."""
     ours: dict[str, Arrays] = {part: {} for part in (*PARTS, VOLUMES)}
     for name in [name for name in arrays if name.partition(".")[0] in ours]:
         part, _, inner = name.partition(".")
@@ -344,12 +344,12 @@ def write_model(file: ModelFile, path: Path) -> None:
 
 
 def refuse_other_model(file: ModelFile, header: CodesHeader, name: str) -> None:
-    """Raise unless the model made a `.codes` file; `name` is what messages call that.
+    """Raise unless the model made a `.codes` file, which messages call `name`.
 
     Raises:
         OtherModelError: names both fingerprints.
     """
-    if header.coder is Coder.LABELS:  # which needs no model
+    if header.coder is Coder.LABELS:  # needs no model
         return
     if file.fingerprint != header.fingerprint:
         raise OtherModelError(

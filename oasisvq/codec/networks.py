@@ -6,29 +6,29 @@ Both networks are plain residual convolutions without normalisation layers. Pixe
 into channels before the first convolution and unfolded after the last, so that no convolution runs
 at full resolution and most of the arithmetic is on the small grids.
 
-A *stage* has one resolution. Through it runs a stream, in 1024ths, to which each block adds
-conv(silu(conv(silu(stream)))). Between stages 2×2 cells become one, or one becomes 2×2.
+A *stage* has one resolution. A stream, in 1024ths, runs through it, and each block adds
+conv(silu(conv(silu(stream)))) to it. Between stages 2×2 cells become one, or one becomes 2×2.
 
-The arrays of a model, all int32 but for the weights, which are int8:
+The arrays of a model, all int32 except the weights, which are int8:
 
 | array | shape | |
 |---|---|---|
-| `encoder.input` | (C, 3, 3, patch²) | a layer (`layer_shapes` in `exact.py`), as are all to `output` |
+| `encoder.input` | (C, 3, 3, patch²) | a layer (`layer_shapes` in `exact.py`), as all to `context` |
 | `encoder.stage<n>.down` | (C, 2, 2, finer C) | to each further stage, n from 2 |
 | `<network>.stage<n>.block<m>.first`, `.second` | (C, 3, 3, C) | n and m from 1 |
 | `encoder.output` | (D, C) | |
 | `decoder.input` | (C, 3, 3, D) | |
 | `decoder.stage<n>.up` | (2·2·finer C, C) | to each further stage, n from 2 |
 | `decoder.output` | (patch², 3, 3, C) | |
-| `<network>.stage<n>.context` | (C, 3, 3, side²) | a layer of the slice before, if the config has it |
-| `<layer>.table` | (4,) | of what silu gives to `first`, `second` and the last layer of a network |
-| `<layer>.scaling` | (2,) | of what enters `down`, `up` and `decoder.input` as it is |
+| `<network>.stage<n>.context` | (C, 3, 3, side²) | for the previous slice, if the config has a context |
+| `<layer>.table` | (4,) | silu before `first`, `second` and the output layer of a network |
+| `<layer>.scaling` | (2,) | scales the inputs of `down`, `up` and `decoder.input` |
 
-A *context* is the slice before, as it was decoded, in steps of the pixels that it is a guess of. Each
-stage sees it at its own resolution, side×side pixels folded into a cell, and adds what its layer gives
-to the stream before the first block. A slice without one has a context of 0.
+A *context* is the previous slice as it was decoded, scaled as pixels of the slice at hand. Each stage
+sees it at its own resolution, with side×side pixels folded into a cell, and adds the output of its
+context layer to the stream before the first block. The context of a slice without a previous one is 0.
 
-Where cells are folded into channels, or unfolded from them, these are in the order row, column, C.
+Channels that cells are folded into, or unfolded from, are in the order row, column, C.
 """
 
 from collections.abc import Mapping
@@ -55,8 +55,8 @@ Arrays = Mapping[str, NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 Steps = NDArray[np.integer[Any]]
 
-PIXEL_STEPS = 2047  # what the encoder sees of a pixel: 0 is the darkest value, 2047 the brightest
-DECODED_STEPS = 65_535  # what the decoder gives for the brightest value
+PIXEL_STEPS = 2047  # pixels as the encoder sees them: 0 is the darkest value, 2047 the brightest
+DECODED_STEPS = 65_535  # the decoder's output for the brightest value
 STREAM_UNITS = 1024  # steps to 1 of a stream, and of the latents before they are normalised
 LARGEST_LATENT = 2**20  # before they are normalised
 _SMALLEST_SQUARE = 1.0  # added to their mean square, about 1e-6 · 1024²
@@ -84,7 +84,7 @@ def network_shapes(config: ModelConfig) -> Shapes:
 
 
 def sides_of(config: ModelConfig, network: str) -> list[int]:
-    """Pixels to a side of a cell of each stage of the `encoder` or the `decoder`."""
+    """Side in pixels of a cell in each stage of the `encoder` or the `decoder`."""
     if network == "encoder":
         stages = len(config.encoder_channels)
         return [config.stride // 2 ** (stages - 1 - stage) for stage in range(stages)]
@@ -92,7 +92,7 @@ def sides_of(config: ModelConfig, network: str) -> list[int]:
 
 
 def patch_of(config: ModelConfig, channels: tuple[int, ...]) -> int:
-    """Pixels to a side of what is folded into channels, with so many stages."""
+    """Side in pixels of the patch that is folded into channels, for a network with these stages."""
     return int(config.stride // 2 ** (len(channels) - 1))
 
 
@@ -115,7 +115,7 @@ def _after_silu(name: str, shape: tuple[int, ...]) -> Shapes:
 
 
 class _Activated:
-    """A convolution or dense layer of what silu gives: numbers -> table -> layer."""
+    """A convolution or dense layer after silu: numbers -> table -> layer."""
 
     def __init__(self, arrays: Arrays, name: str, units: int | None = None) -> None:
         spec = arrays[f"{name}.table"]
@@ -141,7 +141,7 @@ class _Block:
         self._second = _Activated(arrays, f"{name}.second")
 
     def add_to(self, stream: Numbers, maps: Maps, outer: Numbers, inner: Numbers) -> None:
-        """Change a stream (p, C) in place; `outer` and `inner` are as large, with a margin of 0."""
+        """Change a stream (p, C) in place; `outer` and `inner` are of its size, with a margin of 0."""
         activate(self._first.table, stream, maps, outer)
         table = self._second.table
 
@@ -157,7 +157,7 @@ class _Block:
 
 
 def activate(table: Table, stream: Numbers, maps: Maps, out: Numbers) -> None:
-    """What a table gives for the cells of a stream, with a margin of 0."""
+    """Write the values of a table at the cells of a stream to `out`, with a margin of 0."""
     step = max(1, 2**16 // stream.shape[1])
     for start in range(maps.start, maps.stop, step):
         cells = slice(start, min(start + step, maps.stop))
@@ -181,7 +181,7 @@ class _Stage:
 
 
 def _convolved(layer: Layer, maps: Maps, cells: Numbers) -> Numbers:
-    """Flat cells (p, C) -> flat cells (p, outputs); the margin means nothing."""
+    """Flat cells (p, C) -> flat cells (p, outputs); the margin has no meaning."""
     results = maps.zeros(layer.outputs)
 
     def keep(places: slice, numbers: Numbers) -> None:
@@ -206,7 +206,7 @@ def _unfolded(grid: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 class _Contexts:
-    """What the slice before adds to the stream of each stage; nothing in a model without contexts."""
+    """What the previous slice adds to the stream of each stage; nothing in a model without contexts."""
 
     def __init__(self, config: ModelConfig, arrays: Arrays, network: str) -> None:
         self._sides = sides_of(config, network) if config.context else []
@@ -231,14 +231,14 @@ class _Contexts:
 
 
 class Encoder:
-    """Pixels -> latents, each of a root mean square of 1.
+    """Pixels -> latents, each with a root mean square of 1.
 
-    Left free, latents grow in training faster than the moving averages of the codebooks follow:
-    commitment runs away and most codes die.
+    If their size were free, latents would grow in training faster than the moving averages of the
+    codebooks follow: the commitment loss would run away, and most codes would die.
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
-        """Of the arrays in `network_shapes`.
+        """Take the arrays in `network_shapes`.
 
         Raises:
             ModelError: a number is out of range, or a sum would not be exact.
@@ -259,7 +259,7 @@ class Encoder:
 
         Args:
             pixels: of the slices.
-            context: the slice before each, likewise; None where there is none.
+            context: the previous slice of each, likewise; None if there is none.
         """
         grid = _folded(pixels[..., None], self._patch)
         maps = Maps(*grid.shape[:3])
@@ -278,9 +278,9 @@ class Encoder:
 
 
 def _normalised(latents: Numbers) -> Numbers:
-    """Latents (..., D) in any unit -> with a mean square of 1, in 256ths.
+    """Latents (..., D) in any unit -> latents with a mean square of 1, in 256ths.
 
-    In float64 the sum of squares is exact, and a division and a square root are rounded correctly.
+    In float64 the sum of squares is exact, and divisions and square roots are rounded correctly.
     """
     numbers = np.clip(latents, -LARGEST_LATENT, LARGEST_LATENT).astype(np.float64)
     square = np.square(numbers).sum(-1, keepdims=True) / numbers.shape[-1]
@@ -293,7 +293,7 @@ class Decoder:
     """Latents -> pixels."""
 
     def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
-        """Of the arrays in `network_shapes`.
+        """Take the arrays in `network_shapes`.
 
         Raises:
             ModelError: a number is out of range, or a sum would not be exact.
@@ -314,7 +314,7 @@ class Decoder:
 
         Args:
             latents: of the slices.
-            context: the slice before each, (B, H, W) in 0..PIXEL_STEPS; None where there is none.
+            context: the previous slice of each, (B, H, W) in 0..PIXEL_STEPS; None if there is none.
         """
         maps = Maps(*latents.shape[:3])
         stream = _convolved(self._input.layer, maps, maps.flat(self._input.scaling(latents)))

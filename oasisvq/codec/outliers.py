@@ -1,15 +1,15 @@
-"""The few voxels far beyond all others: out of a scan before it is scaled, and back. No torch here.
+"""Outliers, the few voxels far beyond all others: out of a scan, and back. Never imports torch.
 
 Shapes: S slices (an image is one), H×W slice.
 
-A slice is scaled by its darkest and its brightest value, so one hot pixel would leave the model the rest
-of the slice in a few greys. Voxels beyond the *robust range* of a slice are taken out before, and kept
-by their places and values. That range lies between two quantiles, and a little beyond them. It counts on
-a side only where the slice reaches far beyond it, as no ordinary slice does: of 800 slices of whole
+A slice is scaled by its darkest and its brightest value, so a single hot pixel would squeeze the rest of
+the slice into a few greys. Voxels beyond the *robust range* of a slice are therefore taken out first,
+and stored by place and value. The robust range lies between two quantiles, plus a margin. It limits a
+side only if the slice reaches far beyond it there, as no ordinary slice does: of 800 slices of whole
 heads and 3,600 of volumes, the farthest reached 0.99 of the range beyond the quantile of a thousandth.
 
-A ground far beyond the robust range of all other voxels, as padding is, does not enter the range either:
-it is kept by the support, see `ground.py`, as NaN is.
+A ground far beyond the robust range of all other voxels, such as padding, does not enter the scaling
+either: the support stores it, see `ground.py`, as it stores NaN.
 """
 
 import math
@@ -26,20 +26,20 @@ from oasisvq.scans.scan import extremes_of
 Planes = NDArray[np.generic]
 Booleans = NDArray[np.bool_]
 
-_LEAST_VOXELS = 500  # of a slice that has a robust range of its own; others have that of all slices
-_RULES = ((1000, 1.25), (250, 3.0))  # where one of so many voxels lies so many ranges beyond
+_LEAST_VOXELS = 500  # of a slice with a robust range of its own; smaller ones use that of all slices
+_RULES = ((1000, 1.25), (250, 3.0))  # quantile 1 / n, and how many ranges beyond it a slice reaches
 _PADDING = 2.0  # ranges beyond which a ground is padding; in scans of real heads it is 0.22 away
-_MARGIN = 0.5  # ranges beyond the quantiles that are kept
+_MARGIN = 0.5  # ranges beyond the quantiles in which voxels are no outliers
 
 
 class Core(NamedTuple):
-    """What of a scan the model sees.
+    """The part of a scan that the model sees.
 
     Attributes:
-        planes: (S, H, W); in place of outliers the voxels before them, of NaN and padding the darkest.
-        intensity: their darkest and brightest value.
+        planes: (S, H, W); the voxels before them replace outliers, the darkest value NaN and padding.
+        intensity: the darkest and the brightest value of these planes.
         outliers: what was taken out; None if nothing was.
-        ground: of the scan; None where it has none.
+        ground: of the scan; None if it has none.
     """
 
     planes: Planes
@@ -49,14 +49,14 @@ class Core(NamedTuple):
 
 
 class _Ends(NamedTuple):
-    """Values beyond which voxels are outliers; infinite where none are."""
+    """Values beyond which voxels are outliers; infinite if there are none."""
 
     low: float = -math.inf
     high: float = math.inf
 
 
 def core_of(planes: Planes) -> Core:
-    """Planes (S, H, W) as they are stored -> what the model sees of them."""
+    """Planes (S, H, W) as they are stored -> the part that the model sees."""
     ground = ground_of(planes)
     support = ground.support if ground else np.ones(planes.shape, np.bool_)
     overall = _ends_of(planes[support])
@@ -78,7 +78,7 @@ def core_of(planes: Planes) -> Core:
 
 
 def _ends_of(voxels: Planes) -> _Ends:
-    """Beyond which of voxels (n,) outliers lie."""
+    """The values beyond which voxels (n,) are outliers."""
     ends = _Ends()
     for share, times in _RULES:
         least, lower, upper, most = _quantiles(voxels, share)
@@ -98,7 +98,7 @@ def _is_padding(value: float, voxels: Planes) -> bool:
 
 
 def _quantiles(voxels: Planes, share: int) -> tuple[float, float, float, float]:
-    """The least, one of `share` from it, one of `share` from the most, the most; 0 of a few voxels."""
+    """Least value, quantile 1 / `share`, quantile 1 - 1 / `share`, largest value; 0 for a few voxels."""
     if len(voxels) < _LEAST_VOXELS:
         return 0.0, 0.0, 0.0, 0.0
     places = 0, len(voxels) // share or 1, -1 - (len(voxels) // share or 1), -1
@@ -108,7 +108,7 @@ def _quantiles(voxels: Planes, share: int) -> tuple[float, float, float, float]:
 
 
 def _smoothed(planes: Planes, beyond: Booleans) -> Planes:
-    """Planes with the voxel before in place of each of those beyond."""
+    """Planes with each voxel in `beyond` replaced by the voxel before it."""
     planes = planes.copy()
     somewhere = planes.reshape(-1)[int(beyond.argmin())]
     for plane, chosen in zip(planes, beyond, strict=True):
@@ -120,20 +120,20 @@ def _smoothed(planes: Planes, beyond: Booleans) -> Planes:
 
 
 class Laid:
-    """The outliers of a file, by slices."""
+    """The outliers of a file, by slice."""
 
     def __init__(self, header: CodesHeader) -> None:
-        """Take those of a file."""
+        """Take the outliers from the header of a file."""
         places, values = header.outliers or Outliers((), ())
         self._places = np.array(places, np.int64)
         self._values = np.array(values, header.sample_type.dtype)
         self._slice = header.shape[0] * header.shape[1]
 
     def left(self, support: Booleans, place: int) -> Booleans:
-        """Which voxels (H, W) of the support of a slice are none.
+        """Which voxels (H, W) of the support of a slice are not outliers.
 
         Raises:
-            CodesFileError: one is not in the support.
+            CodesFileError: an outlier is not in the support.
         """
         places, _ = self._of(place)
         if not len(places):
@@ -145,7 +145,7 @@ class Laid:
         return left
 
     def on(self, plane: Planes, place: int) -> Planes:
-        """The plane (H, W) of a slice with its outliers; changed in place."""
+        """The plane (H, W) of a slice with its outliers put back; changed in place."""
         np.put(plane, *self._of(place))
         return plane
 

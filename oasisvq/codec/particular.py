@@ -1,11 +1,10 @@
-"""What this scan alone has: its ground, and its residue. Never imports torch.
+"""What is specific to one scan: ground, restoration, residue and outliers. Never imports torch.
 
 Shapes: S slices, H×W slice.
 
-The indices of a file say what its scan has in common with others. Beside them a file may say exactly
-where ground is (`ground.py`), and with that correct what lies near it (`restoration.py`), hold all other
-voxels to within a bound (`bins.py`, `residue.py`), and keep those that lie far beyond all others
-(`outliers.py`).
+The indices of a file say what its scan has in common with others. Beside them a file may store exactly
+where the ground is (`ground.py`) and correct the voxels near it (`restoration.py`), hold all other
+voxels to within a bound (`bins.py`, `residue.py`), and keep those far beyond all others (`outliers.py`).
 """
 
 import math
@@ -31,8 +30,8 @@ from oasisvq.errors import CodesFileError, ImageError, ModelError
 Plane = NDArray[np.generic]
 Planes = NDArray[np.generic]
 
-_LARGEST_SHARE = 0.06  # of a file without a residue, that the support takes
-_OUTLINE_TO_A_BYTE = 8  # changes from ground to not along rows
+_LARGEST_SHARE = 0.06  # of a file without a residue, for its support
+_OUTLINE_TO_A_BYTE = 8  # changes between ground and support along rows that one byte codes, at most
 
 
 def encode_beside(
@@ -44,20 +43,23 @@ def encode_beside(
     bound: float | None,
     payload_bytes: int,
 ) -> tuple[CodesHeader, Beside]:
-    """What follows the indices of planes (S, H, W), and the header that says so.
+    """Encode what a file holds beside the indices of planes (S, H, W).
 
     Args:
         planes: as they are stored, with NaN.
-        core: of them.
-        header: of the file without it, with the outliers.
+        core: of the planes.
+        header: of the file so far, with the outliers.
         decoded: (H, W) what the indices of each slice decode to.
         file: the model.
-        bound: the largest error of a voxel; None without a residue.
-        payload_bytes: that the indices take.
+        bound: the largest error of a voxel; None for no residue.
+        payload_bytes: size of the coded indices.
+
+    Returns:
+        The header, completed, and the payloads that follow the indices.
 
     Raises:
         ImageError: the bound cannot be held.
-        ModelError: it is asked for, and the model has no network for residues.
+        ModelError: there is a bound, and the model has no network for residues.
     """
     if bound is not None and file.residue is None:
         raise ModelError(
@@ -99,14 +101,14 @@ def encode_beside(
 
 
 class _Supports:
-    """Writes the supports of slices, by the model's network, or as labels if it has none."""
+    """Writes the supports of slices: by the model's network, or as labels if it has none."""
 
     def __init__(self, header: CodesHeader, file: ModelFile, ground: Ground) -> None:
         self._header, self._ground, self._coded = header, ground, set(header.coded_slices)
         self._writer = SupportWriter(file.support, header.shape) if file.support else None
 
     def put(self, place: int, plane: Plane) -> None:
-        """A slice, given what its indices decode to, (H, W)."""
+        """Append a slice, given what its indices decode to (H, W)."""
         if self._writer is None:
             return
         ends = self._header.slice_range(place)
@@ -135,7 +137,7 @@ class _Residue:
         self._writer = SliceWriter(network, header.shape, self.binning.limits)
 
     def put(self, place: int, plane: Plane) -> None:
-        """A slice, given what its indices decode to, (H, W)."""
+        """Append a slice, given what its indices decode to (H, W)."""
         left = self._left[place]
         guide = self.binning.guide(plane) if place in self._coded else None
         self._writer.put(self.binning.bins(self._planes[place], left), left, guide)
@@ -148,22 +150,22 @@ class _Residue:
 def _is_worth(
     planes: Planes, ground: Ground, header: CodesHeader, support_bytes: int, payload_bytes: int
 ) -> bool:
-    """Whether a file without a residue says exactly where ground is.
+    """Whether a file without a residue should store exactly where the ground is.
 
-    It does where the ground is NaN, or not the darkest value, as in scans that were z-scored: nothing
-    else keeps it there. It does where the rest stands out from it, as in skull-stripped scans: there
-    it is a mask. Else, as around a whole head in noise, it does where that takes a small share of the
-    file.
+    It should if the ground is NaN, or not the darkest value, as in z-scored scans: nothing else keeps it
+    there. It should if all else stands out from the ground, as in skull-stripped scans, where the ground
+    is a mask. Otherwise, as around a whole head in noise, it should if the support takes a small share
+    of the file.
     """
     low, high = header.intensity
-    if ground.value != low or stands_out(planes, ground, high):  # so of NaN
+    if ground.value != low or stands_out(planes, ground, high):  # also for NaN
         return True
     return support_bytes <= _LARGEST_SHARE * (payload_bytes + support_bytes)
 
 
 def _may_be_worth(planes: Planes, ground: Ground, header: CodesHeader, payload_bytes: int) -> bool:
-    """The same, before it is known what that takes: at least so much for the length of its outline."""
-    if not ground.support.any():  # nothing but ground has no indices, and comes back exactly
+    """`_is_worth` before the support is coded: its outline gives the least bytes that it takes."""
+    if not ground.support.any():  # a scan of ground alone has no indices, and comes back exactly
         return False
     outline = int(np.count_nonzero(ground.support[:, :, 1:] != ground.support[:, :, :-1]))
     return _is_worth(planes, ground, header, outline // _OUTLINE_TO_A_BYTE, payload_bytes)
@@ -176,17 +178,17 @@ def lay_beside(
     file: ModelFile,
     name: str,
 ) -> Iterator[Plane]:
-    """What indices decode to, (H, W) of each slice -> the slices with all that is beside the indices.
+    """Decoded slices (H, W) -> the slices with everything that is stored beside the indices.
 
     Args:
-        decoded: of one slice after the other.
-        guides: what all the indices decode to; None where `decoded` is that.
-        codes: with what is beside the indices.
+        decoded: what the indices of each slice decode to, one slice after the other.
+        guides: what the indices of all levels decode to; None where `decoded` is that.
+        codes: with what is stored beside the indices.
         file: the model.
         name: what messages call the file.
 
     Raises:
-        CodesFileError: it is damaged.
+        CodesFileError: the file is damaged.
     """
     header = codes.header
     if not header.has_more:
@@ -204,7 +206,7 @@ def lay_beside(
 def _laid(
     pairs: Iterable[tuple[Plane, Plane]], header: CodesHeader, beside: Beside, file: ModelFile
 ) -> Iterator[Plane]:
-    """The slices, with what the header says that they have beside their indices."""
+    """The slices with everything that the header lists beside the indices."""
     outliers, coded, everything = Laid(header), set(header.coded_slices), np.ones(header.shape, np.bool_)
     ground, residue, network = header.ground, header.residue, file.support
     maps, supports = beside.known_support if ground else None, None
@@ -244,7 +246,7 @@ def can_hold(planes: Planes, bound: float) -> bool:
 
 
 def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
-    """What planes (S, H, W) come back as from a residue to a bound, without coding it.
+    """What a residue to a bound would restore of planes (S, H, W), without coding it.
 
     Raises:
         ImageError: the bound cannot be held.
@@ -257,7 +259,7 @@ def held_to(planes: Planes, bound: float) -> Iterator[Plane]:
 
 
 def _divided(planes: Planes, core: Core, bound: float) -> tuple[NDArray[np.bool_], Binning]:
-    """Which voxels (S, H, W) have bins, and how they are divided into them."""
+    """Which voxels (S, H, W) have bins, and how they are divided into bins."""
     ground = core.ground
     left = ground.support if ground else np.ones(planes.shape, np.bool_)
     if core.outliers:
@@ -267,10 +269,10 @@ def _divided(planes: Planes, core: Core, bound: float) -> tuple[NDArray[np.bool_
 
 
 def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:
-    """Raise where a voxel that was coded came back farther than the bound; NaN comes back as NaN.
+    """Raise if a restored voxel is farther than the bound from its original; NaN must restore as NaN.
 
     Raises:
-        ImageError: says how many.
+        ImageError: says how many are.
     """
     wrong = 0
     is_float = planes.dtype.kind == "f"
@@ -290,7 +292,7 @@ def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:
 
 
 def refuse_other_levels(header: CodesHeader, levels: int | None, name: str) -> None:
-    """Raise where a file does not hold so many levels.
+    """Raise if a file does not hold as many levels as are asked for.
 
     Raises:
         CodesFileError: says how many it holds.

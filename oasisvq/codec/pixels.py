@@ -2,10 +2,10 @@
 
 Shapes: H×W image, h×w grid of cells, stride² pixels to a cell.
 
-Pixels are float64 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. They are found,
-and turned back, by single operations that IEEE 754 rounds, so that they are alike on every machine. MRI
-slices lie on a ground of exactly the darkest level; only a window of whole cells around what is brighter
-is coded, and the ground around it comes back exactly.
+Pixels are float64 in [0, 1]: 0 is the darkest grey level of the image, 1 the brightest. They are
+computed and turned back by single operations that IEEE 754 rounds, so they are the same on every
+machine. MRI slices lie on a ground of exactly the darkest level. Only a window of whole cells around
+everything brighter is coded, and the ground around the window comes back exactly.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Box(NamedTuple):
 
 
 def cells(pixels: int, stride: int) -> int:
-    """Cells that cover a side of so many pixels."""
+    """How many cells cover a side of `pixels` pixels."""
     return -(-pixels // stride)
 
 
@@ -83,8 +83,8 @@ def _holds(window: Window, box: Box, stride: int) -> bool:
 def choose_window(planes: NDArray[np.generic], preferred: tuple[int, int], stride: int) -> Window:
     """The window to code of an image (H, W), or of all slices of a volume (slices, H, W).
 
-    The centred window of the `preferred` size (pixels) where it holds all content, so that slices
-    of one kind have one grid; else the cells that the content touches; none of a constant image.
+    It is the centred window of the `preferred` size (pixels) if that holds all content, so that slices
+    of one kind share a grid; else the cells that the content touches; empty for a constant image.
     """
     box = content_box(planes)
     if box.bottom == 0:
@@ -138,7 +138,7 @@ def from_pixels(
     shape: tuple[int, int],
     dtype: np.dtype[np.generic],
 ) -> NDArray[np.generic]:
-    """The inverse of `to_pixels`: scale back, round what is whole, lay on the darkest value.
+    """The inverse of `to_pixels`: scale back, round for integer types, lay on the darkest value.
 
     Returns:
         An array of `shape` and the integer or float type `dtype`.
@@ -149,7 +149,7 @@ def from_pixels(
     top, left = window.top * stride, window.left * stride
     inside = plane[top : top + window.height * stride, left : left + window.width * stride]
     values = np.clip(pixels.astype(np.float64), 0, 1) * (high - low) + low
-    values = np.clip(values, low, high)  # of large numbers, the sum may be rounded beyond them
+    values = np.clip(values, low, high)  # with large numbers, the sum may be rounded beyond these
     values = values[: inside.shape[0], : inside.shape[1]]
     inside[...] = np.rint(values) if is_whole else values
     return plane

@@ -2,19 +2,18 @@
 
 Shapes: B batch, n cells of one pass, L levels, h×w grid, K codes, F features of a code, H hidden.
 
-One small network per level predicts each index from the indices around it, those of the levels
-below, its place in the head, and the kind of the slice: the nearest of a few centres of pooled
-latents, coded first, so that parts far from each other agree. A level is coded in a few passes over
-groups of cells that are spread evenly (the order of a 4×4 Bayer matrix): within a pass all cells are
-predicted at once, from what the passes and levels before it have fixed. The order is the same for
-coding and sampling.
+One small network per level predicts each index from the indices around it, those of the levels below,
+its place in the head, and the kind of the slice. The kind is the nearest of a few centres of pooled
+latents; it is coded first, so that distant parts agree. A level is coded in a few passes over evenly
+spread groups of cells (in the order of a 4×4 Bayer matrix). Within a pass all cells are predicted at
+once, from what earlier passes and levels have fixed. The order is the same for coding and sampling.
 
-**No float decides a frequency.** Weights and activations are integers of 8 bits. The only floating
-operation is the product of integer matrices in float32, and `Prior` refuses weights for which any
-sum could reach 2^24, so every partial sum is an integer that float32 holds exactly: no order of
-summation, number of threads, vector width or machine can change it. All else is in int64, and
-frequencies come from a table of integers. NumPy on the CPU computes it, on every machine; torch and
-its devices are not involved.
+**No float decides a frequency.** Weights and activations are integers of 8 bits. The only floating-point
+operation is the product of integer matrices in float32. `Prior` refuses weights for which any sum could
+reach 2^24, so every partial sum is an integer that float32 holds exactly: no order of summation, number
+of threads, vector width or machine can change it. All else is in int64, and frequencies come from a
+table of integers. NumPy computes them on the CPU of every machine; torch and its devices are not
+involved.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,13 +30,13 @@ from oasisvq.errors import ModelError
 ACTIVATION_MAX = 127
 FEATURE_UNITS = 32  # integer steps to one unit of a feature
 POOLED_UNITS = 8  # 256ths of pooled latents to a step of a centre
-ACTIVATION_UNITS = 16  # of what enters a matrix product in the hidden layers
-STREAM_UNITS = 64  # of the stream that the blocks add to
-OCTAVE_UNITS = 16  # of a logit, whose unit is a factor of two
+ACTIVATION_UNITS = 16  # steps to 1 of what enters a matrix product in the hidden layers
+STREAM_UNITS = 64  # steps to 1 of the stream that the blocks add to
+OCTAVE_UNITS = 16  # steps of a logit to an octave, a factor of two
 SHIFT = 24  # a scale of 2^24 multiplies by one
 CELLS_AT_ONCE = 8192
-USED_SHARE = 0.75  # of inputs: from here on, leaving out the others costs more than it saves
-PARTS = 3  # a grid is pooled to so many parts a side, to find its kind
+USED_SHARE = 0.75  # of the inputs; if more are used, leaving out the others costs more than it saves
+PARTS = 3  # to a side of a grid, which is pooled to find its kind
 MAX_KINDS = 4096
 MAX_REACH = 8
 MAX_FEATURES = 256
@@ -52,22 +51,22 @@ PASS_SIZES = {1: (16,), 2: (8, 8), 4: (4,) * 4, 8: (2,) * 8, 12: (1,) * 8 + (2,)
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Everything that rebuilds a prior, beside its arrays.
+    """Everything that rebuilds a prior except its arrays.
 
     Attributes:
         codebook_size: codes K of each level.
         grid: height and width of the grid that positions are learned on.
         code_dim: dimension D of a code vector.
-        features: of a code.
-        position_features: of a place.
-        kinds: of slices.
-        kind_features: of a kind.
+        features: number of features of a code.
+        position_features: number of features of a position.
+        kinds: number of kinds of slices.
+        kind_features: number of features of a kind.
         hidden: by level, width of the hidden layers.
-        blocks: by level, residual blocks.
-        reach: by level, how many cells in each direction are looked at.
+        blocks: by level, number of residual blocks.
+        reach: by level, how many cells are seen in each direction.
         passes: by level, number of passes: 1, 2, 4, 8, 12 or 16.
-        expected: cells to a side, an odd number, in which expected latents are seen; 0 of a prior that
-            is given none.
+        expected: side in cells, an odd number, of the window in which expected latents are seen; 0 for a
+            prior that sees none.
     """
 
     codebook_size: int
@@ -118,19 +117,19 @@ class PriorConfig:
 
     @property
     def levels(self) -> int:
-        """Levels L that it predicts."""
+        """Number of levels L that the prior predicts."""
         return len(self.reach)
 
     def cell_features(self, level: int) -> int:
         """Features of one cell, as the network of a level (from 0) sees it.
 
-        Those of the levels below; those of this level, with a mark of being known, where it has
-        several passes; and a mark of lying in the grid.
+        These are the features of the levels below; if the level has several passes, those of its own
+        code and a mark that it is known; and a mark that the cell lies in the grid.
         """
         return (level > 0) * self.features + (self.passes[level] > 1) * (self.features + 1) + 1
 
     def inputs(self, level: int) -> int:
-        """Inputs of the network of a level."""
+        """Number of inputs of the network of a level."""
         cells = (2 * self.reach[level] + 1) ** 2 * self.cell_features(level)
         expected = self.expected**2 * self.code_dim
         return cells + self.position_features + self.kind_features + expected
@@ -169,7 +168,7 @@ class PriorConfig:
 def pooled(latents: NDArray[np.floating]) -> NDArray[np.float64]:
     """Latents (..., h, w, D) in 256ths -> (..., 9·D): means over the parts of the grid, rounded.
 
-    In float64 the sums are exact, and a division is rounded correctly.
+    In float64 the sums are exact, and divisions are rounded correctly.
     """
     height, width, _ = latents.shape[-3:]
     means = []
@@ -223,7 +222,7 @@ class _Layer(NamedTuple):
         return self._scaled(inputs @ self.weight)
 
     def of_sparse(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The same of inputs (n, inputs) of which some are 0 in all rows, as unknown cells are."""
+        """The same for inputs (n, inputs) of which some are 0 in all rows, as unknown cells are."""
         used = np.flatnonzero(inputs.any(0))
         if len(used) > USED_SHARE * inputs.shape[1]:
             return self(inputs)
@@ -250,8 +249,8 @@ class Prior:
         """Take the arrays that `config` asks for, named `level<number from 1>.<name>`.
 
         Raises:
-            ModelError: an array is missing, of another shape or type, or so large that a sum could
-                pass what float32 holds exactly.
+            ModelError: an array is missing, unknown, of another shape or type, or out of range, or a sum
+                could exceed what float32 holds exactly.
         """
         self.config, self.arrays = config, arrays
         expected = config.kind_shapes() | {
@@ -308,7 +307,7 @@ class Prior:
     def kind_of(self, latents: NDArray[np.floating]) -> int:
         """The kind of a grid of latents (h, w, D) in 256ths: that of the nearest centre.
 
-        Of equally near ones the first. The squares are integers that float64 sums exactly.
+        Among equally near ones it is the first. The squares are integers that float64 sums exactly.
         """
         centres = self.arrays["kinds.centre"].astype(np.float64) * POOLED_UNITS
         return int(np.square(centres - pooled(latents)).sum(1).argmin())
@@ -316,8 +315,8 @@ class Prior:
     def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
         """The passes over the first `levels` levels of a grid, in their order.
 
-        A pass over many cells comes in several parts, which know no more than the first of them, so
-        that memory stays bounded.
+        A pass over many cells comes in several parts, so that memory stays bounded. The later parts know
+        no more cells than the first.
         """
         for level in range(levels):
             order = order_of(height, width, self.config.passes[level])
@@ -339,14 +338,14 @@ class Prior:
 
         Args:
             shape: of the grids.
-            kinds: (B,) of each grid.
+            kinds: (B,) kind of each grid.
             choose: given a pass and frequencies (B, n, K), returns the indices (B, n): those to
                 encode, those that a payload holds, or drawn ones.
-            expected: (B, h, w, D) latents in 256ths that the grids are expected to be near to, seen by
-                a prior whose config says so; None is 0, which no latent is.
+            expected: (B, h, w, D) latents in 256ths that the grids are expected to be near to; only a
+                prior whose config asks for them sees them. None is seen as 0, which no latent is.
 
         Raises:
-            ModelError: it predicts fewer levels.
+            ModelError: the prior predicts fewer levels.
         """
         batch, levels, height, width = shape
         if levels > self.config.levels:
@@ -365,7 +364,7 @@ class Prior:
         step: Pass,
         expected: NDArray[np.floating] | None = None,
     ) -> NDArray[np.int64]:
-        """(B·n, K) in 1/16 octave, for the cells of a pass; of this level only known cells count."""
+        """(B·n, K) in 1/16 octave, for the cells of a pass; of its level only known cells are used."""
         layers = self._layers[step.level]
         seen = self._inputs(indices, kinds, step)
         if self.config.expected:
@@ -381,7 +380,7 @@ class Prior:
         """What the network sees of each cell of a pass: (B·n, inputs), integers from -127 to 127."""
         batch, _, height, width = indices.shape
         reach = self.config.reach[step.level]
-        top = max(0, int(step.rows.min()) - reach)  # rows that none of the cells sees are left out
+        top = max(0, int(step.rows.min()) - reach)  # rows that no cell sees are left out
         bottom = min(height, int(step.rows.max()) + reach + 1)
         seen = self._cells(indices[:, :, top:bottom], step._replace(known=step.known[top:bottom]))
         rows, columns = bottom - top + 2 * reach, width + 2 * reach
@@ -399,7 +398,7 @@ class Prior:
     def _expected(
         self, expected: NDArray[np.floating] | None, step: Pass, batch: int
     ) -> NDArray[np.float32]:
-        """What is expected around each cell of a pass: (B·n, side² · D), integers from -127 to 127."""
+        """Expected latents around each cell of a pass: (B·n, side² · D), integers from -127 to 127."""
         reach, dimension = self.config.expected // 2, self.config.code_dim
         side = np.arange(-reach, reach + 1)
         if expected is None:
@@ -428,7 +427,7 @@ class Prior:
         return cells
 
     def _places(self, step: Pass, height: int, width: int) -> NDArray[np.float32]:
-        """(n, position features); a grid of another size lies centred over that of the positions."""
+        """(n, position features); a grid of another size is centred over that of the positions."""
         position = self._array(step.level, "position")
         above, left = (height - position.shape[0]) // 2, (width - position.shape[1]) // 2
         rows = np.clip(step.rows - above, 0, position.shape[0] - 1)

@@ -2,15 +2,14 @@
 
 Shapes: n vectors, D code dimension, K codes, L levels, h×w grid.
 
-Level 1 is the codebook of van den Oord et al. 2017 (nearest vector by Euclidean distance); each
-further level quantizes what the levels before it left over. What counts is the sum of all levels, so
-a level takes the code from which the levels after it come nearest, which need not be the nearest
-code itself.
+Level 1 is the codebook of van den Oord et al. 2017 (nearest vector by Euclidean distance). Each further
+level quantizes the residual of the levels before it. Only the sum of all levels counts, so a level takes
+the code from which the later levels come nearest, which need not be the nearest code itself.
 
 Latents v and codes c are integers, in 256ths. |v - c|² = |v|² + 2 · (|c|²/2 - v·c), and |v|² does not
-change which code is nearest, so the second term is what is compared. Its sums are exact: products are
-in float32 where no sum can pass what that holds, else in float64. Sums over levels and costs are added
-one by one, each rounded as IEEE 754 says. Of equals the one with the lower index is taken.
+change which code is nearest, so only |c|²/2 - v·c is compared. Its sums are exact: products are in
+float32 if no sum can exceed what that holds, else in float64. Sums over levels and costs are added one
+by one, each rounded by IEEE 754. Among equals the code with the lower index is taken.
 """
 
 import math
@@ -22,8 +21,8 @@ from oasisvq.codec.exact import EXACT, EXACT_DOUBLE, LATENT_UNITS, Numbers
 from oasisvq.errors import ModelError
 
 CODEBOOKS = "quantizer.codebooks"
-CANDIDATES = 4  # nearest codes of a level that are followed through the levels after it
-VECTORS_AT_ONCE = 512  # whose distances a cache holds
+CANDIDATES = 4  # nearest codes of a level that are followed through the later levels
+VECTORS_AT_ONCE = 512  # whose distances fit the cache
 
 Indices = NDArray[np.int64]
 
@@ -36,7 +35,7 @@ class Quantizer:
     """
 
     def __init__(self, codebooks: NDArray[np.int16]) -> None:
-        """Of the codebooks in a model file.
+        """Take the codebooks of a model file.
 
         Raises:
             ModelError: their values are so large that distances would not be exact.
@@ -48,7 +47,7 @@ class Quantizer:
         largest = 0  # of |c|²/2 - v·c, in halves
         for length in lengths:
             largest = max(largest, (2 * longest + length) * length)
-            longest += length  # of what is left after the level
+            longest += length  # of the residual after the level
         if largest >= EXACT_DOUBLE:
             raise ModelError("codebooks with values too large for exact distances")
         kind = np.float32 if largest < EXACT else np.float64
@@ -58,7 +57,7 @@ class Quantizer:
         self.energies = [float(level.sum()) / len(level) for level in squares]
 
     def quantize(self, latents: Numbers, levels: int) -> Indices:
-        """The indices (levels, h, w) of latents (h, w, D), whatever they cost."""
+        """The indices (levels, h, w) of latents (h, w, D), regardless of their cost in bits."""
         height, width, _ = latents.shape
         left = latents.reshape(height * width, -1)
         indices = np.empty((levels, height * width), np.int64)
@@ -75,16 +74,16 @@ class Quantizer:
         return latents
 
     def best(self, vectors: Numbers, level: int, levels: int, costs: Numbers | None = None) -> Indices:
-        """Index of the code of a level from which all levels together come nearest.
+        """Index of the code of a level with which all levels together come nearest.
 
-        Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the levels after
-        it, and the one that ends nearest is taken.
+        Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the later levels,
+        and the one that ends nearest is taken.
 
         Args:
-            vectors: (n, D) what the levels before left.
+            vectors: (n, D) residuals of the levels before.
             level: from 0.
-            levels: how many there are in all.
-            costs: (n, K) that using a code adds, in halves of a squared distance.
+            levels: how many levels are kept.
+            costs: (n, K) added for using a code, in halves of a squared distance.
 
         Returns:
             (n,).
@@ -110,7 +109,7 @@ class Quantizer:
             totals.append(distances[rows, nearest])
             distances[rows, nearest] = np.inf
             nearest = distances.argmin(1)
-        ordered = np.sort(np.stack(candidates), axis=0)  # (c, n): of equals the lower index comes first
+        ordered = np.sort(np.stack(candidates), axis=0)  # (c, n): the lower index of equals comes first
         order = np.argsort(np.stack(candidates), axis=0)
         total = np.take_along_axis(np.stack(totals), order, axis=0).reshape(-1)
         left = (vectors[None] - self.codebooks[level][ordered]).reshape(-1, vectors.shape[1])

@@ -1,22 +1,22 @@
-"""Yes-or-no questions <-> payload: how likely an answer is, and how that is learnt. Never imports torch.
+"""Yes-or-no questions <-> payload: how likely answers are, and how that is learned. Never imports torch.
 
 Shapes: n questions asked at once, m inputs.
 
-"yes" takes s + 1 of 2^24 shares, "no" the others, written as in `entropy` by the range coder;
-`_tables` gives s for a logit. Logits are integers, one step multiplies the odds by 257/256, and those
-beyond ±3072 count as ±3072. Divisions round down. All of n questions are asked before the first of
-their answers is learnt from.
+"Yes" takes s + 1 of 2^24 shares, "no" the others; the range coder of `entropy.py` writes the answers.
+`_tables` gives s for a logit. Logits are integers: one step multiplies the odds by 257/256, and those
+beyond ±3072 count as ±3072. Divisions round down. All n questions are asked before anything is learned
+from their answers.
 
-**Counts.** The logit of a context is log(yes) - log(no), by the logarithm of `_tables`. Counts begin
-at 0 unless said otherwise, each answer adds 1, and then both counts of a context are halved until
-their sum is at most 255 unless said otherwise. A context of several numbers a, b, c .. is the upper
-18 bits of aM + bM² + cM³ .. modulo 2^32, where M = 0x9E3779B1.
+**Counts.** The logit of a context is log(yes) - log(no), by the logarithm of `_tables`. Unless stated
+otherwise, counts begin at 0 and their sum is at most 255: each answer adds 1, and then both counts of a
+context are halved until their sum is within the limit. A context of several numbers a, b, c .. is the
+upper 18 bits of aM + bM² + cM³ .. modulo 2^32, where M = 0x9E3779B1.
 
-**Mixing.** The logit is a weighted sum of inputs / 2^16. Inputs are 256 for each fact that holds, 0
-for each other; the logit of counts; and 128. Weights are those of one of several sets. They begin at
-2^12 times the int8 that are given. With e = ((yes: 2^24 - 2, no: 0) - s) / 2^8 and g the sum of e
-times input over the c questions that used a set, each of its weights grows by
-(g * 64 / max(c, 64) + 2^16) / 2^17 and is then kept within ±2^20.
+**Mixing.** The logit is a weighted sum of inputs, divided by 2^16. The inputs are 256 for each fact that
+holds and 0 for each that does not; the logit of the counts; and 128. The weights are those of one of
+several sets. They begin at 2^12 times the given int8 values. Let e = ((yes: 2^24 - 2, no: 0) - s) / 2^8,
+and for each input let g be the sum of e times the input over the c questions that used a set. Then the
+input's weight in this set grows by (g * 64 / max(c, 64) + 2^16) / 2^17, and is clipped to ±2^20.
 """
 
 import math
@@ -33,21 +33,21 @@ Booleans = NDArray[np.bool_]
 
 _SHARES_OF_BOTH = 2**24 - 2
 _UNIT = 256  # odds grow by 1/256 with each step of a logit
-_STEPS = 3072  # further from 0, a logit says no more
+_STEPS = 3072  # the largest logit that counts
 _HOLDS, _CONSTANT = 256, 128  # inputs of the mixing: 1 and 1/2 in natural logarithms
 _WEIGHT_SHIFT = 16
 _LARGEST_WEIGHT = 2**20
 _RATE_SHIFT = 17
-_ENOUGH = 64  # so many questions move weights at full rate; more, as their mean does
+_ENOUGH = 64  # up to so many questions move weights by their sum; more, by 64 times their mean
 HASH_BITS = 18
 _MULTIPLIERS = np.array([pow(0x9E3779B1, power, 2**32) for power in range(1, 13)], np.uint32)
 
 
 class Questions(Protocol):
-    """Gets answers: a writer is told them and gives them back, a reader finds them in the payload."""
+    """Gets answers: a writer is given them and returns them, a reader finds them in the payload."""
 
     def ask(self, answers: Booleans, logits: Integers) -> Booleans:
-        """The answers (n,) to questions with these logits (n,); what a reader is given is ignored.
+        """The answers (n,) to questions with these logits (n,); a reader ignores the given answers.
 
         Raises:
             CodesFileError: the payload has no answers to them.
@@ -56,7 +56,7 @@ class Questions(Protocol):
 
 
 class QuestionWriter:
-    """Writes the answers that it is told."""
+    """Writes the answers that it is given."""
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
@@ -71,14 +71,14 @@ class QuestionWriter:
 
 
 class QuestionReader:
-    """Encodes again what it decodes, to tell whether the payload is the encoder's."""
+    """Encodes again what it decodes, to check that the encoder writes this very payload."""
 
     def __init__(self, payload: bytes) -> None:
         self._encoder, self._decoder = RangeEncoder(), RangeDecoder(payload)
         self._payload = payload
 
     def refuse_more_than_fit(self, voxels: int) -> None:
-        """Refuse more voxels than the payload can hold, each of which takes a question or more.
+        """Refuse more voxels than the payload can hold: each takes at least one question.
 
         Raises:
             CodesFileError: there are more.
@@ -93,16 +93,16 @@ class QuestionReader:
         except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
             raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
         self._encoder.put(taken, frequencies)
-        if self._encoder.sealed_bytes > len(self._payload):  # what follows would be read out of nothing
+        if self._encoder.sealed_bytes > len(self._payload):  # the rest would be read from beyond its end
             raise CodesFileError("the payload ends before its labels do")
         found: Booleans = taken != 0
         return found
 
     def finish(self) -> None:
-        """See that the payload ends with the last answer.
+        """Check that the payload ends with the last answer.
 
         Raises:
-            CodesFileError: it goes on, or is not the encoder's.
+            CodesFileError: it goes on, or is not what the encoder writes.
         """
         if self._encoder.finish() != self._payload:
             raise CodesFileError("the payload does not end where its labels end")
@@ -111,7 +111,7 @@ class QuestionReader:
 def _tables() -> tuple[Integers, Integers]:
     """Shares of yes for logits -3072..3072, and the logarithm of each count.
 
-    In whole numbers throughout: no machine's `exp` or `log` decides a bit.
+    Everything is in whole numbers: no machine's `exp` or `log` decides a bit.
 
     Odds are in 2^32ths: o(0) = 2^32, o(i + 1) = o(i) + o(i) / 256. The shares are (2^24 - 2) o(i) /
     (o(i) + 2^32) for logit i, and for -i what this leaves of 2^24 - 2. The logarithm of a count c is
@@ -138,7 +138,7 @@ def _shares(logits: Integers) -> Integers:
 
 
 def _frequencies(logits: Integers) -> Integers:
-    """Of no and yes: (n, 2)."""
+    """Frequencies of no and yes, (n, 2)."""
     frequencies = np.empty((len(logits), 2), np.int64)
     frequencies[:, 1] = _shares(logits)
     np.subtract(_SHARES_OF_BOTH, frequencies[:, 1], out=frequencies[:, 0])
@@ -163,12 +163,12 @@ class Counts:
 
     def __init__(self, contexts: int, most: int = 255, start: tuple[int, int] = (0, 0)) -> None:
         self._counts = np.zeros((contexts, 2), np.int64)
-        if any(start):  # else the pages that no context touches are never allocated
+        if any(start):  # if all are 0, pages that no context touches are never allocated
             self._counts[:] = start
         self._most = most
 
     def logits(self, contexts: Integers) -> Integers:
-        """(n,) of yes, by what was learnt so far."""
+        """Logits (n,) of yes, by what was learned so far."""
         logarithms = _LOGARITHMS[self._counts[contexts]]
         logits: Integers = logarithms[:, 1] - logarithms[:, 0]
         return logits
@@ -181,7 +181,7 @@ class Counts:
             self._counts[full] >>= 1  # once for a context, however often it is in `full`
 
     def ask(self, questions: Questions, contexts: Integers, answers: Booleans) -> Booleans:
-        """The answers (n,) by these logits, which are learnt.
+        """The answers (n,), asked by the logits of their contexts and then learned.
 
         Raises:
             CodesFileError: as `Questions.ask` does.
@@ -211,13 +211,13 @@ class Mixing:
         contexts: Integers,
         answers: Booleans,
     ) -> Booleans:
-        """The answers (n,), which are learnt.
+        """The answers (n,), which are then learned.
 
         Args:
-            questions: that are asked.
-            facts: (n, m - 2) which of them hold.
-            sets: (n,) of the weights.
-            contexts: (n,) of the counts, below 2^18.
+            questions: where they are asked.
+            facts: (n, m - 2) which facts hold.
+            sets: (n,) set of weights of each question.
+            contexts: (n,) contexts of the counts, below 2^18.
             answers: (n,) for a writer.
 
         Raises:
@@ -233,7 +233,7 @@ class Mixing:
 
         errors = (answers * _SHARES_OF_BOTH - _shares(logits)) >> 8
         members = (sets == self._every_set).astype(np.float64)  # (sets, n)
-        # float64 holds these sums of whole numbers exactly, in whichever order they are made
+        # float64 holds these sums of whole numbers exactly, in any order of summation
         gradients = (members @ (errors[:, None] * inputs).astype(np.float64)).astype(np.int64)
         users = np.maximum(members.sum(axis=1), _ENOUGH).astype(np.int64)[:, None]
         self._weights += (gradients * _ENOUGH // users + 2 ** (_RATE_SHIFT - 1)) >> _RATE_SHIFT

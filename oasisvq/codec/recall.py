@@ -1,18 +1,18 @@
-"""What the slice before says about the indices of a slice, in a volume. Never imports torch.
+"""What the previous slice of a volume tells about the indices of a slice. Never imports torch.
 
 Shapes: n cells of one pass, L levels, h×w grid, K codes, D code dimension, W weights.
 
-The prior knows one slice. In a volume the slice before it, mostly a millimetre away, looks nearly the
-same, so a code that brings a cell near to what that slice holds there is likelier than the prior
-says. Each code is put into a class by its distance to that; the code that comes nearest has classes
-of its own. Every class has a weight that the prior's frequencies are multiplied by: how often its
-codes came, against how often they were expected. Weights start at one and are learned on the way, by
-encoder and decoder alike, so there is nothing to train or to store.
+The prior knows one slice alone. In a volume the previous slice, usually a millimetre away, looks nearly
+the same. So a code that brings a cell near to the previous slice's latent there is likelier than the
+prior says. Each code is put into a class by its distance from that latent; the nearest code has classes
+of its own. Every class has a weight by which the prior's frequencies are multiplied: how often its codes
+occurred, relative to how often they were expected. Weights start at one and are learned during coding,
+by encoder and decoder alike, so nothing has to be trained or stored.
 
-The code of this module is the specification of these weights: other weights are another format.
+The code of this module is the specification of these weights: other weights make another format.
 
-Integers only, as in `prior.py`: codes are in 256ths, squares and products of them are
-integers that float64 holds exactly, logarithms are taken by `frexp`.
+Integers only, as in `prior.py`: codes are in 256ths, float64 holds their squares and products exactly,
+and logarithms are taken by `frexp`.
 """
 
 import numpy as np
@@ -27,15 +27,15 @@ ONE = 2**12  # a weight of one
 LARGEST = 2**22
 CLASSES = 36  # by distance, four to an octave; the mean square of a level's codes is class 28
 MEAN_CLASS = 28
-NEAREST_CLASSES = 4  # of the nearest code, by how likely the prior holds it
-CONTEXTS = 3  # of a cell: on the level below the nearest code came, another came, there is none below
+NEAREST_CLASSES = 4  # of the nearest code, by how likely it is to the prior
+CONTEXTS = 3  # of a cell: it has no level below; there another code, or the nearest, occurred
 COUNT_AT_START = 1
 LARGEST_COUNT = 2**12
-RAREST = 16  # no code gets less than 2^-16 of the likeliest, as in the table of `prior.py`
+RAREST = 16  # no code gets less than 2^-16 of the likeliest, as in the table of `frequencies.py`
 
 
 class Recall:
-    """Weighs the frequencies of one slice after the other.
+    """Weights the frequencies of one slice after the other.
 
     For each slice: `begin`, then for each pass `weigh` and `learn`.
     """
@@ -61,14 +61,14 @@ class Recall:
         self._now: NDArray[np.float64] | None = None
 
     def begin(self, height: int, width: int) -> None:
-        """The next slice, on a grid of h×w."""
+        """Begin the next slice, on a grid of h×w."""
         is_alike = self._now is not None and self._now.shape[:2] == (height, width)
         self._before = self._now if is_alike else None
         self._now = np.zeros((height, width, self._codebooks.shape[2]))
         self._agreed = np.zeros((height, width), np.int64)
 
     def weigh(self, step: Pass, frequencies: Frequencies) -> Frequencies:
-        """Frequencies (n, K) of the prior -> those that the slice before changes them to."""
+        """Frequencies (n, K) of the prior -> frequencies weighted by the previous slice."""
         if self._before is None:
             return frequencies
         assert self._now is not None
@@ -89,7 +89,7 @@ class Recall:
         return self._frequencies
 
     def learn(self, step: Pass, chosen: Indices) -> None:
-        """Take in what a pass has fixed, (n,) indices."""
+        """Learn from the indices (n,) that a pass has fixed."""
         assert self._now is not None
         self._now[step.rows, step.columns] += self._codebooks[step.level][chosen]
         if self._before is None:
@@ -107,7 +107,7 @@ class Recall:
 
 
 def _quarter_octaves(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers -> their logarithm in quarters of octaves, with straight lines within an octave."""
+    """Whole numbers -> their logarithms in quarter octaves, interpolated linearly within an octave."""
     mantissa, exponent = np.frexp(np.maximum(numbers, 1))
     quarters: NDArray[np.int64] = 4 * exponent.astype(np.int64) + (mantissa * 8).astype(np.int64) - 4
     return quarters

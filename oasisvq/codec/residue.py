@@ -2,21 +2,23 @@
 
 Shapes: H×W slice, n places coded together, I inputs that are used, F slots, W places of a window.
 
-A bin is a whole number, 0 of ground alone; `ground.py` turns voxels into bins and back. Where the ground
-is, is known. The bins of all other voxels are coded coarse to fine, in the order of `lattice.py`: first
-each as likely as the other, then by the network, whose inputs (`residue_config.py`) are the bins known
-around, those of the decoded image and of slices before. All are taken by their distance from a centre,
-the mean of the four nearest known bins, in units of a spread, the mean distance of the sixteen nearest
-from that centre: so the network knows no grey levels, only how they lie to each other. What it says
-becomes frequencies in `mixture.py`. Never imports torch.
+A bin is a whole number, and only ground has bin 0; `bins.py` turns voxels into bins and back. Where the
+ground is, is known to the reader. The bins of all other voxels are coded coarse to fine, in the order of
+`lattice.py`. Those of the coarsest grid are coded as equally likely, the others by the network. Its
+inputs (`residue_config.py`) are the known bins nearby, and those of the decoded image and of previous
+slices. Each is given as its distance from a centre, in units of a spread: the centre is the mean of the
+four nearest known bins, the spread the mean distance of the sixteen nearest from that centre. So the
+network sees no grey levels, only how they lie relative to each other. Its outputs become frequencies in
+`mixture.py`. Never imports torch.
 
-**Units.** Planes hold 16ths of a bin, which float32 holds exactly. Bins of a file that needs more than
-17 binary places and a sign are split: the network predicts b >> shift, the places below follow as bits.
+**Units.** Planes hold 16ths of a bin, which are exact in float32. If a file needs more than 17 bits and
+a sign for a bin, bins are split: the network predicts b >> shift, and the lower bits follow.
 
-**A slice** that has other voxels than ground begins with its noise and its largest bin. The noise is the
-mean distance of a bin from the mean of those left and right of it, where none is ground: in quarters
-of octaves from `NOISE_LOW`, each of `NOISES` as likely as the other. Then come the bins; last, their
-places below, each slice by rows. A reader MUST refuse a slice that begins with other ones than its own.
+**A slice** that is not all ground begins with its noise and its largest bin. The noise is the mean
+distance of a bin from the mean of its left and right neighbours, where none of the three is ground. It
+is coded in quarter octaves from `NOISE_LOW`, with all `NOISES` values equally likely. Then come the
+bins and, last, their lower bits, row by row. A reader MUST refuse a slice whose noise or largest bin is
+not what it begins with.
 """
 
 from typing import NamedTuple
@@ -44,7 +46,7 @@ Bins = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 MAX_BIN_BITS = 56  # of a bin without its sign
-BIN_UNITS = 16  # of planes
+BIN_UNITS = 16  # steps of a plane to a bin
 NOISES, NOISE_LOW = 128, -18
 _PREDICTED_BITS = 17
 _SPREAD_OF = 16
@@ -56,14 +58,14 @@ _TAIL = tail_frequencies()
 
 
 class BinLimits(NamedTuple):
-    """The smallest and the largest bin of a file that are not ground."""
+    """The smallest and the largest bin of a file, without ground."""
 
     low: int
     high: int
 
     @property
     def shift(self) -> int:
-        """Binary places that are not predicted."""
+        """Low bits of a bin that are not predicted."""
         return max(0, max(abs(self.low), abs(self.high)).bit_length() - _PREDICTED_BITS)
 
 
@@ -78,9 +80,9 @@ class SliceWriter:
         """Append a slice.
 
         Args:
-            bins: (H, W), 0 where there is no support, never 0 elsewhere.
-            support: (H, W) which voxels are not ground; known to the reader.
-            guide: (H, W) bins of the decoded image, not whole; None where there is none.
+            bins: (H, W), 0 outside the support, never 0 inside it.
+            support: (H, W) which voxels have bins; known to the reader.
+            guide: (H, W) bins of the decoded image, with fractions; None if the slice has no indices.
         """
         self._walk.slice(bins, support, guide)
 
@@ -110,7 +112,7 @@ class SliceReader:
         """Raise unless the payload ends here.
 
         Raises:
-            CodesFileError: it goes on, or is not the encoder's.
+            CodesFileError: it goes on, or is not what the encoder writes.
         """
         self._symbols.finish()
 
@@ -125,7 +127,7 @@ class _Slice(NamedTuple):
 
 
 class _Walk:
-    """Codes slices, either way, see `symbols.py`."""
+    """Codes slices in both directions, see `symbols.py`."""
 
     def __init__(
         self, network: ResidueNetwork, shape: tuple[int, int], limits: BinLimits, symbols: Symbols
@@ -139,7 +141,7 @@ class _Walk:
         self._seers: dict[tuple[int, bool, int], Seeing] = {}
 
     def slice(self, bins: Bins, support: Booleans, guide: NDArray[np.float64] | None) -> Bins:
-        """The bins of a slice, those given where it is written."""
+        """Code a slice and return its bins; when it is written, these are the given ones."""
         plane, coarse = self._lattice.zeros(), self._lattice.zeros()
         result = np.zeros(bins.shape, np.int64)
         if support.any():
@@ -178,7 +180,7 @@ class _Walk:
         plane[places] = numbers * BIN_UNITS
 
     def _finish(self, plane: Numbers, wanted: Integers, support: Booleans) -> Integers:
-        """Predicted numbers -> bins (n,), by the places below that were not predicted."""
+        """Predicted numbers -> bins (n,), with the low bits, which are not predicted."""
         found: Integers = self._lattice.inner(plane)[support].astype(np.int64)
         found = found // BIN_UNITS << self._shift
         if self._shift:
@@ -211,7 +213,7 @@ class _Walk:
         return found
 
     def _seer(self, kind: int, known: _Slice) -> Seeing:
-        """The network for what is seen in a pass of this kind."""
+        """The network for the inputs that are used in a pass of this kind."""
         key = kind, known.guide is not None, len(known.before)
         if key not in self._seers:
             sight = self._network.config
@@ -230,7 +232,7 @@ class _Walk:
     def _inputs(
         self, part: Part, around: Numbers, centre: Numbers, spread: Numbers, known: _Slice
     ) -> Numbers:
-        """(n, I) inputs; `around` are distances from the centre, in 16ths like it."""
+        """(n, I) inputs; `around` holds distances from the centre, in 16ths like the centre."""
         gain = np.float32(INPUT_UNITS / BIN_UNITS) / spread
         windows = [known.guide] if known.guide is not None else []
         windows += known.before
@@ -254,7 +256,7 @@ class _Walk:
     def _scalars(
         self, part: Part, centre: Numbers, spread: Numbers, known: _Slice
     ) -> list[Numbers | float]:
-        """Those of the table in `residue_config.py`, times `INPUT_UNITS` and not yet rounded."""
+        """The scalar inputs, in steps of 1 / `INPUT_UNITS`, not yet rounded."""
         quarter = np.float32(INPUT_UNITS / BIN_UNITS / 4) / spread
         to_low = (centre - np.float32(self._low * BIN_UNITS)) * quarter
         to_high = (np.float32(known.top * BIN_UNITS) - centre) * quarter
@@ -274,7 +276,7 @@ class _Walk:
 
 
 def noise_of(bins: Bins, support: Booleans) -> int:
-    """The noise of a slice, in quarters of octaves, one of `NOISES` from `NOISE_LOW`."""
+    """The noise of a slice in quarter octaves: one of `NOISES` values from `NOISE_LOW`."""
     own, left, right = bins[:, 1:-1], bins[:, :-2], bins[:, 2:]
     counted = support[:, 1:-1] & support[:, :-2] & support[:, 2:]
     count = int(counted.sum())
@@ -286,7 +288,7 @@ def noise_of(bins: Bins, support: Booleans) -> int:
 
 
 def code_by(symbols: Symbols, mixture: Mixture, limits: Limits, wanted: Integers) -> Integers:
-    """Numbers (n,) by a mixture, written or read: classes, then tails, then what is in the classes."""
+    """Code numbers (n,) by a mixture: their classes, then distances in tails, then places in classes."""
     classes = classes_of(mixture)
     first, width_bits = classes
     last = 2 * HALF + 1
@@ -295,7 +297,7 @@ def code_by(symbols: Symbols, mixture: Mixture, limits: Limits, wanted: Integers
     found = first + ((class_ - 1) << width_bits)
     for tail, step in ((0, -1), (last, 1)):
         places = np.flatnonzero(class_ == tail)
-        # the nearest bin of the tail; that of the lower one lies just below the first class
+        # the nearest bin of the tail; in the lower tail it lies just below the first class
         nearest = found[places] + ((1 << width_bits[places]) - 1 if tail == 0 else 0)
         distance = _code_distance(symbols, (wanted[places] - nearest) * step)
         found[places] = nearest + distance * step
@@ -315,7 +317,7 @@ def code_by(symbols: Symbols, mixture: Mixture, limits: Limits, wanted: Integers
 
 
 def _code_distance(symbols: Symbols, distance: Integers) -> Integers:
-    """Whole numbers from 0 on: how many binary places they plus 1 have, then those below the first."""
+    """Code whole numbers d from 0: the bit length of d + 1, then its bits below the leading one."""
     places = np.frexp(np.maximum(distance + 1, 1).astype(np.float64))[1].astype(np.int64)
     places = symbols.coded(places - 1, np.broadcast_to(_TAIL, (len(distance), len(_TAIL))))
     found = 1 << places
@@ -329,7 +331,7 @@ def _code_distance(symbols: Symbols, distance: Integers) -> Integers:
 def _code_within(
     symbols: Symbols, mixture: Mixture, limits: Limits, start: Integers, wanted: Integers, bits: int
 ) -> Integers:
-    """Where in classes of 2^bits bins, which begin at `start`, numbers lie."""
+    """Code where numbers lie in their classes of 2^bits bins, which begin at `start`."""
     cells = min(1 << bits, CELLS)
     cell_bits = bits - (cells.bit_length() - 1)
     steps = np.arange(cells + 1, dtype=np.int64) << cell_bits

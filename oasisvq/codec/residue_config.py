@@ -1,30 +1,30 @@
-"""What rebuilds the networks of residues, beside their arrays; and what those networks see.
+"""The configs that rebuild the networks of residues with their arrays, and what these networks see.
 
 Shapes: F slots of known places, W places of a window, H hidden.
 
-Two networks look at places of a slice, pass by pass, see `lattice.py`: that of the residue
-(`residue.py`) predicts a bin, that of the support (`ground.py`) whether a voxel is ground. Their inputs
+Two networks look at the places of a slice, pass by pass, see `lattice.py`. That of the residue
+(`residue.py`) predicts a bin, that of the support (`support.py`) whether a voxel is ground. Their inputs
 are integers from -127 to 127, in this order:
 
 | inputs | how many |
 |---|---|
-| known places around: all that any kind of pass sees, nearest first; those it does not see are 0 | F |
+| known places around: all that any kind of pass sees, nearest first; 0 where this kind does not | F |
 | kind of the pass, one of three | 3 |
-| the decoded image around, 0 where the file has no indices | W |
-| the slice before around; then the one before that, 0 where there is none | W · slices_before |
+| the decoded image around the place, 0 if the slice has no indices | W |
+| the previous slice around the place, then the one before it; 0 if there is none | W · slices_before |
 | scalars | `SCALARS`, `SUPPORT_SCALARS` |
 
-Arrays, as `layer_shapes` names and types them. A hidden layer keeps its results from 0 to 127, in 16ths.
+Arrays are named and typed by `layer_shapes`. Activations are clipped to 0 to 127, in 16ths.
 
-| residue. | shape of the weight | gives |
-|---|---|---|
-| input | (H, inputs) | the stream, in 64ths |
-| block1.first .. | (H, H) | of the stream's activations: activations |
-| block1.second .. | (H, H) | what is added to the stream, in 64ths |
-| output | (3 · components, H + inputs) | of the stream's activations and the inputs: see below |
+| residue. | shape of the weight | from | to |
+|---|---|---|---|
+| input | (H, inputs) | the inputs | the stream, in 64ths |
+| block1.first .. | (H, H) | activations of the stream | activations |
+| block1.second .. | (H, H) | these activations | what is added to the stream, in 64ths |
+| output | (3 · components, H + inputs) | activations of the stream, and the inputs | see below |
 
-The output has, for all components, their weights in 16ths of an octave; then their centres in 64ths of
-the spread; then the logarithms to the base 2 of their scales by the spread, in 16ths.
+The output holds the weights of all components in 16ths of an octave; then their centres in 64ths of the
+spread; then the base-2 logarithms of their scales relative to the spread, in 16ths.
 
 | support. | shape of the weight | gives |
 |---|---|---|
@@ -62,11 +62,11 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 @cache
 def known_offsets(kind: int, reach: int) -> tuple[Offset, ...]:
-    """Places that a pass of a kind (0, 1, 2) finds known up to `reach` away, at scale 1, nearest first.
+    """Offsets of known places in a pass of a kind (0, 1, 2), up to `reach` at scale 1, nearest first.
 
-    Before the middles of four places (0), those are known that both an odd number of rows and of
-    columns lie between; before the middles of two in a row (1), those of odd sums, which are the places
-    and their middles; before the last ones (2), all of these together.
+    For the middles of four places (0) these are the offsets with an odd row and an odd column. For the
+    middles of two in a row (1) they are those of odd sum: the places before and the middles of four.
+    For the middles of two in a column (2) they are all of these.
     """
     side = range(-reach, reach + 1)
     found = []
@@ -94,12 +94,12 @@ class Sight:
 
     Attributes:
         reach: by kind of pass, how far known places are seen, in units of the scale.
-        window: how far the decoded image and slices before are seen, in pixels.
-        slices_before: how many of them are seen.
+        window: how far the decoded image and the previous slices are seen, in pixels.
+        slices_before: how many previous slices are seen.
     """
 
-    what = ""  # messages call the network so
-    scalars = 0  # inputs beside places and kinds
+    what = ""  # what messages call the network
+    scalars = 0  # number of scalar inputs
     reach: tuple[int, ...]
     window: int
     slices_before: int
@@ -131,14 +131,14 @@ class Sight:
 
     @property
     def inputs(self) -> int:
-        """All of them."""
+        """The number of all inputs."""
         windows = self.window_size * (1 + self.slices_before)
         return len(self.slots) + KINDS + windows + self.scalars
 
 
 @dataclass(frozen=True)
 class ResidueConfig(Sight):
-    """Everything that rebuilds the network of the residue, beside its arrays.
+    """Everything that rebuilds the network of the residue except its arrays.
 
     Attributes:
         hidden: width H of the layers.
@@ -169,7 +169,7 @@ class ResidueConfig(Sight):
 
 @dataclass(frozen=True)
 class SupportConfig(Sight):
-    """Everything that rebuilds the network of the support, beside its arrays.
+    """Everything that rebuilds the network of the support except its arrays.
 
     Attributes:
         hidden: width of the first and of the second hidden layer.

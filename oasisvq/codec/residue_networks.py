@@ -1,7 +1,7 @@
-"""The networks of residues: what they see of n places -> what they say of them. Never imports torch.
+"""The networks of residues: inputs of n places -> outputs. Never imports torch.
 
-Shapes: n places, I inputs, H hidden. Inputs, arrays and units are those of `residue_config.py`; layers
-are those of `exact.py`, so that every machine computes the same.
+Shapes: n places, I inputs, H hidden. Inputs, arrays and units are those of `residue_config.py`. Layers
+are those of `exact.py`, so every machine computes the same.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ Used = NDArray[np.bool_]  # (I,) which inputs may be other than 0
 
 _INPUTS = symmetric(INPUT_MAX)
 _ACTIVATIONS = Range(0, ACTIVATION_MAX)
-_PLACES_AT_ONCE = 1024  # what the layers give for them stays in the cache of one core
+_PLACES_AT_ONCE = 1024  # their activations stay in the cache of one core
 
 
 class ResidueNetwork:
@@ -38,7 +38,7 @@ class ResidueNetwork:
         """Take the arrays that `config` asks for.
 
         Raises:
-            ModelError: they are others, out of range, or so large that a sum could be inexact.
+            ModelError: the arrays are others, out of range, or so large that a sum could be inexact.
         """
         refuse_other_arrays("residue", arrays, config.array_shapes())
         self.config, self.arrays = config, dict(arrays)
@@ -50,7 +50,7 @@ class ResidueNetwork:
         self._output = Layer.of(arrays, "output", _INPUTS)
 
     def seeing(self, used: Used) -> "Seeing":
-        """The network for inputs of which only some are given, the others being 0."""
+        """The network for some of the inputs; the others are 0."""
         kept = np.flatnonzero(np.concatenate([np.ones(self.config.hidden, np.bool_), used]))
         return Seeing(
             _with_inputs(self._input, np.flatnonzero(used)),
@@ -96,7 +96,7 @@ class SupportNetwork:
         """Take the arrays that `config` asks for.
 
         Raises:
-            ModelError: they are others, out of range, or so large that a sum could be inexact.
+            ModelError: the arrays are others, out of range, or so large that a sum could be inexact.
         """
         refuse_other_arrays("support", arrays, config.array_shapes())
         self.config, self.arrays = config, dict(arrays)

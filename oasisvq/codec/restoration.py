@@ -1,23 +1,23 @@
-"""Decoded voxels near ground that is known: a Wiener filter whose weights a file holds. No torch here.
+"""Correction of decoded voxels near a known ground, by a Wiener filter in the file. Never imports torch.
 
 Shapes: H×W slice, D depths.
 
-Networks draw the edge of a stripped scan too dark, blurred into the ground. Where a file says exactly
-where ground is, that can be undone. How deep a voxel of the support lies in it is found by taking away,
-again and again, those that have ground beside them in row or column, or lie on the side of the slice:
-what goes first has depth 1, and all that is left after three times depth 4. For each depth the file has
-three weights: own and around in 256ths, offset in 1024ths. A voxel x becomes
+The decoder draws the edge of a stripped scan too dark, blurred into the ground. If the file stores
+exactly where the ground is, this can be undone. The depth of a voxel in the support is found by erosion:
+voxels that have ground next to them in their row or column, or lie on the border of the slice, have
+depth 1 and are removed; then come those of depths 2 and 3; all that is left has depth 4. For each depth
+the file holds three weights: own and around in 256ths, offset in 1024ths. A voxel x becomes
 
     ((own / 256) · x + (around / 256) · m) + (offset / 1024) · range
 
-where x and m count from `low`, and the range is `high` - `low` of the file. The mean m is of the decoded
-voxels of the support in the 3×3 around, itself among them: a sum of its three columns, from left to
-right, of sums of three from the top. All is in float64, one operation after the other. What comes out is
-cut off at 0 and the range, `low` is added, and types of integers are rounded to the nearest, of two the
-even one. It is done before ground is laid on.
+where x and m are measured from `low`, and range is `high` - `low` of the file. The mean m is over the
+decoded voxels of the support in the 3×3 neighbourhood, x included. Its sum adds up each column from the
+top, and then the three columns from left to right. All operations are in float64, in the order written.
+The result is clipped to 0 and the range, `low` is added, and for integer types it is rounded to the
+nearest whole number, ties to even. This happens before ground is laid on.
 
-The encoder chooses the weights that leave the least squared error (Wiener 1949), by sums of integers, so
-that it finds the same ones on every machine.
+The encoder chooses the weights that leave the least squared error (Wiener 1949). It computes them from
+integer sums, so it finds the same ones on every machine.
 """
 
 from fractions import Fraction
@@ -33,22 +33,22 @@ Doubles = NDArray[np.float64]
 DEPTHS = 4
 WEIGHT_UNITS, OFFSET_UNITS = 256, 1024
 MAX_WEIGHT = 4 * WEIGHT_UNITS
-_STEPS = 4096  # of the range, in which the encoder counts
+_STEPS = 4096  # to the range, in which the encoder counts
 
 
 class Weights(NamedTuple):
-    """Of one depth, see the module's docstring; as they stand, they change nothing."""
+    """The weights of one depth, see the module's docstring; the defaults change nothing."""
 
     own: int = WEIGHT_UNITS
     around: int = 0
     offset: int = 0
 
 
-Restoration = tuple[Weights, ...]  # one of each depth
+Restoration = tuple[Weights, ...]  # one for each depth
 
 
 def depths_of(support: Booleans) -> NDArray[np.int8]:
-    """(H, W) -> how deep each voxel lies in it, 1 to `DEPTHS`; 0 of the ground."""
+    """Support (H, W) -> the depth of each voxel in it, 1 to `DEPTHS`; 0 for ground."""
     depths = support.astype(np.int8)
     inner = support
     for _ in range(DEPTHS - 1):
@@ -61,7 +61,7 @@ def depths_of(support: Booleans) -> NDArray[np.int8]:
 def restore(
     plane: Plane, support: Booleans, restoration: Restoration, intensity: tuple[float, float]
 ) -> None:
-    """Correct a decoded slice (H, W) by the file's weights, in its support (H, W); changed in place."""
+    """Correct a decoded slice (H, W) inside its support (H, W) by the file's weights, in place."""
     low, high = intensity
     own, around, offset = (np.array([0, *each], np.float64) for each in zip(*restoration, strict=True))
     depths = depths_of(support)
@@ -76,7 +76,7 @@ def restore(
 
 
 def _mean_around(values: Doubles, support: Booleans) -> Doubles:
-    """Mean of those of the support in the 3×3 around each voxel (H, W)."""
+    """Mean of the support's values in the 3×3 neighbourhood of each voxel (H, W)."""
     total = _summed_around(np.where(support, values, 0.0))
     return total / np.maximum(_summed_around(support.astype(np.float64)), 1.0)
 
@@ -94,11 +94,11 @@ class Restoring:
     def __init__(self, intensity: tuple[float, float]) -> None:
         self._low, high = intensity
         self._range = high - self._low or 1.0
-        # of each depth, sums of products of own, around, one and the wanted value, in steps
+        # for each depth, sums of products of own, around, 1 and the wanted value, in steps
         self._products = np.zeros((DEPTHS, 4, 4), np.int64).astype(object)
 
     def put(self, plane: Plane, support: Booleans, wanted: Plane) -> None:
-        """Take in a slice: what it decodes to, and what was wanted in its support, (H, W)."""
+        """Add a slice (H, W): what it decodes to, its support, and its original values."""
         values = plane.astype(np.float64) - self._low
         mean = _mean_around(values, support)
         depths = depths_of(support)
@@ -111,7 +111,7 @@ class Restoring:
             self._products[depth - 1] += (rows @ rows.T).astype(object)
 
     def weights(self) -> tuple[Restoration, float]:
-        """The weights, and the share of the squared error that they take away."""
+        """The weights, and the share of the squared error that they remove."""
         restoration = tuple(_weights_of(products) for products in self._products)
         before = sum(_error(products, Weights()) for products in self._products)
         after = sum(
@@ -122,13 +122,13 @@ class Restoring:
 
 
 def _weights_of(products: NDArray[np.object_]) -> Weights:
-    """The best weights of a depth, as a file holds them; those that change nothing if there are none."""
+    """The best weights of a depth, rounded as in a file; the neutral ones if they are no better."""
     matrix = [[int(each) for each in row] for row in products]
     found = _solved([row[:3] for row in matrix[:3]], [row[3] for row in matrix[:3]])
     if found is None:
         return Weights()
     own, around = (round(each * WEIGHT_UNITS) for each in found[:2])
-    # the offset that is best beside the rounded weights
+    # the best offset given the rounded weights
     left = Fraction(matrix[2][3]) - Fraction(own * matrix[2][0] + around * matrix[2][1], WEIGHT_UNITS)
     offset = round(left * OFFSET_UNITS / matrix[2][2])
     weights = Weights(own, around, offset)
@@ -137,7 +137,7 @@ def _weights_of(products: NDArray[np.object_]) -> Weights:
 
 
 def _solved(matrix: list[list[int]], wanted: list[int]) -> list[Fraction] | None:
-    """By Cramer's rule; None of a singular matrix."""
+    """The solution by Cramer's rule; None for a singular matrix."""
     whole = _determinant(matrix)
     if not whole:
         return None

@@ -2,10 +2,10 @@
 
 Shapes: H×W window, L levels, h×w grid, D code dimension.
 
-In a volume the slice before is known when a slice is coded: its indices, to the entropy coder
-(`recall.py`); and where the model has contexts, the slice as it was decoded: to both networks as their
-context, and to the prior as the latents that would be found if nothing had changed. Decoding is exact,
-so nothing drifts.
+In a volume the previous slice is known when a slice is coded. The entropy coder knows its indices
+(`recall.py`). If the model has contexts, the decoded slice is known too: both networks see it as their
+context, and the prior sees the latents that it would have as the slice at hand. Decoding is exact, so
+nothing drifts.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from oasisvq.errors import CodesFileError, ImageError
 
 @contextmanager
 def refusing_what_does_not_fit() -> Iterator[None]:
-    """An image too large for this machine's memory is an error of the image, not a crash."""
+    """Turn a lack of memory into an ImageError: the image is too large for this machine."""
     try:
         yield
     except MemoryError as error:
@@ -36,18 +36,18 @@ class Chain(Slices):
     """Codes the slices of an image or a volume one after the other.
 
     Attributes:
-        model: what codes them, see `ModelFile.coding`.
+        model: codec and prior for such files, see `ModelFile.coding`.
     """
 
     def __init__(self, model: ModelFile, header: CodesHeader) -> None:
-        """Of the model that codes such files, before the first slice."""
+        """Begin before the first slice, with the model that codes such files."""
         super().__init__(Recall(model.codebooks) if header.volume else None)
         self.model, self._header = model, header
         self._has_context = bool(model.config.context) and header.volume is not None
         self._before: tuple[int, NDArray[np.uint16]] | None = None
 
     def context(self, place: int) -> Steps | None:
-        """The slice before, (1, H, W), in the pixels of a slice; None where there is none."""
+        """The previous slice (1, H, W), scaled as pixels of slice `place`; None if there is none."""
         if self._before is None:
             return None
         assert self._header.volume is not None
@@ -62,7 +62,7 @@ class Chain(Slices):
         return steps.astype(np.int32)[None]
 
     def expected(self, place: int) -> Numbers | None:
-        """Those of a slice that looks as the one before did."""
+        """The latents of a slice that looks exactly as the previous one."""
         prior, context = self.model.prior, self.context(place)
         if context is None or prior is None or not prior.config.expected:
             return None
@@ -86,7 +86,7 @@ class Chain(Slices):
             self.go_on_with(place, self.pixels(place, indices))
 
     def go_on_with(self, place: int, decoded: NDArray[np.uint16]) -> None:
-        """The same where it is known what the next slice decodes to, (H, W) in 0..DECODED_STEPS."""
+        """As `go_on`, given what the next slice decodes to, (H, W) in 0..DECODED_STEPS."""
         if self._has_context:
             self.windows.append(decoded)
             self._before = place, decoded
@@ -99,10 +99,10 @@ def steps_of(pixels: NDArray[np.float64]) -> Steps:
 
 
 def codes_of(model: ModelFile, file: CodesFile) -> Codes:
-    """Header and indices of a `.codes` file that a model made, which the caller has compared.
+    """Header and indices of a `.codes` file that the model made; the caller has checked that it did.
 
     Raises:
-        CodesFileError: it is damaged.
+        CodesFileError: the file is damaged.
     """
     header = file.header
     if header.coder is Coder.LABELS:

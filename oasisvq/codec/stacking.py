@@ -1,4 +1,4 @@
-"""What a codec does with images that are slices of one subject. Never imports torch.
+"""How a codec encodes images that are slices of one subject. Never imports torch.
 
 Shapes: N images, H×W image.
 """
@@ -39,16 +39,16 @@ class Stacking(Batches):
 
         Args:
             images: (N, H, W), or a list of (H, W), of uint8 or uint16, in the order of their slices.
-            names: of their files, which differ in one rising number alone, as `case_402_slice_0.nii.png`
-                and so on; `slice_0.png` and so on where None.
-            levels: of all of them, as are the others; see `encode`.
+            names: of their files, such as `case_402_slice_0.nii.png`, which differ only in a rising
+                number; `slice_0.png` and so on if None.
+            levels: for all images, as are the other settings; see `encode`.
             coder: of their indices.
             content: whether they are scans or labels.
             lossy: code labels by the model too.
             max_error: the largest error of a pixel.
 
         Raises:
-            ImageError: they are no such images, of several sizes or types, or have other names.
+            ImageError: they are not such images, differ in size or type, or have other names.
             ModelError: see `encode`.
         """
         planes = [as_scan(image).plane for image in each_of(images)]

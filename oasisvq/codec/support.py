@@ -1,28 +1,30 @@
-"""Where ground is, given the decoded image <-> payload. Never imports torch.
+"""Where the ground is, given the decoded image <-> payload. Never imports torch.
 
 Shapes: S slices (an image is one), H×W slice, n places asked about at once, I inputs.
 
-Which voxels are not ground is the support. Slices are coded one after the other, by yes-or-no questions
-as `questions.py` writes them, each with the slice before in sight; before the first is none.
+The support is the set of voxels that are not ground. Slices are coded one after the other by yes-or-no
+questions, see `questions.py`, each given the previous slice, which the first does not have.
 
-**The guide.** How far each voxel of the decoded image lies from the ground (from the slice's darkest
-value, where the ground is none between that and its brightest), in 512ths of the larger distance of
-these two from there; rounded, at most 127. A slice without indices has none.
+**The guide** tells how far each voxel of the decoded image lies from the ground; if the ground is not
+between the slice's darkest and brightest value, from the darkest value. It is in 512ths of the larger
+distance of these two values from there, rounded, at most 127. A slice without indices has no guide.
 
-**A slice.** Two questions, by counts: has it any support? If so, has it ground too? Their contexts
-are the question, and whether the slice before is none, ground alone, or not. Only a slice that has both
-goes on, in the order of `lattice.py`, where all its places are chosen; "yes" is support.
+**A slice** begins with two questions, by counts: has it any support? If so, has it ground too? Their
+context is the question, and whether the previous slice is missing, all ground, or not. Only a slice with
+both goes on, in the order of `lattice.py`, with all its places chosen; "yes" means support.
 
-1. The places that come before all passes: the logit is `_BY_OCTAVE` of the binary places of the guide,
-   0 without; and `_AS_BEFORE` more or less as the place of the slice before is support or ground.
-2. Of a pass, at a scale below 8, places around which all agree: the four nearest known places and the
-   3×3 around it in the slice before are all of one kind, and so is the guide, of which 3×3 are at most
-   `_DARK` for ground, and more for support. The logit is 3072 in favour, and costs next to nothing.
+1. The places before all passes: the logit is `_BY_OCTAVE` at the bit length of the guide, or 0 without a
+   guide; plus `_AS_BEFORE` if the previous slice has support there, minus it if it has ground.
+2. In a pass at a scale below 8, the places around which all agree: the four nearest known places and the
+   3×3 neighbourhood in the previous slice are all ground or all support, and the guide's 3×3
+   neighbourhood is at most `_DARK` for ground, or above it for support. The logit is 3072 in favour,
+   which costs next to nothing.
 3. Then the other places of the pass, by the logit of the network.
 
-**Inputs** are those of `residue_config.py`. Known places and slices before are -32 for ground, 32 for
-support, the decoded image is the guide. Scalars are 32 with a guide, 32 with a slice before, and 16
-times the logarithm of the scale to the base 2. Beyond its sides a slice is ground, its guide 0.
+**Inputs** are those of `residue_config.py`. Known places and previous slices are -32 for ground and 32
+for support; the decoded image is the guide. The scalars are 32 if there is a guide, 32 if there is a
+previous slice, and 16 times the base-2 logarithm of the scale. Beyond its borders a slice is ground, and
+its guide 0.
 """
 
 from typing import NamedTuple
@@ -56,15 +58,15 @@ _MARK = np.float32(INPUT_UNITS)
 
 
 def guide_of(plane: NDArray[np.generic], ground: float, ends: tuple[float, float]) -> Guide:
-    """A decoded slice (H, W) -> how far its voxels lie from the ground, in shares of its range.
+    """A decoded slice (H, W) -> how far its voxels lie from the ground, as shares of its range.
 
     Args:
-        plane: with indices, before anything is laid on it.
-        ground: its value.
+        plane: of a slice with indices, before anything is laid on it.
+        ground: value of the ground.
         ends: what pixels 0 and 1 of the slice stand for.
     """
     low, high = ends
-    start = ground if low <= ground <= high else low  # so of NaN
+    start = ground if low <= ground <= high else low  # also for NaN
     distance: Guide = np.abs(plane.astype(np.float64) - start)
     return distance / (max(start - low, high - start) or 1.0)
 
@@ -104,13 +106,13 @@ class SupportReader:
         """Raise unless the payload ends here.
 
         Raises:
-            CodesFileError: it goes on, or is not the encoder's.
+            CodesFileError: it goes on, or is not what the encoder writes.
         """
         self._questions.finish()
 
 
 class _Known(NamedTuple):
-    """What is known of a slice before its support: flat planes with their margin."""
+    """What is known of a slice before its support is coded: flat planes with their margin."""
 
     guide: Numbers | None
     before: list[Numbers]  # the nearest slice first
@@ -121,7 +123,7 @@ class _Known(NamedTuple):
 
 
 class _Walk:
-    """Codes the supports of slices, either way."""
+    """Codes the supports of slices in both directions."""
 
     def __init__(self, network: SupportNetwork, shape: tuple[int, int], questions: Questions) -> None:
         self._network, self._questions = network, questions
@@ -131,7 +133,7 @@ class _Walk:
         self._asked = 0
 
     def slice(self, support: Booleans, guide: Guide | None) -> Booleans:
-        """The support (H, W) of a slice, the one given where it is written."""
+        """Code a slice and return its support (H, W); when it is written, this is the given one."""
         plane = self._lattice.zeros() - _MARK
         inner = self._lattice.inner(plane)
         has_support = self._flag(0, bool(support.any()))
@@ -171,7 +173,7 @@ class _Walk:
         return _Known(steps, self._before, is_dark, is_bright, was_ground, was_support)
 
     def _around(self, plane: Booleans) -> Booleans:
-        """Whether it holds in all of the 3×3 places around each of a plane."""
+        """Whether a plane is true in the whole 3×3 neighbourhood of each place."""
         rows = self._lattice.rows(plane)
         across = rows.copy()
         across[:, 1:-1] &= rows[:, :-2] & rows[:, 2:]
@@ -199,7 +201,7 @@ class _Walk:
         plane[places] = np.where(answers, _MARK, -_MARK)
 
     def _sure(self, plane: Numbers, part: Part, known: _Known) -> tuple[Numbers, Booleans]:
-        """The nearest mark of each place (n,) of a part, and whether all around agree with it."""
+        """The mark nearest to each place (n,) of a part, and whether all around agree with it."""
         nearest = self._lattice.known(plane, part, _NEAREST)
         mark: Numbers = nearest[:, 0]
         places, is_support = part.places, mark > 0

@@ -1,7 +1,7 @@
-"""Symbols <-> payload, for what is written and read by one walk. Never imports torch.
+"""Symbols <-> payload, where one walk both writes and reads. Never imports torch.
 
-The walk asks a writer or a reader for each group of symbols. A writer is told them and gives them back;
-a reader finds them in the payload, and what it is given is ignored. So the walk is its own inverse.
+The walk asks a writer or a reader for each group of symbols. A writer is given the symbols and returns
+them; a reader finds them in the payload and ignores what it is given. So the walk is its own inverse.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ _RAW_BITS = 16  # at once
 
 
 class Symbols(Protocol):
-    """Writes or reads."""
+    """Writes or reads symbols."""
 
     def coded(self, symbols: Integers, frequencies: NDArray[Any]) -> Integers:
-        """Symbols (n,), by frequencies (n, K) whose sums are 2^24 - K, as in `entropy`.
+        """Symbols (n,), by frequencies (n, K) whose sums are 2^24 - K, as in `entropy.py`.
 
         Raises:
             CodesFileError: the payload does not hold so many.
@@ -30,7 +30,7 @@ class Symbols(Protocol):
         ...
 
     def uniform(self, numbers: Integers, size: int) -> Integers:
-        """Numbers (n,), each of 0 to size - 1 as likely as the other; size is at most 2^23.
+        """Numbers (n,) from 0 to size - 1, all equally likely; size is at most 2^23.
 
         Raises:
             CodesFileError: the payload does not hold so many.
@@ -39,7 +39,7 @@ class Symbols(Protocol):
 
 
 class SymbolWriter:
-    """Writes what it is told."""
+    """Writes the symbols that it is given."""
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
@@ -91,7 +91,7 @@ class SymbolReader:
             raise CodesFileError("the payload ends before its symbols do")
 
     def finish(self) -> None:
-        """Raise unless the payload was read to its end.
+        """Raise unless the payload ends here.
 
         Raises:
             CodesFileError: it is not what a writer gives for these symbols.
@@ -104,12 +104,12 @@ class SymbolReader:
 def _refusing_impossible_words() -> Iterator[None]:
     try:
         yield
-    except (AssertionError, ValueError) as error:  # how constriction refuses them
+    except (AssertionError, ValueError) as error:  # how constriction refuses impossible words
         raise CodesFileError(f"the payload is not one of the range coder ({error})") from error
 
 
 def code_bits(symbols: Symbols, numbers: Integers, bits: int) -> Integers:
-    """Numbers (n,) of so many bits, each as likely as the other, the highest first."""
+    """Numbers (n,) of `bits` bits, all equally likely; the highest bits come first."""
     result = np.zeros(len(numbers), np.int64)
     while bits:
         count = min(bits, _RAW_BITS)

@@ -1,8 +1,8 @@
-"""What a model typically keeps, by its card: of each number of levels a range. Never imports torch.
+"""The quality that a model typically keeps at each number of levels, by its card. Never imports torch.
 
-The card of a model file, which its fingerprint does not cover, says it under the key `typical`: the
-number of validation slices that were measured, and for each number of levels from 1 the mean of the
-bytes of a file and the range of SSIM and of foreground SSIM, from the `QUANTILES` of the slices.
+The card of a model file, which its fingerprint does not cover, holds it under the key `typical`: the
+number of validation slices that were measured; and for each number of levels from 1 the mean size of a
+file in bytes and the ranges of SSIM and foreground SSIM, from the `QUANTILES` of the slices.
 """
 
 import math
@@ -16,25 +16,25 @@ from oasisvq.codec.measure import Measure
 from oasisvq.errors import ModelError
 
 KEY = "typical"
-SLICES = 48  # of the validation split, that a training measures
+SLICES = 48  # of the validation split that a training measures
 QUANTILES = (0.05, 0.95)
-_FARTHEST = 1.5  # widths of the range below it, from which on a scan is not like the others
-_NARROWEST = 0.01  # that a range counts as
+_FARTHEST = 1.5  # widths of a range; a scan farther below the range is unlike the others
+_NARROWEST = 0.01  # width that a range has at least
 
 
 class Range(NamedTuple):
-    """Most slices lie in it."""
+    """The range in which most slices lie."""
 
     low: float
     high: float
 
     @property
     def middle(self) -> float:
-        """Of it."""
+        """The middle of the range."""
         return (self.low + self.high) / 2
 
     def is_far_above(self, value: float) -> bool:
-        """Whether a value lies so far below the range that it is of something else."""
+        """Whether the range is far above a value: so far that it belongs to something else."""
         return value < self.low - _FARTHEST * max(self.high - self.low, _NARROWEST)
 
 
@@ -43,10 +43,10 @@ class Typical(NamedTuple):
 
     file_bytes: float  # mean
     ssim: Range
-    foreground_ssim: Range | None  # None where slices have no foreground
+    foreground_ssim: Range | None  # None if slices have no foreground
 
     def as_dict(self) -> dict[str, Any]:
-        """As a card holds it."""
+        """The entry as a card holds it."""
         foreground = self.foreground_ssim
         return {
             "bytes": round(self.file_bytes, 1),
@@ -56,7 +56,7 @@ class Typical(NamedTuple):
 
 
 def typical_of(measures: Sequence[Measure], sizes: Sequence[int]) -> Typical:
-    """What is typical of slices of which so much was kept, in files of such sizes."""
+    """What is typical of slices with these measures and these file sizes."""
     ranges = []
     for values in ([each.ssim for each in measures], [each.foreground_ssim for each in measures]):
         known = [value for value in values if not math.isnan(value)]
@@ -66,10 +66,10 @@ def typical_of(measures: Sequence[Measure], sizes: Sequence[int]) -> Typical:
 
 
 def typical_in(card: dict[str, Any], levels: int) -> list[Typical]:
-    """What a card says, by levels from 1; empty where it says nothing.
+    """What a card says is typical, by number of levels from 1; empty if it says nothing.
 
     Raises:
-        ModelError: it says something else there, or of another number of levels.
+        ModelError: the entry is invalid, or for another number of levels.
     """
     if KEY not in card:
         return []
@@ -95,7 +95,7 @@ def typical_in(card: dict[str, Any], levels: int) -> list[Typical]:
 
 
 def unlike(found: Measure, typical: Typical) -> str:
-    """What tells that a scan is not like those that a model was trained on; empty where nothing does."""
+    """How a scan shows that it is unlike those that a model was trained on; empty if it does not."""
     for name, value, usual in (
         ("SSIM", found.ssim, typical.ssim),
         ("foreground SSIM", found.foreground_ssim, typical.foreground_ssim),

@@ -11,13 +11,13 @@ class Wish(NamedTuple):
     """How to encode.
 
     Attributes:
-        levels: to keep; the model's default where None.
-        coder: of the indices; by the prior where the model has one, where None.
+        levels: how many to keep; the model's default if None.
+        coder: of the indices; if None, by the prior if the model has one.
         content: what the scan shows.
-        lossy: code labels by the model; else they are kept exactly.
-        axis: of a volume: that slices follow, see `scan_of_volume`.
-        bound: the largest error of any voxel; none is guaranteed where None.
-        demands: what the file must satisfy; they find the levels.
+        lossy: code labels by the model; otherwise they are kept exactly.
+        axis: of a volume, the axis that slices follow, see `scan_of_volume`.
+        bound: the largest error of any voxel; None guarantees none.
+        demands: what the file must satisfy; they determine the levels.
     """
 
     levels: int | None = None

@@ -2,9 +2,9 @@
 
 Shapes: N slices, B batch, H×W window.
 
-The slices stay uint8; a batch is drawn, turned to float and mirrored on the device, so there is
-no loader. A split larger than `RESIDENT_SHARE` of the device's free memory stays in main memory, or
-in its memory-mapped file, and a thread reads one batch ahead into pinned memory.
+The slices stay uint8. Batches are drawn, converted to float and mirrored on the device, so there is no
+loader. A split larger than `RESIDENT_SHARE` of the device's free memory stays in main memory or in its
+memory-mapped file, and a thread reads one batch ahead into pinned memory.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,13 +21,13 @@ RESIDENT_SHARE = 0.5
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:
-    """A generator on the CPU that depends on `seeds` alone, so nothing of it needs to be saved."""
+    """A generator on the CPU that depends on `seeds` alone, so its state need not be saved."""
     state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
 def room_beside(reserved: int, device: torch.device) -> int:
-    """Bytes of the device that slices may take where so many are needed for computing."""
+    """Bytes of the device that slices may take if `reserved` bytes are needed for computing."""
     return max(0, int(RESIDENT_SHARE * (free_memory(device) - reserved)))
 
 
@@ -37,7 +37,7 @@ class SliceBatches:
     Attributes:
         where: where the slices are kept, in words: on the device, in main memory, or in the
             memory-mapped file.
-        bytes_on_device: what they take there.
+        bytes_on_device: how many bytes they take on the device.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class SliceBatches:
         device: torch.device,
         room: int | None = None,
     ) -> None:
-        """Take what fits.
+        """Load the slices to where they fit.
 
         Args:
             array: the slices.
-            window: what is cut out of them, in cells of `stride` pixels.
-            stride: pixels to a cell.
+            window: that is cut out of them, in cells of `stride` pixels.
+            stride: side of a cell in pixels.
             device: where batches are wanted.
-            room: bytes of it that they may take; a share of what is free where None.
+            room: bytes of the device that slices may take; if None, a share of the free memory.
         """
         self.device = device
         self._array = array
@@ -101,7 +101,7 @@ class SliceBatches:
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def prefetch(self, slices: Tensor) -> None:
-        """Start to read what the next `draw` will ask for, unless it is on the device anyway."""
+        """Start to read the slices of the next `draw`, unless they are on the device anyway."""
         if self._resident is None or self._resident.device.type != self.device.type:
             self._pending = slices, self._reader.submit(self._read, slices)
 
@@ -110,7 +110,7 @@ class SliceBatches:
 
         Args:
             slices: which slices, on the CPU.
-            mirrored: (B,) bool, which of them to mirror left to right (along the rows' axis).
+            mirrored: (B,) bool, which of them to mirror left to right (along the axis of rows).
         """
         pending, self._pending = self._pending, None
         if pending is not None and torch.equal(pending[0], slices):

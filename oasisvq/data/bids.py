@@ -1,4 +1,4 @@
-"""Names in BIDS, the Brain Imaging Data Structure: entities, a suffix, and what the suffix stands for.
+"""Names in BIDS, the Brain Imaging Data Structure: entities, a suffix, and what they stand for.
 
     sub-01/ses-2/anat/sub-01_ses-2_acq-mprage_run-1_T1w.nii.gz
     derivatives/fmriprep/sub-01/anat/sub-01_space-MNI152Lin_desc-preproc_T1w.nii.gz
@@ -21,19 +21,19 @@ _NEITHER = {
     "probseg": "probabilities",
     **dict.fromkeys(_SERIES, "series of volumes"),
 }
-_TOLD = ("space", "res", "den", "label", "part", "desc")  # entities that make another kind of file
+_TOLD = ("space", "res", "den", "label", "part", "desc")  # entities that tell kinds of files apart
 
 
 class BidsFile(NamedTuple):
-    """What a name in BIDS says.
+    """What a name in BIDS tells.
 
     Attributes:
-        kind: its suffix with the entities that make another kind of file: `desc-aparcaseg_dseg`.
-        holds: `scans`, `skull-stripped` or `segmentations`; of other files what they hold instead.
-        session: when the person was scanned; empty where the name has none.
-        by_default: whether it is taken unasked.
-        place: of several files of a session, the lowest is taken.
-        space: files of one space lie over each other voxel by voxel; empty where that is no help.
+        kind: its suffix with the entities that tell kinds of files apart: `desc-aparcaseg_dseg`.
+        holds: `scans`, `skull-stripped` or `segmentations`; for other files what they hold instead.
+        session: when the person was scanned; empty if the name does not tell.
+        by_default: whether it is taken without being asked for.
+        place: of several files of a session, the one with the lowest place is taken.
+        space: files of one space match voxel by voxel; empty if that is of no use.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class BidsFile(NamedTuple):
 
 
 def read_name(path: str) -> BidsFile | None:
-    """What the name of a volume says; None for other files and other names."""
+    """What the name of a volume tells; None for other files and other names."""
     match = _NAME.search(path)
     if match is None:
         return None
@@ -68,7 +68,7 @@ def read_name(path: str) -> BidsFile | None:
 
 
 def is_typical(path: str) -> bool:
-    """Whether a path is named as only BIDS does it: with a suffix that is known."""
+    """Whether a path has a name that only BIDS gives: one with a known suffix."""
     told = read_name(path)
     return told is not None and (
         told.kind.rpartition("_")[2] in (*_ANATOMY, *_NEITHER, *_OTHERS) or told.holds == "segmentations"
@@ -88,20 +88,20 @@ def _holds(suffix: str, entities: dict[str, str]) -> str:
 
 
 def _is_default(suffix: str, holds: str, entities: dict[str, str]) -> bool:
-    """T1w as it was scanned or preprocessed; every skull-stripped T1w and every segmentation."""
+    """True for T1w as scanned or preprocessed, for skull-stripped T1w and for segmentations."""
     if holds == "scans":
         return suffix == "T1w" and entities.get("desc", "preproc") == "preproc"
     return holds == "segmentations" or (holds == "skull-stripped" and suffix == "T1w")
 
 
 def _place(suffix: str, entities: dict[str, str]) -> int:
-    """The plain file first, then what was made of it, and other spaces last."""
+    """Rank of a file: plain files first, then files derived from them, and other spaces last."""
     kinds = 0 if suffix in ("T1w", "dseg") else 2 if suffix.endswith("mask") else 1
     return 10 * ("space" in entities) + 4 * ("desc" in entities) + kinds
 
 
 def _space(suffix: str, holds: str, entities: dict[str, str]) -> str:
-    """Empty for labels that do not cover the brain, such as lesions."""
+    """The space of a file; empty for labels that do not cover the brain, such as lesions."""
     covers = suffix == "dseg" or entities.get("desc") == "brain"
     if holds == "segmentations" and (not covers or "label" in entities):
         return ""

@@ -1,7 +1,7 @@
-"""A prepared dataset: one uint8 array a split and one manifest; and batches of it on the device.
+"""A prepared dataset: one uint8 array for each split, and one manifest.
 
-A folder with `manifest.json` and `train.npy`, `validation.npy`, ... of shape (slices, size, size).
-The arrays are memory-mapped, so a dataset opens in an instant and nothing is decoded per epoch.
+It is a folder with `manifest.json` and `train.npy`, `validation.npy`, ... of shape (slices, size, size).
+The arrays are memory-mapped, so a dataset opens instantly and nothing is decoded during training.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from oasisvq.scans.volumes import volume_suffix
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
 MAX_MANIFEST_BYTES = 2**30
-_LAST_NUMBER = re.compile(r"\d+(?=[^\d/]*$)")  # of a name: that of a slice
+_LAST_NUMBER = re.compile(r"\d+(?=[^\d/]*$)")  # of a name: the number of a slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +35,13 @@ class SliceRecord:
 
     subject: str
     source: str  # path below the raw folder
-    source_bytes: int  # of a pair both files
-    source_shape: tuple[int, int]  # height, width; of a slice of a volume at 1 mm
-    slice_number: int  # of a volume: millimetres from its first slice
+    source_bytes: int  # of a pair, both files together
+    source_shape: tuple[int, int]  # height, width; for a volume those of its slice at 1 mm
+    slice_number: int  # for a volume, millimetres from its first slice
 
     @property
     def volume(self) -> str:
-        """What the slices of one volume share: its path, of images that without their numbers."""
+        """What the slices of one volume share: its path; for images their path without the number."""
         return self.source if volume_suffix(Path(self.source)) else _LAST_NUMBER.sub("", self.source)
 
 
@@ -49,14 +49,14 @@ class SliceRecord:
 class VolumeRecord:
     """How one volume, or one stack of 16-bit images, was brought to grey levels."""
 
-    source: str  # path below the raw folder; of a stack its first image
+    source: str  # path below the raw folder; for a stack that of its first image
     session: str
     variant: str
     axis_codes: str  # where the axes of its array grow to; empty for images
     voxel_size: tuple[float, ...]  # millimetres; empty for images
     intensity: tuple[float, float] | None  # values that became 0 and 255; None for labels
-    is_guessed: bool = False  # its header leaves open which side is left
-    axis: str = "axial"  # that its slices follow
+    is_guessed: bool = False  # whether its header leaves open which side is left
+    axis: str = "axial"  # the axis that its slices follow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Split:
 
     records: tuple[SliceRecord, ...]
     sha256: str
-    content: Box  # pixels that are not 0 in some slice
+    content: Box  # around pixels that are not 0 in some slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +75,15 @@ class Dataset:
     Attributes:
         folder: where it is.
         layout: of the raw folder.
-        raw: the raw folder it was made from.
+        raw: the raw folder that it was made from.
         images: what its slices hold.
-        size: pixels to a side.
+        size: side of a slice in pixels.
         splits: by name.
-        recipe: what else was chosen when it was prepared; the default one where parts differ in it.
+        recipe: what else was chosen when it was prepared; the default if its parts differ in it.
         volumes: how each volume was brought to grey levels.
         labels: of label volumes, each label and the grey level that stands for it.
-        parts: of one that was joined from others, the checksums of their manifests, see `joined.py`.
-        named: what the user named to get it, where that is not `folder`: a raw folder.
+        parts: checksums of the manifests of the datasets that it was joined from, see `joined.py`.
+        named: the raw folder that the user named to get it; None if the user named `folder`.
     """
 
     folder: Path
@@ -168,7 +168,7 @@ def refuse_shared_subjects(subjects: dict[str, set[str]], where: Path) -> None:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether this is a folder that `preprocess` wrote: it has a manifest of ours, whole or damaged."""
+    """Whether `preprocess` wrote this folder: it has a manifest of ours, whole or damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         return False
@@ -234,7 +234,7 @@ def open_dataset(folder: Path) -> Dataset:
             Images(fields["images"]),
             int(fields["size"]),
             splits,
-            # manifests of before do not have all of these
+            # older manifests do not have all of these
             recipe_from_dict(fields["recipe"]) if "recipe" in fields else DEFAULT_RECIPE,
             tuple(_volume(entry) for entry in fields.get("volumes", [])),
             tuple((int(label), int(level)) for label, level in fields.get("labels", [])),
@@ -274,7 +274,7 @@ def _volume(entry: dict[str, Any]) -> VolumeRecord:
         str(entry["axis_codes"]),
         tuple(float(step) for step in entry["voxel_size"]),
         intensity,
-        bool(entry.get("is_guessed", True)),  # manifests of before do not say
+        bool(entry.get("is_guessed", True)),  # older manifests do not say
         axis,
     )
 

@@ -1,4 +1,4 @@
-"""What there is to take from a raw folder, and how it is told."""
+"""The files to take from a raw folder, and how they are described."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ class Member(NamedTuple):
     """One file to take: a volume, or the image of one slice.
 
     Attributes:
-        path: the file; of a pair its header, where that is there.
+        path: the file; of a pair its header, if that is there.
         name: its path below the raw folder.
         subject: the person.
-        session: when the person was scanned, or what else sets the person's files apart.
-        variant: which variant of the layout.
+        session: when the person was scanned, or what else tells the person's files apart.
+        variant: its variant of the layout.
         split: where its slices go.
         slice_number: of an image; None for a volume.
-        guide: a volume that lies over this one and shows where the brain is.
+        guide: a volume that matches this one voxel by voxel and shows where the brain is.
     """
 
     path: Path
@@ -37,14 +37,14 @@ class Found:
     """What there is to take from a raw folder.
 
     Attributes:
-        layout: the layout it has.
+        layout: of the folder.
         images: the kind that was asked for.
         members: the files to take, by split, subject, session and slice.
         left_out: how many other files of each kind there are.
         examples: the first file of each kind that is left out.
-        splitting: how they are shared out to the splits.
+        splitting: how the members are distributed over the splits.
         remarks: what to know about their subjects.
-        is_guessed: whether nothing tells whose some of the members are.
+        is_guessed: whether the subjects of some members are guessed.
     """
 
     layout: Layout

@@ -1,7 +1,7 @@
-"""Several prepared datasets -> one: their arrays one after another.
+"""Several prepared datasets -> one, with their arrays one after another.
 
-The source of a slice then begins with `dataset-1/`, `dataset-2/` and so on, since one file may be in
-several of them, cut along other axes.
+The source of each slice then begins with `dataset-1/`, `dataset-2/` and so on, since the same file may
+be in several datasets, cut along different axes.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ COPIED_AT_ONCE = 64  # slices
 
 
 def join(parts: Sequence[Dataset], output: Path) -> Dataset:
-    """Write the dataset of all slices of others, in their splits; the one that is there is replaced.
+    """Write a dataset of all slices of others, in their splits; an existing `output` is replaced.
 
     Raises:
-        DatasetError: they do not go together, a person is in two splits, or one is damaged.
+        DatasetError: the datasets do not fit together, a person is in two splits, or one is damaged.
         FileError: `output` is in the way, or cannot be written.
     """
     refuse_unlike(parts)
@@ -66,18 +66,18 @@ def join(parts: Sequence[Dataset], output: Path) -> Dataset:
 
 
 def is_joined_from(folder: Path, parts: Sequence[Dataset]) -> bool:
-    """Whether `folder` is what `join` makes of these."""
+    """Whether `folder` is what `join` makes of these datasets."""
     return is_prepared(folder) and open_dataset(folder).parts == checksums(parts)
 
 
 def checksums(parts: Sequence[Dataset]) -> tuple[str, ...]:
-    """Of their manifests, which hold those of their arrays."""
+    """Checksums of the manifests, which hold those of the arrays."""
     manifests = (read_bytes(part.folder / MANIFEST, MAX_MANIFEST_BYTES) for part in parts)
     return tuple(hashlib.sha256(content).hexdigest() for content in manifests)
 
 
 def refuse_unlike(parts: Sequence[Dataset]) -> None:
-    """Raise unless these hold the same kind of images, in one size and with the same labels.
+    """Raise unless the datasets hold the same kind of images, in one size and with the same labels.
 
     Raises:
         DatasetError: names two that differ.
@@ -97,10 +97,10 @@ def refuse_unlike(parts: Sequence[Dataset]) -> None:
 
 
 def refuse_persons_in_two_splits(parts: Sequence[Dataset]) -> None:
-    """Raise if a person is in one split here and in another there.
+    """Raise if a person is in different splits of two datasets.
 
     Raises:
-        DatasetError: names the first such person, and where both are.
+        DatasetError: names the first such person, and both places.
     """
     seen: dict[str, tuple[str, Dataset]] = {}
     for part in parts:

@@ -1,9 +1,9 @@
-"""The layouts that OASIS has on a user's disk: one table, and what a path says in each of them.
+"""The layouts in which OASIS lies on a user's disk: one table, and what a path tells in each of them.
 
-A layout is a list of variants: files of one kind, known by how their paths end. Everything here
+A layout is a list of variants: files of one kind, recognised by the ends of their paths. Everything here
 looks at names alone; `members.py` looks at folders.
 
-The subject is the key of every split: all slices of a person are in one split.
+Splits are made by subject: all slices of a person are in one split.
 """
 
 import re
@@ -24,7 +24,7 @@ SPLIT_NAMES = {
 
 
 class Images(str, Enum):
-    """Which images of a dataset: scans of the head, of the brain alone, or tissue labels."""
+    """Kinds of images: scans of the head, scans of the brain alone, or tissue labels."""
 
     SCANS = "scans"
     SKULL_STRIPPED = "skull-stripped"
@@ -37,13 +37,13 @@ class Variant:
 
     Attributes:
         name: what messages and `--variant` call it.
-        images: what the files count as; nothing for those that are neither scans nor labels.
-        pattern: what their paths end with; groups name the split, the session and the slice.
-        axis_codes: where the axes of its Analyze files grow to, whatever their headers say.
-        space: of one session, variants of one space lie over each other voxel by voxel.
-        by_default: whether it is taken unasked.
-        place: of one session, the variants with the lowest are taken.
-        holds: of files that are neither scans nor labels, what they are instead.
+        images: what the files count as; empty if they are neither scans nor labels.
+        pattern: of the ends of their paths; its groups name the split, the session and the slice.
+        axis_codes: of its Analyze files, regardless of their headers.
+        space: within a session, variants of one space match voxel by voxel.
+        by_default: whether it is taken without being asked for.
+        place: within a session, the variant with the lowest place is taken.
+        holds: what its files are if they are neither scans nor labels.
     """
 
     name: str
@@ -63,18 +63,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way that images lie in folders.
+    """A way in which images lie in folders.
 
     Attributes:
         key: what `--layout` calls it.
         name: what messages call it.
         example: a path, for messages.
-        variants: the first that a session has is taken; none where `reads_bids`.
-        marker: paths that show this layout even where none of its images are there.
-        one_a_session: whether one file stands for a session; else every file is taken.
-        whole: whether it was published as slices with their splits, and is used whole or not at all.
-        reads_bids: whether names are read as BIDS builds them; each kind of file is a variant then.
-        apart: folders below the raw one whose files are of the layout, and left out.
+        variants: in order of preference within a session; empty if `reads_bids`.
+        marker: paths that show this layout even if none of its images are there.
+        one_a_session: whether one file is taken for each session; otherwise every file is taken.
+        whole: whether it was published as slices with splits, and is used whole or not at all.
+        reads_bids: whether names are read as BIDS names; each kind of file then is a variant.
+        apart: folders below the raw one whose files are of the layout, but are left out.
     """
 
     key: str
@@ -88,7 +88,7 @@ class Layout:
     apart: re.Pattern[str] | None = None
 
     def variant_of(self, path: str) -> tuple[Variant, dict[str, str]] | None:
-        """The variant that a path is of, and its split, session and slice; None for other files."""
+        """The variant of a path, and its split, session and slice; None for other files."""
         if self.reads_bids:
             return _bids_variant(path)
         for variant in self.variants:
@@ -98,7 +98,7 @@ class Layout:
         return None
 
     def shows_in(self, paths: Iterable[str]) -> bool:
-        """Whether there is something of this layout; folders end with a slash."""
+        """Whether any of these paths is of this layout; folders end with a slash."""
         if self.reads_bids:
             return any(is_typical(path) for path in paths)
         marker = self.marker
@@ -129,14 +129,14 @@ _ANY_VOLUME = r"(?:\.(?:hdr|img|nii|mgh|mnc)(?:\.gz)?|\.mgz)$"
 _IMAGE = r"\.(?:png|jpe?g|tiff?|webp)$"
 _SCANS = (Images.SCANS,)
 _STRIPPED = (Images.SKULL_STRIPPED,)
-_EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # there are no scans with a skull beside them
+_EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # since there are no scans with a skull beside them
 _LABELS = (Images.SEGMENTATIONS,)
 _OASIS1 = r"OAS1_\d{4}_(?P<session>MR\d+)"
 _OASIS2 = r"OAS2_\d{4}_(?P<session>MR\d+)"
 _OASIS3 = r"OAS3\d{4}_(?:MR_|sess?-)(?P<session>d\d+)(?!.*_(?:desc|space|label)-).*_"
 _NEURITE = r"OASIS_OAS1_\d{4}_(?P<session>MR\d+)/"
 _TASK = r"OASIS_\d{4}(?:_0000)?"
-_LABEL_NAME = r"(?<![a-z])(?:lesions?|gt|annot(?:ation)?s?)(?![a-z])[^/]*"  # of a folder they say less
+_LABEL_NAME = r"(?<![a-z])(?:lesions?|gt|annot(?:ation)?s?)(?![a-z])[^/]*"  # of files alone
 _SHARE_WORD = r"(?<![a-z])(?:probseg|prob(?:ability)?(?:map)?s?|pve(?:_?\d)?|posteriors?)(?![a-z])[^/]*"
 _STRIPPED_WORD = r"(?<![a-z])(?:ss|brain|bet|(?:skull[-_]?)?stripped|masked)(?![a-z])"
 
@@ -171,8 +171,8 @@ PNG_SLICES = Layout(
     one_a_session=False,
     whole=True,
 )
-# Analyze headers of OASIS-1 say nothing true about orientation: as scanned its volumes are stored
-# ASL, in the space of the atlas LAS.
+# Analyze headers of OASIS-1 give a wrong orientation: its volumes are stored as ASL as they were
+# scanned, and as LAS in the space of the atlas.
 OASIS1 = Layout(
     "oasis1",
     "OASIS-1",
@@ -264,7 +264,7 @@ def layout_named(key: str) -> Layout:
     """The layout with this key.
 
     Raises:
-        DatasetError: there is none.
+        DatasetError: there is no such layout.
     """
     for layout in LAYOUTS:
         if layout.key == key:
@@ -274,12 +274,12 @@ def layout_named(key: str) -> Layout:
 
 
 def recognise(paths: list[str]) -> Layout | None:
-    """The first layout of the table that shows in these paths."""
+    """The first layout of the table that these paths show; None if there is none."""
     return next((layout for layout in LAYOUTS if layout.shows_in(paths)), None)
 
 
 def given_split(path: str) -> str | None:
-    """The split that a folder's name gives a path: train, validation (val, ...) or test."""
+    """The split of a path by the name of a folder in it: train, validation (val, ...) or test."""
     for part in path.split("/")[:-1]:
         if part.lower() in SPLIT_NAMES:
             return SPLIT_NAMES[part.lower()]
@@ -291,9 +291,10 @@ _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def slice_of(stem: str) -> tuple[str, int]:
-    """What a free name says of a slice: `mary_slice_07` gives (`mary`, 7), `mary_07` (`mary_07`, 7).
+    """Subject and slice of an arbitrary name: `mary_slice_07` -> (`mary`, 7).
 
-    The number of a name without one is 0.
+    Without a word such as `slice`, the number stays in the name: `mary_07` -> (`mary_07`, 7). A name
+    without a number has the number 0.
     """
     match = _SLICE_OF_NAME.match(stem)
     if match:

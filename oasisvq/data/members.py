@@ -1,6 +1,6 @@
 """A raw folder -> the files to take from it, each with its subject and split.
 
-All that is known of a file here is its name: nothing is opened.
+Only names are looked at here; no file is opened.
 """
 
 import os
@@ -30,11 +30,11 @@ from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
 
 _PAIRS_FIRST = (".hdr", ".hdr.gz", ".img", ".img.gz")
 _FORMATS = tuple(dict.fromkeys((*_PAIRS_FIRST, *VOLUME_SUFFIXES)))  # of copies, the first is taken
-_PARENTS_READ = 3  # names above the raw folder that may tell layout and subject
+_PARENTS_READ = 3  # folders, from the raw one upwards, whose names may tell layout and subject
 
 
 def list_paths(root: Path) -> list[str]:
-    """All files below a folder, and its folders with a slash behind them; links are followed once.
+    """All files below a folder, and its folders with a trailing slash; links are followed once.
 
     Hidden files and folders are left out.
 
@@ -64,8 +64,8 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
     """The files of one kind to take from a raw folder.
 
     Raises:
-        DatasetError: `root` is missing, of no known layout or without such images, a person is in two
-            given splits, nothing tells whose a scan is, or the table of subjects is unusable.
+        DatasetError: `root` is missing, has no known layout or no such images, its subjects can only be
+            guessed, or the splits or the table of subjects are unusable.
         FileError: a folder or the table cannot be read.
     """
     recipe = recipe or DEFAULT_RECIPE
@@ -108,14 +108,14 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
 
 
 def _parted(everything: list[Member], layout: Layout) -> tuple[list[Member], list[Member]]:
-    """What lies in folders that the layout sets apart, and the rest."""
+    """The files in folders that the layout sets apart, and the others."""
     is_apart = [bool(layout.apart and layout.apart.search(each.name)) for each in everything]
     apart = [each for each, away in zip(everything, is_apart, strict=True) if away]
     return apart, [each for each, away in zip(everything, is_apart, strict=True) if not away]
 
 
 def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[Member]:
-    """Every file of the layout, of any kind; a volume in several files or formats stands once."""
+    """Every file of the layout, of any kind; a volume in several files or formats is listed once."""
     by_key: dict[str, Member] = {}
     ranks: dict[str, int] = {}
     for name in files:
@@ -152,7 +152,7 @@ def _member(
 
 
 def _refuse_misnamed(file: Path, path: str, images: Images) -> None:
-    """Raise for an image among the PNG slices that is named like none of them."""
+    """Raise for an image among the PNG slices whose name is not that of a slice."""
     assert PNG_SLICES.marker is not None
     marker = PNG_SLICES.marker.search(path)
     prefix = "seg" if images is Images.SEGMENTATIONS else "case"
@@ -163,7 +163,7 @@ def _refuse_misnamed(file: Path, path: str, images: Images) -> None:
 
 
 def _choose(root: Path, candidates: list[Member], found: Found, recipe: Recipe) -> list[Member]:
-    """Of the candidates those to take: of the wanted kind, and one a session where one stands for it."""
+    """The candidates to take: those of the wanted kind, and one per session if the layout says so."""
     layout = found.layout
     if recipe.variant is None:
         fitting = [
@@ -228,7 +228,7 @@ def _count_left_out(
 
 
 def _key(name: str) -> str:
-    """What the files of one volume share: its name without ending; of an image the whole name."""
+    """What the files of one volume share: its name without the ending; for an image the whole name."""
     return stem_of(name) if volume_suffix(Path(name)) else name
 
 
@@ -243,7 +243,7 @@ def _kind(variant: Variant, images: Images, where: str = "") -> str:
 
 
 def _nothing(found: Found, candidates: list[Member], apart: list[Member], recipe: Recipe) -> str:
-    """Why there is nothing to take, and what there is."""
+    """Why there is nothing to take, and what there is instead."""
     which = f" of {recipe.variant}" if recipe.variant else ""
     start = f"no {found.images.value}{which} in it ({found.layout.name}: "
     not_asked = sorted({s.variant.name for s in candidates if found.images in s.variant.images})
@@ -265,9 +265,9 @@ def _nothing(found: Found, candidates: list[Member], apart: list[Member], recipe
 
 
 def _with_guides(taken: list[Member], candidates: list[Member]) -> list[Member]:
-    """Name for each volume the one of its session and space that shows the brain best.
+    """Give each volume the one of its session and space that shows the brain best as its guide.
 
-    With the same guide, scans and segmentations of a session are cut at the same places.
+    With a common guide, scans and segmentations of a session are cut at the same places.
     """
     kinds = (Images.SEGMENTATIONS, Images.SKULL_STRIPPED)
     guides: dict[tuple[str, str, str], Member] = {}

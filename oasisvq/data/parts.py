@@ -1,8 +1,8 @@
 """Slices of one volume on their way to the dataset: made in parallel, kept in a file, found again.
 
-A part is the outcome of one volume, or of one stack of images, in a work folder beside the output. Its
-name depends on the files' names, sizes and dates and on every setting, so a run that was interrupted
-finds what it had done, and nothing that is out of date.
+A part holds the slices of one volume, or of one stack of images, in a work folder beside the output. Its
+name depends on the names, sizes and dates of the files and on every setting. So after an interruption
+the next run finds what was done, and nothing out of date.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from oasisvq.jobs import processors
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import partner, volume_suffix
 
-VERSION = 2  # of how slices are cut; another one makes parts of before useless
-_BYTES_PER_JOB = 2**25  # of members that are worth another process
+VERSION = 2  # of how slices are cut; a new one invalidates older parts
+_BYTES_PER_JOB = 2**25  # of members for which another process pays off
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Part:
 
     Attributes:
         members: one volume, or the images in order.
-        path: the file for its slices.
+        path: the file that holds its slices.
     """
 
     members: tuple[Member, ...]
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Maker:
-    """How parts are made; it travels to the processes that make them."""
+    """How parts are made; it is sent to the processes that make them."""
 
     images: Images
     size: int
@@ -100,7 +100,7 @@ class Maker:
         )
 
     def make(self, part: Part) -> OasisVQError | None:
-        """Make one part and write it; gives back why it could not be made."""
+        """Make one part and write it; returns the error if it could not be made."""
         states = [_states(member.path) for member in part.members]
         try:
             cut = self.cut(part.members)
@@ -114,14 +114,14 @@ class Maker:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a volume or image: both of a pair, as far as they are there."""
+    """The files of a volume or image that exist: of a pair, both."""
     suffix = volume_suffix(path)
     is_pair = suffix is not None and suffix.startswith((".hdr", ".img"))
     return [each for each in ([path, partner(path)] if is_pair else [path]) if each.is_file()]
 
 
 def bytes_of(path: Path) -> int:
-    """Bytes of a volume or image, of a pair those of both files."""
+    """Bytes of a volume or image; of a pair, of both files."""
     return sum(each.stat().st_size for each in files_of(path))
 
 
@@ -133,7 +133,7 @@ def _states(path: Path) -> list[tuple[int, int]]:
 def write_cut(cut: Cut, path: Path) -> None:
     """Write slices to a part file, whole or not at all.
 
-    It is not forced to the disk: what a power cut leaves fails its checksum and is made again.
+    It is not forced to the disk: a file that a power cut damages fails its checksum and is made again.
     """
     facts = json.dumps(cut._replace(planes=None)._asdict()).encode()  # type: ignore[arg-type]
     temporary = path.with_suffix(f".{os.getpid()}")
@@ -143,7 +143,7 @@ def write_cut(cut: Cut, path: Path) -> None:
 
 
 def read_cut(path: Path, with_planes: bool) -> Cut | None:
-    """The slices of a part file, or only what is known of them; None where it is missing or damaged."""
+    """The slices of a part file, or only the facts about them; None if it is missing or damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as part:
             facts = json.loads(part["facts"].tobytes())
@@ -166,6 +166,6 @@ def read_cut(path: Path, with_planes: bool) -> Cut | None:
 
 
 def sensible_jobs(members: Iterable[Member]) -> int:
-    """Processes for this work: one a processor, but none for a few megabytes."""
+    """Number of processes for this work: one per processor, but only one for a few megabytes."""
     work = sum(bytes_of(member.path) for member in members)
     return max(1, min(processors(), work // _BYTES_PER_JOB))

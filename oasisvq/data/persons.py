@@ -1,13 +1,13 @@
-"""Whose scan a file is: what its path says, else which level of folders plainly is the person.
+"""Whose scan a file is: by its path, or else by the level of folders that clearly names persons.
 
-A person who is in two splits makes every figure on them worthless, so nothing here is decided by
-what is only likely: where neither a name nor a level of folders tells, the caller has to ask.
+A person in two splits makes every figure on the splits worthless, so nothing here is decided by what is
+only likely. If neither a name nor a level of folders tells, the caller has to ask.
 """
 
 import re
 from collections.abc import Iterable
 
-# Names that datasets give their subjects; the first of the path from its end counts.
+# Names that datasets give their subjects; the one nearest to the end of the path counts.
 _SUBJECTS = (
     (re.compile(r"(?:case|seg)_(\d{3,4})_slice_"), "OAS1_"),
     (re.compile(r"(?<![A-Za-z0-9])(OAS[12]_\d{4}|OAS3\d{4}|OASIS_\d{4})(?!\d)"), ""),
@@ -16,7 +16,7 @@ _SUBJECTS = (
     (re.compile(r"(?<![A-Za-z0-9])(IXI\d{3})(?!\d)"), ""),
     (re.compile(r"(?<![A-Za-z0-9])(BraTS-[A-Z]{2,4}-\d{5})(?!\d)"), ""),  # -000 behind it is the visit
 )
-# Words that people number their subjects with; the first of the path from its beginning counts.
+# Words that people number their subjects with; the one nearest to the beginning of the path counts.
 _WORDS = re.compile(
     r"(?<![A-Za-z0-9])((?:sub|subj|subject|pat|patient|pt|person|participant|volunteer)[-_ ]?\d+"
     r"|p\d{2,})(?![A-Za-z0-9])",
@@ -33,19 +33,19 @@ _DIAGNOSES = _words(
     "nondemented verymilddemented milddemented moderatedemented verymilddementia milddementia "
     "moderatedementia patient patients smc"
 )
-_GROUPS = _words(  # of persons, of what was scanned, or of what a folder is for; also numbered
+_GROUPS = _words(  # for groups of persons, kinds of scans, or purposes of folders; also with a number
     "batch cohort class data dataset disc disk fold group part release set site sites center centre "
     "images img label labels masks nifti nii volumes "
     "t1 t2 t1w t2w t1ce flair dwi pdw mprage mpr mr mri mris raw axial coronal sagittal "
     "train training test testing val valid validate validation"
 )
-_TIMES = _words(  # when, or in which order, one person was scanned; also numbered
+_TIMES = _words(  # for when, or in which order, one person was scanned; also with a number
     "acq baseline bl day dicom echo exam exp followup fu i im image m month rep repeat run s scan scans "
     "se ser series ses sess session slice st study t te time timepoint tp v visit vol volume w week y "
     "year z"
 )
 _DATE = re.compile(r"(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:[-_T .]?\d{2,6}[-_.\d]*)?$")
-_LEAST_DIGITS = 3  # of a name that is a number alone: 0, 1 and 2 are classes
+_LEAST_DIGITS = 3  # of a name that is only a number: 0, 1 and 2 are classes
 
 
 def subject_of(path: str) -> str | None:
@@ -64,13 +64,13 @@ def subject_of(path: str) -> str | None:
 
 
 def level_of_persons(folders: Iterable[tuple[str, ...]]) -> int | None:
-    """Which level of folders plainly is the person; None where that is open.
+    """Which level of folders clearly names persons; None if this is open.
 
-    Its names are one word or prefix with a number, or numbers alone, and no such thing as visits or
-    dates; all levels above are the same for all, or known to be groups of persons or of scans.
+    The names of such a level are a common word or prefix with numbers, or numbers alone, and are not
+    visits or dates. Each level above it has a single name, or names known as those of groups or visits.
 
     Args:
-        folders: of each file, from the top.
+        folders: above each file, from the top.
     """
     folders = set(folders)
     for level in range(min((len(each) for each in folders), default=0)):
@@ -78,9 +78,9 @@ def level_of_persons(folders: Iterable[tuple[str, ...]]) -> int | None:
         if len(names) > 1 and _are_numbered_persons(names):
             return level
         if len(names) > 1 and not all(_is_group(name) or _is_time(name) for name in names):
-            return None  # these may be persons, and what is below them their visits
+            return None  # these may be persons, and the folders below them their visits
         if len(names) == 1 and all(_is_time(name) for name in names):
-            return None  # one person's folder
+            return None  # the folder of one person
     return None
 
 
@@ -118,7 +118,7 @@ def _are_numbered_persons(names: set[str]) -> bool:
         shapes = {re.sub(r"[A-Za-z0-9]", "x", name) for name in names}
         starts = {name[:2] for name in names}
         return len(shapes) == len(starts) == 1 and len(min(names)) > 2 * _LEAST_DIGITS
-    # of several numbers the first one that differs is the person, and the next may be a visit
+    # the first number that differs between names is the person's; the next may be that of a visit
     numbers = [re.findall(r"\d+", name) for name in names]
     varying = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
     return len(set(varying[0])) == len(names)

@@ -1,7 +1,8 @@
 """A raw OASIS folder -> a prepared dataset.
 
-Find the files to take (`members.py`), cut each volume into slices (`slices.py`), several at a time
-and kept until the end (`parts.py`), and lay them one after another into one array a split.
+Find the files to take (`members.py`). Cut each volume into slices (`slices.py`), several volumes at a
+time, and keep these until the end (`parts.py`). Then write them one after another into one array per
+split.
 """
 
 import dataclasses
@@ -38,16 +39,16 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "opened_for_now", "preprocess"]
 
 MIN_SIZE, MAX_SIZE = 16, MAX_TRAINING_SIDE
-Advance = Callable[[int, int], None]  # told (files done, files in all)
-Tell = Callable[[str], None]  # told one line for a person
+Advance = Callable[[int, int], None]  # called with (files done, all files)
+Tell = Callable[[str], None]  # called with one line for a person
 
 
 def look(raw: Path, images: Images = Images.SCANS, recipe: Recipe | None = None) -> Found:
     """What `preprocess` would take from a raw folder; nothing is opened.
 
     Raises:
-        DatasetError, FileError: see `find_members`; or a person is in two splits, or images are to be
-            cut along another axis.
+        DatasetError, FileError: see `find_members`; or a person is in two splits, or another axis is
+            asked for and there are images.
     """
     found = find_members(raw, images, recipe)
     image = next((each.name for each in found.members if each.slice_number is not None), None)
@@ -75,27 +76,27 @@ def preprocess(
     failed: Callable[[OasisVQError], None] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
-    """Write the prepared dataset of a raw folder; `output` appears when it is whole.
+    """Write the prepared dataset of a raw folder; `output` appears when it is complete.
 
-    What an interrupted run had done lies in a hidden folder beside `output`, and the same call goes
-    on from there. Only one process at a time makes `output`.
+    An interrupted run leaves its work in a hidden folder beside `output`, and the same call continues
+    from there. Only one process at a time makes `output`.
 
     Args:
         raw: a folder in a known layout, or any folder of images or volumes.
         output: the folder to make; an existing prepared dataset is replaced only with `force`.
         images: which images to take.
-        size: pixels to a side.
-        recipe: what else can be chosen.
+        size: side of a slice in pixels.
+        recipe: all other choices.
         force: replace an existing prepared dataset.
-        jobs: processes to cut volumes in; None: as many as are worth it. With more than one, the
-            calling program must be importable, as Python's multiprocessing asks for.
-        advance: told (files done, files in all).
-        tell: told what was found, and what to know about it.
-        failed: told each file that cannot be used; without it the first one raises.
-        max_pixels: how large a file's image or volume may be, see `limits.py`.
+        jobs: processes that cut volumes; None for as many as pay off. With more than one, the calling
+            program must be importable, as Python's multiprocessing requires.
+        advance: called with (files done, all files).
+        tell: called with lines on what was found.
+        failed: called with the error of each file that cannot be used; without it the first one raises.
+        max_pixels: how large the image or volume in a file may be, see `limits.py`.
 
     Raises:
-        DatasetError: no known layout, no images, no good one, or a subject in two splits.
+        DatasetError: there is no known layout, no image, no usable one, or a subject is in two splits.
         ImageError: without `failed`, a file is damaged or unusable.
         FileError: `output` is in the way, cannot be written, or is being made by another process.
     """
@@ -117,14 +118,14 @@ def preprocess(
 
 
 def what_was_found(raw: Path, found: Found) -> list[str]:
-    """What to say before the work; nothing of a finished set of slices that is taken as it is."""
+    """What to tell before the work; nothing for a published set of slices that is taken as it is."""
     if found.layout.whole and not found.left_out:
         return []
     return [f"dataset {raw}: {line}" for line in (str(found), *found.remarks)]
 
 
 def _units(members: list[Member]) -> list[tuple[Member, ...]]:
-    """Sources that are cut together: a volume alone, the images of a session in one folder."""
+    """Members that are cut together: a volume alone, or the images of a session in one folder."""
 
     def unit(member: Member) -> tuple[str, ...]:
         alone = member.name if member.slice_number is None else ""
@@ -143,15 +144,15 @@ def _make_missing(
     tell: Tell,
     stop: bool,
 ) -> list[OasisVQError]:
-    """Make the parts that are not there yet; gives back why some could not be made.
+    """Make the parts that are not there yet; returns the errors of those that could not be made.
 
     Raises:
-        OasisVQError: the first such reason, if a bad file is to `stop` the run.
+        OasisVQError: the first such error, if a bad file is to `stop` the run.
     """
     wanted = {work.lock, *(part.path for part in parts)}
     for path in work.folder.iterdir():
         if path not in wanted:
-            path.unlink()  # out of date, or half written
+            path.unlink()  # it is out of date, or half written
     missing = [part for part in parts if read_cut(part.path, with_planes=False) is None]
     total = sum(len(part.members) for part in parts)
     done = total - sum(len(part.members) for part in missing)
@@ -173,7 +174,7 @@ def _make_missing(
 
 
 class _Assembly:
-    """The parts that were made, with what is known of their slices; slices are read when written."""
+    """The parts that were made, with facts about their slices, which are read only to be written."""
 
     def __init__(self, parts: list[Part], images: Images, size: int) -> None:
         self.size = size
@@ -198,7 +199,7 @@ class _Assembly:
 
 
 def spread(labels: list[int]) -> tuple[tuple[int, int], ...]:
-    """Labels and the grey levels that stand for them: evenly from 0 to 255, as in the PNG slices."""
+    """Labels with their grey levels, evenly from 0 to 255 as in the PNG slices."""
     steps = max(1, len(labels) - 1)
     return tuple((label, round(rank * 255 / steps)) for rank, label in enumerate(labels))
 
@@ -210,10 +211,10 @@ def _report(
     tell: Tell,
     failed: Callable[[OasisVQError], None] | None,
 ) -> None:
-    """Say which files are left out and what is uncertain about the others.
+    """Tell which files are left out, and what is uncertain about the others.
 
     Raises:
-        OasisVQError: no file is good, or any is bad and nobody is told.
+        OasisVQError: no file is usable, or one is unusable and `failed` is None.
     """
     errors = errors + [ImageError(text) for _, cut in assembly.cuts for text in cut.errors]
     if errors and not assembly.cuts and len(errors) > 1:
@@ -233,7 +234,7 @@ def _report(
 
 
 def _write(assembly: _Assembly, dataset: Dataset, work: Work) -> None:
-    """Write the arrays and the manifest into a new folder, and put it in the dataset's place."""
+    """Write the arrays and the manifest into a new folder, and move it to the dataset's place."""
     work.new.mkdir()
     splits, volumes = {}, []
     for name in SPLITS:
@@ -249,7 +250,7 @@ def _write(assembly: _Assembly, dataset: Dataset, work: Work) -> None:
 
 
 def _write_split(assembly: _Assembly, members: list[tuple[Part, Cut]], path: Path) -> Split:
-    """Write the array of a split; each part is deleted when it is in, so the disk holds slices once."""
+    """Write the array of a split; each part is deleted once written, so the disk holds slices once."""
     size, count = assembly.size, sum(len(cut.numbers) for _, cut in members)
     records: list[SliceRecord] = []
     content: Box | None = None
@@ -280,7 +281,7 @@ def _slice_records(part: Part, cut: Cut) -> list[SliceRecord]:
 
 
 def _volume_record(part: Part, cut: Cut, axis: str) -> VolumeRecord | None:
-    """What the manifest says of a volume or a stack of 16-bit images; None for one of 8 bits."""
+    """What the manifest says of a volume or a stack of 16-bit images; None for one of 8-bit images."""
     member = part.members[0]
     if not cut.axis_codes and cut.intensity is None:
         return None
@@ -297,7 +298,7 @@ def _volume_record(part: Part, cut: Cut, axis: str) -> VolumeRecord | None:
 
 
 def is_prepared_from(folder: Path, raw: Path, images: Images, size: int) -> bool:
-    """Whether `folder` is the prepared dataset of what `raw` holds now, with these settings."""
+    """Whether `folder` is the prepared dataset of the present files in `raw`, with these settings."""
     if not is_prepared(folder):
         return False
     dataset = open_dataset(folder)
@@ -325,7 +326,7 @@ def open_or_prepare(
 ) -> Dataset:
     """Open `data` if it is a prepared dataset; else prepare it, as a raw folder, into `cache`.
 
-    What `cache` holds is used again if it was made from the same files with the same settings.
+    The dataset in `cache` is reused if it was made from the same files with the same settings.
 
     Raises:
         DatasetError, ImageError, FileError: see `preprocess`; the first bad file raises.
@@ -358,7 +359,7 @@ def opened_for_now(
     tell: Tell = lambda message: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Dataset]:
-    """As `open_or_prepare`, but what must be prepared is gone when the block ends.
+    """Like `open_or_prepare`, but a newly prepared dataset is deleted when the block ends.
 
     Raises:
         DatasetError, ImageError, FileError: see `preprocess`; the first bad file raises.

@@ -1,4 +1,4 @@
-"""What a user can choose about a prepared dataset, beside its raw folder, images and size."""
+"""What a user can choose about a prepared dataset besides its raw folder, images and size."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Slices(NamedTuple):
     """Which slices of a volume to take.
 
     Attributes:
-        number: so many, evenly over the part with brain; 0 for every millimetre of it.
-        span: in place of a number, millimetres from the first slice, the second one excluded.
+        number: how many, spread evenly over the part with brain; 0 for one per millimetre of it.
+        span: in place of a number, a range in millimetres from the first slice, its end excluded.
     """
 
     number: int = 32
@@ -36,14 +36,14 @@ class Recipe:
     """How a raw folder becomes a prepared dataset.
 
     Attributes:
-        layout: key of the layout; None: the one that is recognised.
-        variant: name of the variant; None: the layout's first that a session has.
-        subjects: the table that names the subjects of files whose names do not.
-        slices: which slices of a volume.
-        percentiles: of a volume's foreground, that become black and white.
-        split: shares of train, validation and test; None: as given, else `DEFAULT_SPLIT`.
-        seed: which persons go where.
-        guess_subjects: whether to draw splits where only a guess tells whose a scan is.
+        layout: key of the layout; if None, it is recognised.
+        variant: name of the variant; if None, the layout's first that a session has.
+        subjects: path of the table that names the subjects of files whose names do not.
+        slices: which slices of a volume to take.
+        percentiles: of a volume's foreground, which become black and white.
+        split: shares of train, validation and test; if None, the given splits or `DEFAULT_SPLIT`.
+        seed: decides which persons go into which split.
+        guess_subjects: whether to draw splits even if subjects can only be guessed.
         axis: that slices of a volume follow, one of `PLANES`.
     """
 
@@ -80,7 +80,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
     """The recipe in a manifest.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no whole recipe.
+        KeyError, TypeError, ValueError: it is not a whole recipe.
     """
     split = fields["split"]
     if split is not None:
@@ -97,17 +97,17 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
             split,
             int(fields["seed"]),
             bool(fields["guess_subjects"]),
-            fields.get("axis", "axial"),  # manifests of before do not say
+            fields.get("axis", "axial"),  # older manifests do not say
         )
     except DatasetError as error:
         raise ValueError(str(error)) from error
 
 
 def parse_slices(text: str) -> Slices:
-    """`32`, `60:130` or `all`.
+    """Parse `32`, `60:130` or `all`.
 
     Raises:
-        DatasetError: none of these.
+        DatasetError: the text is none of these.
     """
     try:
         if text == "all":
@@ -124,10 +124,10 @@ def parse_slices(text: str) -> Slices:
 
 
 def parse_percentiles(text: str) -> tuple[float, float]:
-    """`0.5:99.5`.
+    """Parse percentiles such as `0.5:99.5`.
 
     Raises:
-        DatasetError: no two rising numbers from 0 to 100.
+        DatasetError: these are not two rising numbers from 0 to 100.
     """
     try:
         low, high = (float(end) for end in text.split(":"))
@@ -139,10 +139,10 @@ def parse_percentiles(text: str) -> tuple[float, float]:
 
 
 def parse_split(text: str) -> tuple[float, float, float]:
-    """`80/10/10`: shares of train, validation and test.
+    """Parse shares of train, validation and test such as `80/10/10`.
 
     Raises:
-        DatasetError: no three shares of at least 0, or all of them 0.
+        DatasetError: these are not three shares of at least 0, or all are 0.
     """
     try:
         train, validation, test = (float(share) for share in text.split("/"))

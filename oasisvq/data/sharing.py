@@ -1,7 +1,7 @@
-"""Whose each member is, and which split it goes to: all that is of a person to the same one.
+"""Which subject each member is of, and which split it goes to: all files of a person to the same one.
 
-Where nothing tells whose a scan is, and splits would have to be drawn, the folder is refused: no
-figure on the splits would be worth anything.
+If subjects can only be guessed, and splits would have to be drawn, the folder is refused: no figure on
+such splits would be worth anything.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _SHOWN = 3  # names of persons in a message
 
 
 def stem_of(name: str) -> str:
-    """A name without its ending; of both files of a pair the same."""
+    """A name without its ending; the same for both files of a pair."""
     suffix = volume_suffix(Path(name)) or Path(name).suffix
     return name[: -len(suffix)] if suffix else name
 
@@ -26,10 +26,10 @@ def stem_of(name: str) -> str:
 def with_subjects(
     root: Path, taken: list[Member], candidates: list[Member], found: Found, recipe: Recipe
 ) -> tuple[list[Member], list[Member]]:
-    """The members with the subjects that their names leave open.
+    """The members, completed with the subjects that their names leave open.
 
     Raises:
-        DatasetError: they could only be guessed, splits would have to be drawn, and that was not
+        DatasetError: subjects could only be guessed, splits would have to be drawn, and guessing was not
             asked for.
     """
     nameless = [each for each in taken if not each.subject]
@@ -72,12 +72,12 @@ def with_subjects(
 
 
 def _folders(member: Member) -> tuple[str, ...]:
-    """The folders above a member, but for those that name a split."""
+    """The folders above a member, except those that name a split."""
     return tuple(part for part in member.name.split("/")[:-1] if part.lower() not in SPLIT_NAMES)
 
 
 def _are_drawn(taken: list[Member], recipe: Recipe) -> bool:
-    """Whether persons are shared out to more than one split."""
+    """Whether persons are drawn into more than one split."""
     is_given = all(given_split(each.name) for each in taken)
     return not is_given and sum(share > 0 for share in recipe.split or DEFAULT_SPLIT) > 1
 
@@ -85,9 +85,10 @@ def _are_drawn(taken: list[Member], recipe: Recipe) -> bool:
 def with_splits(
     root: Path, taken: list[Member], candidates: list[Member], found: Found, recipe: Recipe
 ) -> list[Member]:
-    """Keep given splits; else share out the subjects.
+    """Keep given splits; else distribute the subjects over the splits.
 
-    Those of scans and of segmentations are shared out together, so that a person's fall in one split.
+    Subjects of scans and of segmentations are distributed together, so that all files of a person are in
+    one split.
 
     Raises:
         DatasetError: splits are given, and others are asked for.
@@ -103,7 +104,7 @@ def with_splits(
     shares = recipe.split or DEFAULT_SPLIT
     found.splitting = f"split {'/'.join(f'{share:g}' for share in shares)} with seed {recipe.seed}"
     known = taken
-    if not found.is_guessed:  # then scans and segmentations name the same subjects
+    if not found.is_guessed:  # scans and segmentations name the same subjects
         known = taken + [each for each in candidates if each.variant.by_default and each.subject]
     split_of = shared_out({each.subject for each in known}, shares, recipe.seed)
     return [each._replace(split=split_of[each.subject]) for each in taken]
@@ -112,18 +113,18 @@ def with_splits(
 def shared_out(subjects: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
     """Which split each subject goes to.
 
-    The order is that of hashes of seed and subject, the same on every machine. A split with a share
-    gets at least one subject where there are enough.
+    Subjects are ordered by a hash of seed and subject, the same on every machine. A split with a share
+    gets at least one subject if there are enough.
     """
 
     def place(subject: str) -> bytes:
-        told = f"{seed}/{subject}".encode(errors="surrogatepass")  # a folder's name may be no Unicode
+        told = f"{seed}/{subject}".encode(errors="surrogatepass")  # a folder's name may not be Unicode
         return hashlib.sha256(told).digest()
 
     order = sorted(subjects, key=place)
     wanted = [len(order) * share / sum(shares) for share in shares]
     counts = [max(int(count), int(share > 0)) for count, share in zip(wanted, shares, strict=True)]
-    while sum(counts) > len(order):  # the last splits go without
+    while sum(counts) > len(order):  # if subjects are few, the last splits go without
         counts[max(range(3), key=lambda place: (counts[place], place))] -= 1
     while sum(counts) < len(order):
         counts[max(range(3), key=lambda place: wanted[place] - counts[place])] += 1

@@ -1,11 +1,11 @@
 """A volume, or a stack of images -> slices of grey levels.
 
-Shapes: N slices, H×W slice, 1 mm a pixel. Of axial slices rows run left–right, columns back–front, and
-the first is the lowest; those along other axes lie as `slicing_by` cuts them.
+Shapes: N slices, H×W slice, 1 mm a pixel. In axial slices rows run left–right, columns back–front, and
+the first slice is the lowest; slices along other axes lie as `slicing_by` cuts them.
 
 A volume gets one scale of intensities: percentiles of its foreground become black and white, so that
-grey levels of its slices compare. The foreground begins well below the middle between air and head,
-since fluid in the head is dark too: on the PNG slices at 20 of 255, what `score` calls foreground.
+grey levels are comparable between its slices. The foreground begins well below the middle between air
+and head, since fluid in the head is dark too: on the PNG slices at 20 of 255, as in `score`.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ from oasisvq.scans.images import read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import read_volume
 
-FIELD = 256  # millimetres to a side of a slice of --size 256, as in the PNG slices
-BRAIN_SHARE = 0.25  # of the largest slice's foreground; above the first such slice is little but scalp
-BRAIN_HEIGHT = 125  # millimetres from the top down to where a head has only neck and jaw
+FIELD = 256  # side of a slice in millimetres at --size 256, as in the PNG slices
+BRAIN_SHARE = 0.25  # of the largest foreground of a slice; above such slices is little but scalp
+BRAIN_HEIGHT = 125  # millimetres from the top of a head down to neck and jaw
 MAX_VALUE = 1e30
-MAX_SPAN = 2048  # millimetres to a side of a volume
+MAX_SPAN = 2048  # side of a volume in millimetres
 FOREGROUND_SHARE = 1 / 3  # of the way from black to the middle between air and head
 _SAME = 0.01  # millimetres by which a voxel may differ from 1 mm and stay as it is
 
@@ -38,10 +38,10 @@ class Sliced(NamedTuple):
     """A volume as slices along one axis, still in its own voxels.
 
     Attributes:
-        planes: (N, H, W) values as they are meant: scaled, and never NaN or infinite.
+        planes: (N, H, W) scaled values, never NaN or infinite.
         spacing: millimetres from slice to slice, row to row and column to column.
-        axis_codes: where the array's axes grow to.
-        voxel_size: millimetres along the array's axes.
+        axis_codes: of the array.
+        voxel_size: millimetres along the axes of the array.
         is_guessed: whether the header leaves open which side is left.
     """
 
@@ -56,16 +56,16 @@ class Cut(NamedTuple):
     """Slices of one volume or stack.
 
     Attributes:
-        planes: (N, size, size) uint8; of a label volume the labels.
-        numbers: of each slice: millimetres from the first, or the number in an image's name.
+        planes: (N, size, size) uint8; labels for a label volume.
+        numbers: of each slice, millimetres from the first, or the number in the name of its image.
         shapes: of each slice before it was brought to size.
-        places: of a stack, which of its files each slice is of.
-        intensity: the values that became black and white; None where none were changed.
+        places: which of the files of a stack each slice is from.
+        intensity: the values that became black and white; None if no values were changed.
         labels: all labels of a label volume; empty otherwise.
-        axis_codes: where the volume's axes grow to; empty for images.
-        voxel_size: of the volume, millimetres; empty for images.
+        axis_codes: of the volume; empty for images.
+        voxel_size: of the volume in millimetres; empty for images.
         is_guessed: whether the volume's header leaves open which side is left.
-        errors: what could not be read of a stack.
+        errors: messages on the images of a stack that could not be used.
     """
 
     planes: NDArray[np.uint8]
@@ -94,15 +94,15 @@ def cut_volume(
     Args:
         path: the volume; of a pair either file.
         images: what it holds.
-        size: pixels to a side of a slice.
+        size: side of a slice in pixels.
         recipe: along which axis, which slices, and which percentiles become black and white.
-        axis_codes: where its axes grow to if it is Analyze; None: what the header says.
-        guide: a volume that lies over it and shows where the brain is.
-        max_pixels: how large they may be, see `limits.py`.
+        axis_codes: of the volume if it is Analyze; if None, those of its header.
+        guide: a volume that matches it voxel by voxel and shows where the brain is.
+        max_pixels: how large both may be, see `limits.py`.
 
     Raises:
-        FileError: it, or its guide, is missing or unreadable.
-        ImageError: damaged, of no finite numbers, constant, or, as labels, not of 0 to 255.
+        FileError: the volume or its guide is missing or unreadable.
+        ImageError: it is damaged, constant, not of finite numbers, or not what `images` says.
     """
     sliced = read_sliced(path, recipe.axis, axis_codes, max_pixels)
     is_labels = images is Images.SEGMENTATIONS
@@ -145,7 +145,7 @@ def cut_volume(
 
 
 def _refuse_labels(planes: NDArray[np.generic], path: Path) -> None:
-    """Raise for what plainly is a map of labels and no scan, as encoding sees it."""
+    """Raise for a volume that encoding would clearly take for a map of labels."""
     found = labels_in(planes)
     if found is not None and found.is_plain:
         raise ImageError(
@@ -194,16 +194,16 @@ def read_sliced(
 
 
 def _values(voxels: NDArray[np.generic], geometry: Geometry, path: Path) -> NDArray[Any]:
-    """Stored voxels as the values they stand for.
+    """Stored voxels -> the values that they stand for.
 
     Raises:
-        ImageError: some are NaN or infinite, or all are the same.
+        ImageError: some values are NaN, infinite or too large, or all are the same.
     """
     slope, intercept = geometry.scaling
     values: NDArray[Any] = voxels
     if (slope, intercept) != (1.0, 0.0):
         values = voxels.astype(np.float32 if voxels.dtype.itemsize < 4 else np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # overflows are refused below
             values *= slope
             values += intercept
     if values.dtype.kind == "f":
@@ -223,10 +223,10 @@ def _millimetres(side: int, step: float) -> int:
 
 
 def labels_of(planes: NDArray[Any], path: Path) -> tuple[int, ...]:
-    """The labels of a label volume, rising.
+    """The labels of a label volume, in rising order.
 
     Raises:
-        ImageError: other values than 0 to 255.
+        ImageError: values are not whole, or not from 0 to 255.
     """
     low, high = planes.min(), planes.max()
     is_broken = planes.dtype.kind == "f" and bool((np.abs(planes - np.rint(planes)) > 1e-3).any())
@@ -239,7 +239,7 @@ def labels_of(planes: NDArray[Any], path: Path) -> tuple[int, ...]:
 
 
 def foreground_level(planes: NDArray[Any]) -> float:
-    """The value above which a voxel is head or brain, and no air."""
+    """The value above which a voxel is head or brain rather than air."""
     sample = planes[::2, ::2, ::2] if planes.size > 2**20 else planes
     low, high = (float(end) for end in np.percentile(sample, (0.1, 99.9)))
     if not low < high:
@@ -249,7 +249,7 @@ def foreground_level(planes: NDArray[Any]) -> float:
 
 
 def _level_of(counts: NDArray[np.integer[Any]], centres: NDArray[Any]) -> float:
-    """A third of the way to the middle between air and head, which Otsu's method tells apart."""
+    """A third of the way from black to the middle between air and head, told apart by Otsu's method."""
     from skimage.filters import threshold_otsu
 
     is_air = centres <= threshold_otsu(hist=(counts, centres))
@@ -260,10 +260,10 @@ def _level_of(counts: NDArray[np.integer[Any]], centres: NDArray[Any]) -> float:
 def intensity_of(
     values: NDArray[Any], level: float, percentiles: tuple[float, float]
 ) -> tuple[float, float]:
-    """The values that become black and white: percentiles of what is brighter than `level`.
+    """The values that become black and white: percentiles of the values above `level`.
 
-    Around a skull-stripped brain the ground is black, as it is where such a volume is encoded: what is
-    dark in it is fluid, and no air.
+    Around a skull-stripped brain the ground becomes black, as in encoding: dark voxels in the brain are
+    fluid, not air.
     """
     low, high = (float(end) for end in np.percentile(values[values > level], percentiles))
     ground = ground_of(values)
@@ -277,17 +277,17 @@ def slice_numbers(
 ) -> list[int]:
     """Which slices to take, in millimetres from the first one.
 
-    The part with brain reaches from the last broad slice of `brain` (N, H, W) back to the first one.
+    The part with brain reaches from the first to the last broad slice of `brain` (N, H, W).
 
     Args:
-        brain: where brain is, or a head.
+        brain: where the brain is, or the head.
         spacing: millimetres from slice to slice.
-        slices: which are asked for.
+        slices: which slices are asked for.
         path: of the volume, for messages.
-        reach: millimetres that the part has at most: below a head lies its neck.
+        reach: the largest extent of that part in millimetres from the top: below a head lies its neck.
 
     Raises:
-        ImageError: the range that was asked for lies outside of the volume.
+        ImageError: the range that is asked for lies outside the volume.
     """
     height = _millimetres(len(brain), spacing)
     if slices.span:
@@ -306,14 +306,14 @@ def slice_numbers(
 
 
 def _positions(at: NDArray[Any], step: float) -> NDArray[np.float64]:
-    """Where millimetres lie among voxels: both are counted from the edge, and meant in the middle."""
+    """Millimetres -> positions among voxels: both count from the edge, and refer to their middle."""
     return (at + 0.5) / step - 0.5
 
 
 def nearest(
     planes: NDArray[Any], spacing: tuple[float, float, float], at: tuple[NDArray[Any], ...]
 ) -> NDArray[Any]:
-    """Values of the nearest voxels at millimetres along each of the three axes."""
+    """Values of the nearest voxels, at millimetres along each of the three axes."""
     for axis, (places, step) in enumerate(zip(at, spacing, strict=True)):
         chosen = np.rint(_positions(places, step)).astype(int).clip(0, planes.shape[axis] - 1)
         planes = planes.take(chosen, axis=axis)
@@ -328,7 +328,7 @@ def linear(
 ) -> NDArray[np.float32]:
     """Trilinear values at millimetres along each of the three axes; `intensity` becomes 0 and 1.
 
-    Voxels smaller than a millimetre are averaged over it, with the same triangle.
+    Voxels smaller than a millimetre are averaged with a triangle that is a millimetre wide on each side.
     """
     operators = []
     for places, step, side in zip(at, spacing, planes.shape, strict=True):
@@ -345,7 +345,7 @@ def linear(
 
 
 def _shares(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """`low` and what is darker to 0, `high` and what is brighter to 1."""
+    """Scale `low` to 0 and `high` to 1, and clip everything beyond."""
     return ((plane.astype(np.float64).clip(low, high) - low) / (high - low)).astype(np.float32)
 
 
@@ -358,22 +358,22 @@ def cut_stack(
     whole: bool,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Cut:
-    """Bring the images of one subject's slices to size; a bad one is left out and said.
+    """Bring the images of one subject's slices to size; an unusable one is left out and reported.
 
-    Grey levels of 8 bits stay as they are. Those of 16 bits are scaled as a volume's are: by the
+    Grey levels of 8 bits stay as they are. Those of 16 bits are scaled as those of a volume: by
     percentiles of the foreground of all slices of the stack.
 
     Args:
         paths: the images.
         numbers: of the slices.
         images: what they hold.
-        size: pixels to a side.
+        size: side of a slice in pixels.
         recipe: which percentiles become black and white.
-        whole: whether any bad image, or one of 16 bits, is an error.
+        whole: whether an unusable image, or one of 16 bits, is an error.
         max_pixels: how large an image may be.
 
     Raises:
-        OasisVQError: there is no good image, or `whole` and a bad one.
+        OasisVQError: no image is usable; or with `whole`, one is not.
     """
     errors: list[OasisVQError] = []
     planes, shapes, places = [], [], []
@@ -423,7 +423,7 @@ def _intensity_of_stack(
         try:
             plane = read_image(path, max_pixels)
         except OasisVQError:
-            continue  # said where it is read for good
+            continue  # reported when it is read again
         if plane.dtype == np.uint16:
             counts += np.bincount(plane.ravel(), minlength=2**16)
     low, high = _of_histogram(counts, (0.1, 99.9))
@@ -444,7 +444,7 @@ def _of_histogram(counts: NDArray[np.int64], percentiles: tuple[float, float]) -
 
 
 def fit_plane(plane: NDArray[np.uint8], size: int, images: Images) -> NDArray[np.uint8]:
-    """Bring an (H, W) plane to (size, size): pad with 0 around the middle, shrink what is larger.
+    """Bring an (H, W) plane to (size, size): pad with 0 around it, and shrink it if it is larger.
 
     Scans are averaged over the area of each new pixel; segmentations keep the nearest label.
     """

@@ -4,8 +4,8 @@
     1018,OAS1_0379
     1038,OAS1_0379
 
-The file is a whole name, a path below the raw folder, or the beginning of either: `1018` stands for
-`1018_SS.nii.gz`, and `101` does not. A heading may name the columns, in any order.
+The file is a whole name, a path below the raw folder, or the beginning of either at a word boundary:
+`1018` stands for `1018_SS.nii.gz`, and `101` does not. A heading may name the columns, in any order.
 """
 
 import csv
@@ -21,14 +21,14 @@ _SUBJECT_HEADINGS = ("subject", "subject_id", "participant_id", "participant", "
 
 
 class SubjectTable:
-    """Subjects by the names of files."""
+    """Subjects by names of files."""
 
     def __init__(self, path: Path, subjects: dict[str, str]) -> None:
         self.path = path
         self._subjects = subjects
 
     def subject(self, name: str) -> str | None:
-        """The subject of a file by its path below the raw folder; None where the table has none."""
+        """The subject of a file by its path below the raw folder; None if the table has none."""
         for told in (Path(name).name, name):
             for end in range(len(told), 0, -1):
                 ends_word = end == len(told) or not (told[end - 1].isalnum() and told[end].isalnum())
@@ -41,8 +41,8 @@ def read_subjects(path: Path) -> SubjectTable:
     """Read a table of subjects.
 
     Raises:
-        FileError: missing or unreadable.
-        DatasetError: no text, no two columns, or two subjects for one file.
+        FileError: the table is missing or unreadable.
+        DatasetError: it is not text, lacks two columns or any line, or has two subjects for one file.
     """
     try:
         text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")

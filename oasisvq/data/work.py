@@ -1,6 +1,6 @@
 """The hidden folder beside an output in which a dataset is made, and what the output may replace.
 
-It is locked by the process that works in it, outlives a kill, and is deleted when the output is there.
+The process that works in it locks it. It outlives a kill, and is deleted when the output is complete.
 """
 
 import dataclasses
@@ -26,37 +26,37 @@ class Work:
     """Where things lie while a dataset is made.
 
     Attributes:
-        final: the output, links followed.
+        final: the output, with links followed.
     """
 
     final: Path
 
     @property
     def folder(self) -> Path:
-        """The work folder, which holds the parts, see `parts.py`, and what is named below."""
+        """The work folder, which holds the parts (see `parts.py`) and everything below."""
         return self.final.with_name(f".{self.final.name}.parts")
 
     @property
     def lock(self) -> Path:
-        """Held by the process that works here."""
+        """The lock file, held by the process that works here."""
         return self.folder / "lock"
 
     @property
     def new(self) -> Path:
-        """The dataset, until it is whole."""
+        """The new dataset, until it is whole."""
         return self.folder / "new"
 
     @property
     def old(self) -> Path:
-        """The dataset that it replaces, between two renames."""
+        """The dataset that it replaces, between the two renames."""
         return self.folder / "old"
 
     def put_in_place(self, dataset: Dataset) -> None:
-        """Write the manifest of what is in `new`, and rename that to `final`.
+        """Write the manifest of the dataset in `new`, and rename `new` to `final`.
 
         A kill between the two renames is undone by the next run.
         """
-        with (self.new / MANIFEST).open("wb") as stream:  # the whole folder is what appears at once
+        with (self.new / MANIFEST).open("wb") as stream:  # not atomically: the folder as a whole is
             stream.write(manifest_bytes(dataset))
             _force_to_disk(stream)
         try:
@@ -67,7 +67,7 @@ class Work:
             self.undo()
 
     def undo(self) -> None:
-        """Drop what is half written, and give back a dataset that was not replaced."""
+        """Delete a half-written dataset, and put back an old one that was not replaced."""
         shutil.rmtree(self.new, ignore_errors=True)
         if self.old.exists() and not self.final.exists():
             self.old.replace(self.final)
@@ -79,7 +79,8 @@ def working_on(output: Path, force: bool) -> Iterator[Work]:
     """The work folder of an output, for this process alone; deleted unless the block is interrupted.
 
     Raises:
-        FileError: another process makes this output, it is in the way, or a file cannot be written.
+        FileError: another process makes this output, the output is in the way, or a file cannot be
+            written.
     """
     work = Work(Path(os.path.realpath(output)))
     make_folder(work.folder)
@@ -89,7 +90,7 @@ def working_on(output: Path, force: bool) -> Iterator[Work]:
                 raise FileError(
                     f"{output}: another process is making it; wait for its end or name another output"
                 )
-            keep = any(work.folder.glob("*.npz"))  # of an interrupted run, when this one is refused
+            keep = any(work.folder.glob("*.npz"))  # of an interrupted run, if this one is refused
             try:
                 work.undo()
                 _refuse_replacing(output, force)
@@ -105,7 +106,7 @@ def working_on(output: Path, force: bool) -> Iterator[Work]:
 
 
 def write_slices(path: Path, shape: tuple[int, int, int], pieces: Iterable[NDArray[np.uint8]]) -> str:
-    """Write the array of a split piece by piece; gives back its checksum, see `array_checksum`."""
+    """Write the array of a split piece by piece; returns its checksum, see `array_checksum`."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -123,7 +124,7 @@ def _force_to_disk(stream: BinaryIO) -> None:
 
 
 def _refuse_replacing(output: Path, force: bool) -> None:
-    """Only a prepared dataset is ever replaced, and only with `force`; an empty folder is filled."""
+    """Refuse to replace anything but an empty folder, or a prepared dataset with `force`."""
     if is_prepared(output):
         if not force:
             raise FileError(f"{output}: exists; pass -f to replace it or name another output")

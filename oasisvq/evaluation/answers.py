@@ -6,11 +6,11 @@ from oasisvq.evaluation.markup import path_text, percent, text
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
 from oasisvq.evaluation.score import QualityScore
 
-HEALTHY_SHARE = 0.95  # of the codes of each level in use
+HEALTHY_SHARE = 0.95  # of the codes of each level have to be in use
 
 
 def head(seen: Observations, every: int, comparison: Comparison | None) -> str:
-    """What was measured in a sentence, then the answers; `every` N-th slice was."""
+    """One sentence on what was measured, namely every `every`-th slice, and then the answers."""
     score, main = seen.score, seen.main_score
     answers = [
         ("How good?", f"SSIM {main.ssim.mean:.4f}", _good(seen, main)),

@@ -1,7 +1,8 @@
-"""How much of an AVIF file is the picture's own data, and how much is what a container needs.
+"""How much of an AVIF file is the data of the picture, as opposed to the container.
 
-An AVIF file is a sequence of boxes (ISO/IEC 14496-12), each of its size, a name of four bytes and its
-content; `iloc` in `meta` says where the AV1 data of each item lies, `pitm` which item is the picture.
+An AVIF file is a sequence of boxes (ISO/IEC 14496-12), each of which has its size, a name of four bytes
+and its content. `iloc` in `meta` says where the AV1 data of each item lies, `pitm` which item is the
+picture.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ def data_bytes(content: bytes) -> int:
     """Bytes of the AV1 data of the picture that an AVIF file holds.
 
     Raises:
-        ImageError: it is no such file.
+        ImageError: it is not such a file.
     """
     try:
         meta = _box(content, b"meta")[_FULL:]
@@ -26,7 +27,7 @@ def data_bytes(content: bytes) -> int:
 
 
 def _box(content: bytes, name: bytes) -> bytes:
-    """The content of the first box of a name."""
+    """The content of the first box with a name."""
     for found, inside in _boxes(content):
         if found == name:
             return inside
@@ -52,7 +53,7 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class _Reader:
-    """Takes numbers from bytes, the most significant byte first."""
+    """Takes numbers from bytes, most significant byte first."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
@@ -71,7 +72,7 @@ def _primary(pitm: bytes) -> int:
 
 
 def _located(iloc: bytes, item: int) -> int:
-    """The lengths of an item's parts together."""
+    """The total length of an item's parts."""
     reader = _Reader(iloc)
     version = reader.number(_FULL) >> 24
     sizes = reader.number(2)

@@ -1,6 +1,6 @@
 """The classic image codecs on the same slices: rate-distortion curves and BD-rates.
 
-Each peer is used as its own users would for small grey images, at its slowest sensible setting.
+Each peer is used as its own users would use it for small grey images, at its slowest sensible setting.
 """
 
 import io
@@ -27,7 +27,7 @@ from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
 MAX_COMPARISON_BYTES = 2**24
-AVIF_DATA = "avif-data"  # the curve of AVIF's files without what a container needs
+AVIF_DATA = "avif-data"  # the curve of AVIF without the container's headers
 MEASURES = ("ssim", "foreground_ssim", "psnr")
 
 
@@ -38,7 +38,7 @@ class Peer(NamedTuple):
         image_format: what Pillow calls it.
         settings: of `Image.save`, smallest file first.
         says: the settings in words.
-        needs: what to install where Pillow lacks it.
+        needs: what to install if Pillow lacks it.
     """
 
     image_format: str
@@ -85,7 +85,7 @@ PEERS = {
 
 
 def in_words(name: str) -> str:
-    """The settings of a curve."""
+    """The settings of a curve in words."""
     return "the same without the container's headers" if name == AVIF_DATA else PEERS[name].says
 
 
@@ -103,9 +103,9 @@ class RatePoint(NamedTuple):
 
 
 class BDRate(NamedTuple):
-    """Mean difference of bytes at equal quality, in per cent; negative: ours are smaller.
+    """Mean difference of bytes at equal quality, in per cent; negative if ours are smaller.
 
-    None where the curves share no range of quality.
+    None if the curves share no range of quality.
     """
 
     ssim: float | None
@@ -132,10 +132,10 @@ class Comparison(NamedTuple):
 
 
 def read_comparison(path: Path) -> Comparison:
-    """What `score --against ... --json` printed, for the curves of the classic codecs in it.
+    """Read what `score --against ... --json` printed, to reuse the curves of the classic codecs.
 
     Raises:
-        FileError: missing or unreadable.
+        FileError: the file is missing or unreadable.
         DatasetError: it holds something else.
     """
     try:
@@ -190,7 +190,7 @@ def _is_available(name: str) -> bool:
 
 
 class _Curve:
-    """Gathers what one codec gives at one setting."""
+    """Gathers the results of one codec at one setting."""
 
     def __init__(self, setting: str) -> None:
         self.setting = setting
@@ -222,7 +222,7 @@ class _Curve:
         return content
 
     def add_resized(self, other: "_Curve", size: int) -> None:
-        """What another curve had last, at another size."""
+        """Add the last slice of another curve, with another size."""
         self.rows.append((size, *other.rows[-1][1:]))
 
     def point(self) -> RatePoint:
@@ -241,13 +241,13 @@ def compare(
     known: Comparison | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
-    """Measure ours at every quality and the named peers on every `every`-th slice of a split.
+    """Measure our codec at every quality, and the named peers, on every `every`-th slice of a split.
 
-    Curves of peers that `known` holds are taken from there: they do not depend on the model.
+    Curves of peers that `known` holds are taken from it, since they do not depend on the model.
 
     Raises:
-        DatasetError: no such split, or `known` is of other slices.
-        ModelError: an unknown peer, or one that this Pillow lacks.
+        DatasetError: there is no such split, or `known` was measured on other slices.
+        ModelError: a peer is unknown, or this Pillow lacks it.
     """
     wanted = {*names, AVIF_DATA} if "avif" in names else set(names)
     planes = dataset.array(split)[::every]

@@ -1,4 +1,4 @@
-"""Ours within bounds, and without loss, beside other codecs that guarantee as much.
+"""Our codec within bounds, and without loss, beside other codecs with the same guarantee.
 
 Shapes: S slices, H×W slice.
 """
@@ -33,9 +33,9 @@ class BoundPoint(NamedTuple):
         codec: "oasisvq" or a peer.
         bound: that was asked for.
         file_bytes: of a scan.
-        psnr: dB.
+        psnr: in dB.
         largest_error: of any voxel.
-        encode_seconds: of a scan; ours compares every voxel in them.
+        encode_seconds: of a scan; ours include the check of every voxel.
         decode_seconds: of a scan.
     """
 
@@ -53,12 +53,12 @@ class BoundComparison(NamedTuple):
 
     Attributes:
         name: of a split, or of a scan's file.
-        scans: that were measured.
+        scans: how many were measured.
         data_range: that PSNR refers to.
         fingerprint: of the model.
         points: bound by bound, ours first.
-        ratios: by bound, our bytes in shares of each peer's.
-        left_out: why a peer is not there, by bound.
+        ratios: by bound, our bytes divided by those of each peer.
+        left_out: by bound, why a peer is missing.
     """
 
     name: str
@@ -75,12 +75,12 @@ class BoundComparison(NamedTuple):
 
 
 def bound_of(words: str, scale: Scale, is_whole: bool) -> float:
-    """What `--max-error` asks for: a number, or such as `1%` of a scale's range.
+    """What `--max-error` asks for: a number, or a share such as `1%` of a scale's range.
 
-    A share of the range of whole numbers is a whole number, at least 1.
+    For whole numbers, a share of the range is rounded down to a whole number of at least 1.
 
     Raises:
-        ImageError: it is neither, below 0, or not a whole number for whole numbers.
+        ImageError: it is neither, is below 0, or is not a whole number for whole numbers.
     """
     try:
         bound = float(words.removesuffix("%"))
@@ -109,7 +109,7 @@ def bounds_on_split(
     """Measure every `every`-th slice of a split within each bound.
 
     Raises:
-        DatasetError: no such split.
+        DatasetError: there is no such split.
         ImageError: see `bound_of`.
         ModelError: see `require_bounded`; or the model has no network for residues.
     """
@@ -131,7 +131,7 @@ def bounds_on_scan(
     """Measure an image or a volume within each bound.
 
     Raises:
-        FileError, ImageError: it cannot be read or encoded; see also `bound_of`.
+        FileError, ImageError: the scan cannot be read or encoded; see also `bound_of`.
         ModelError: see `require_bounded`; or the model has no network for residues.
     """
     scan = read_scan(source, None, max_pixels)
@@ -174,7 +174,7 @@ def _compare(
 
 
 class _Measured(NamedTuple):
-    """Of one scan, in the order of `BoundPoint`."""
+    """Results for one scan, in the order of `BoundPoint`."""
 
     file_bytes: float
     psnr: float

@@ -1,9 +1,9 @@
-"""Other codecs that guarantee a largest error, or lose nothing, by imagecodecs.
+"""Other codecs that guarantee a largest error, or are lossless, by imagecodecs.
 
 Shapes: S slices, H×W slice.
 
-Their bytes are what they write for the values alone: what it takes to know a volume's type and darkest
-value is not counted.
+Only the bytes that they write for the values are counted, and not those that would be needed for a
+volume's type and darkest value.
 """
 
 from importlib import import_module
@@ -19,23 +19,23 @@ Planes = NDArray[np.generic]
 NEEDS = "imagecodecs: pip install 'oasisvq[peers]'"
 _JXL_EFFORTS = (7, 9)
 _MOST_NEAR = 255  # of JPEG-LS
-_HALF = 0.499  # of a step, that rounding to whole numbers takes back
+_HALF = 0.499  # of a step, which rounding to whole numbers undoes
 
 
 class BoundedCoder(Protocol):
-    """What codes planes (S, H, W) within a bound."""
+    """A codec of planes (S, H, W) within a bound."""
 
     name: str  # of its functions in imagecodecs
-    is_of_volumes: bool  # codes the slices together
+    is_of_volumes: bool  # whether it codes the slices together
 
     def refuses(self, planes: Planes, bound: float) -> str:
-        """Why it cannot code these; nothing where it can."""
+        """Why it cannot code these planes; empty if it can."""
 
     def encode(self, planes: Planes, bound: float) -> list[bytes]:
-        """Its files."""
+        """The files of these planes."""
 
     def decode(self, files: list[bytes], planes: Planes) -> Planes:
-        """Planes as they come back, of the type of the original `planes`."""
+        """The decoded planes, of the type of the original `planes`."""
 
 
 class BoundedPeer(NamedTuple):
@@ -50,7 +50,7 @@ def _codec(name: str) -> Any:  # noqa: ANN401 - imagecodecs is an extra
 
 
 class _Greys:
-    """A file a slice, of grey levels counted from the darkest value."""
+    """One file per slice, of grey levels counted from the darkest value."""
 
     is_of_volumes = False
 
@@ -84,7 +84,7 @@ class _Greys:
 
 
 class _Floats:
-    """One file for a volume, as floats; whole numbers are rounded, and so may be half a step off."""
+    """One file for a volume, as floats; whole numbers are rounded, which undoes half a step of error."""
 
     is_of_volumes = True
 
@@ -118,7 +118,7 @@ class _Floats:
 
     @staticmethod
     def _dtype(planes: Planes) -> type[np.floating[Any]]:
-        """float32 where it holds every value."""
+        """float32 if it holds every value exactly, else float64."""
         is_exact = planes.dtype.itemsize <= 2 or planes.dtype == np.float32
         return np.float32 if is_exact else np.float64
 
@@ -136,8 +136,8 @@ def require_bounded(names: list[str], is_volume: bool) -> list[str]:
     """The peers of these names.
 
     Raises:
-        ModelError: a name is unknown, is of a codec for volumes where slices are compared, or needs what
-            is not installed.
+        ModelError: a name is unknown, is that of a codec for volumes while slices are compared, or needs
+            something that is not installed.
     """
     fitting = [name for name, peer in PEERS.items() if is_volume or not peer.coder.is_of_volumes]
     chosen = list(dict.fromkeys(names))
@@ -154,7 +154,7 @@ def require_bounded(names: list[str], is_volume: bool) -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Whether imagecodecs is, with the codec of a peer in it."""
+    """Whether imagecodecs is installed and contains the codec of a peer."""
     try:
         return bool(_codec(PEERS[name].coder.name.upper()).available)
     except (ImportError, AttributeError):

@@ -1,10 +1,10 @@
-"""The charts of what was measured, for a report or a paper: each is one figure of a column's width.
+"""The charts of what was measured, for a report or a paper; each is one figure of a column's width.
 
 Shapes: N slices, L levels, K codes, rows×columns grid of cells.
 
-A chart takes what was measured and nothing else; how it becomes a file or part of a page is in
-`figures.py`, the curves of a training are in `training_charts.py`. Artists with an id (`set_gid`) get
-their hover texts in `sections.py` and `galleries.py`.
+A chart depends only on what was measured. `figures.py` turns it into a file or a part of a page; the
+curves of a training are in `training_charts.py`. Artists with an id (`set_gid`) get their hover texts in
+`sections.py` and `galleries.py`.
 """
 
 import math
@@ -43,9 +43,9 @@ NAMES = {
     "jpeg": "JPEG",
 }
 FOREGROUND = FOREGROUND_LEVEL * DATA_RANGE
-SIMILARITY_RANGE, PSNR_RANGE = 0.02, 2.0  # that an axis has at least: less is no difference to see
-NAME_ROOM = 0.08  # of an axis, for a name beside the outermost value
-SIZE_ROOM = 1.2  # factor beyond the smallest and the largest file
+SIMILARITY_RANGE, PSNR_RANGE = 0.02, 2.0  # least ranges of axes, so that tiny differences look tiny
+NAME_ROOM = 0.08  # share of an axis for a name beside the outermost value
+SIZE_ROOM = 1.2  # factor by which an axis exceeds the smallest and the largest file
 MEASURES = {"ssim": "SSIM", "foreground_ssim": "foreground SSIM", "psnr": "PSNR (dB)"}
 
 
@@ -73,7 +73,7 @@ def slice_histogram(seen: Observations) -> Chart:
 
 
 def subject_ranges(seen: Observations) -> Chart:
-    """Mean, lowest and highest SSIM of every subject."""
+    """Mean, lowest and highest SSIM of each subject."""
     figure, axes = new_chart()
     subjects = by_subject(seen)
     for place, values in enumerate(subjects.values()):
@@ -103,7 +103,7 @@ def subject_ranges(seen: Observations) -> Chart:
 
 
 def position_curve(seen: Observations) -> Chart:
-    """SSIM and bytes by the place of a slice in the head."""
+    """SSIM and bytes by the position of a slice in the head."""
     figure, axes = new_chart()
     numbers = np.array([record.slice_number for record in seen.records])
     rows = seen.rows[seen.main]
@@ -132,7 +132,7 @@ def position_curve(seen: Observations) -> Chart:
 
 
 def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) -> Chart:
-    """Quality over bytes, beside the classic codecs where they were measured."""
+    """Quality over bytes, beside the classic codecs if they were measured."""
     figure, axes = new_chart(2.7)
     if comparison:
         curves = {
@@ -179,13 +179,13 @@ def rate_curve(seen: Observations, comparison: Comparison | None, measure: str) 
 
 
 def _make_room(axes: Axes, below: float = 0, above: float = 0) -> None:
-    """Room for a name, in shares of the axis."""
+    """Make room for a name, in shares of the axis."""
     low, high = axes.get_ylim()
     axes.set_ylim(low - below * (high - low), high + above * (high - low))
 
 
 def _name_quality(axes: Axes, size: float, value: float, setting: str) -> None:
-    """Which quality a dot of ours is: above it to the left, where a rising curve leaves room."""
+    """Write the quality of a dot of ours above it to the left, where a rising curve leaves room."""
     axes.annotate(
         setting.removeprefix("-q "),
         (size, value),
@@ -226,7 +226,7 @@ def usage_bars(seen: Observations) -> Chart:
 
 
 def usage_ranks(seen: Observations) -> Chart:
-    """How often codes come, the most frequent first, a line for each level."""
+    """How often codes occur, the most frequent first, with a line for each level."""
     figure, axes = new_chart()
     levels, size = seen.usage.shape
     ranks = np.arange(1, size + 1)
@@ -270,7 +270,7 @@ def error_map(seen: Observations) -> Chart:
 
 
 def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Figure:
-    """Values over the field of view, with the outline of the heads."""
+    """A picture of values over the field of view, with the outline of the heads."""
     figure, axes = new_chart(2.9)
     height, width = seen.mean_plane.shape
     stride = math.ceil(height / values.shape[0])
@@ -290,14 +290,14 @@ def _picture(seen: Observations, values: NDArray[np.float64], label: str) -> Fig
 
 
 def _scale_beside(figure: Figure, axes: Axes, shown: ScalarMappable, label: str) -> None:
-    """What the colours of a picture or of dots stand for."""
+    """Add a colour bar that says what the colours of a picture or of dots stand for."""
     bar = figure.colorbar(shown, ax=axes, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
 def latent_map(seen: Observations) -> Chart:
-    """The slices in latent space, coloured by their place in the head."""
+    """The slices in latent space, coloured by their position in the head."""
     figure, axes = new_chart(2.9)
     numbers = [record.slice_number for record in seen.records]
     across, along = principal_components(seen.pooled, 2).T
@@ -316,7 +316,7 @@ def latent_map(seen: Observations) -> Chart:
 def draw_charts(
     seen: Observations, comparison: Comparison | None, metrics: list[Row], **style: object
 ) -> list[Chart]:
-    """Every chart that there is something to draw of; `style` adds to ours."""
+    """All charts for which there is data; `style` adds to our style."""
     with styled(**style):
         has_curve = comparison is not None or len(seen.score.qualities) > 1
         return [
@@ -334,7 +334,7 @@ def draw_charts(
 
 
 def draw_cases(seen: Observations, codebooks: NDArray[np.float32]) -> list[Chart]:
-    """A panel of the first best, median and worst case, of a page's width."""
+    """Panels of the first best, median and worst case, each of a page's width."""
     charts = []
     for kind in ("best", "median", "worst"):
         case = next((case for case in seen.cases if case.kind == kind), None)

@@ -1,6 +1,6 @@
 """Figures: one style, and how they become files or parts of a page.
 
-matplotlib is used by its figures alone, without pyplot, which would look for a screen.
+Only matplotlib's figures are used, and not pyplot, which would look for a screen.
 """
 
 import io
@@ -23,7 +23,7 @@ from oasisvq.files import write_atomically
 
 COLUMN_INCHES = 3.46  # 88 mm, a column of most journals
 DOTS_PER_INCH = 300
-ROOM = 0.06  # of an axis, beyond what it must hold
+ROOM = 0.06  # share of an axis beyond the values that it must hold
 SUFFIXES = (".png", ".svg", ".pdf")
 INK, SOFT, GRID = "#1b1f24", "#5f6975", "#d5dae0"  # text; axes and notes; lines behind
 STYLE: dict[str, Any] = {
@@ -60,7 +60,7 @@ STYLE: dict[str, Any] = {
     "image.interpolation": "nearest",
     "svg.hashsalt": "oasisvq",  # names inside a file do not change from run to run
 }
-PAGE_STYLE: dict[str, Any] = {  # of charts on a page, which a phone shows too
+PAGE_STYLE: dict[str, Any] = {  # for charts on a page, which must be readable on a phone too
     "font.size": 9.2,
     "axes.titlesize": 9.5,
     "xtick.labelsize": 9,
@@ -85,7 +85,7 @@ class Chart(NamedTuple):
 
 @contextmanager
 def styled(**more: object) -> Iterator[None]:
-    """Draw and save in our style, whatever the user's own settings of matplotlib are."""
+    """Draw and save in our style, regardless of the user's own settings of matplotlib."""
     settings: Any = STYLE | more  # matplotlib's own type names every key
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -94,7 +94,7 @@ def styled(**more: object) -> Iterator[None]:
 
 
 def new_figure(height: float = 2.3, width: float = COLUMN_INCHES) -> Figure:
-    """An empty figure, in inches."""
+    """An empty figure of a size in inches."""
     return Figure((width, height), layout="constrained")
 
 
@@ -105,13 +105,13 @@ def new_chart(height: float = 2.3) -> tuple[Figure, Axes]:
 
 
 def hold(axes: Axes, along: str, values: Iterable[float], least: float = 0.0) -> None:
-    """Limits of an axis that hold all values, with some room.
+    """Set the limits of an axis so that it holds all values, with some room.
 
     Args:
         axes: to limit.
         along: `x` or `y`.
-        values: that must be seen; those that are not finite are passed over.
-        least: the range of the axis, so that what hardly differs looks so.
+        values: that must be visible; those that are not finite are ignored.
+        least: the least range of the axis, so that tiny differences look tiny.
     """
     finite = [float(value) for value in values if math.isfinite(value)]
     if not finite:
@@ -124,14 +124,14 @@ def hold(axes: Axes, along: str, values: Iterable[float], least: float = 0.0) ->
 
 
 def legend_above(axes: Axes, columns: int = 4) -> None:
-    """A legend over the whole figure's width that covers nothing: the axes make room for it."""
+    """Add a legend over the figure's whole width that covers nothing: the axes make room for it."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.0, handlelength=1.1)
 
 
 def figure_bytes(figure: Figure, suffix: str, **more: object) -> bytes:
-    """A figure as the content of a file: .png, .svg or .pdf; the same figure, the same bytes."""
+    """A figure as the content of a .png, .svg or .pdf file; the same figure gives the same bytes."""
     nothing = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     kind, content = suffix.removeprefix("."), io.BytesIO()
     with styled(**more), warnings.catch_warnings():
@@ -141,7 +141,7 @@ def figure_bytes(figure: Figure, suffix: str, **more: object) -> bytes:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure by its name's ending.
+    """Write a figure in the format of its name's ending.
 
     Raises:
         FileError: it cannot be written.
@@ -158,7 +158,7 @@ def inline_svg(figure: Figure, name: str, says: str) -> str:
     Args:
         figure: to draw.
         name: unique on its page; names inside the figure begin with it.
-        says: what there is to see, for those who cannot.
+        says: what it shows, for those who cannot see it.
     """
     figure.patch.set_alpha(0)
     for axes in figure.axes:

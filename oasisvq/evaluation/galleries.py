@@ -1,6 +1,6 @@
 """The sections of a report that show pictures: cases, a map of the slices, samples.
 
-They are empty where there is nothing to show.
+A section is empty if there is nothing to show.
 """
 
 import math
@@ -16,7 +16,7 @@ from oasisvq.evaluation.markup import data_uri, figure, image, path_text, text
 from oasisvq.evaluation.observations import THUMBNAIL, Case, Observations
 from oasisvq.evaluation.samples import Drawn, SampleScore, Training
 
-ERROR_PART = 0.998  # of all errors of the cases lie within the scale
+ERROR_PART = 0.998  # share of all errors of the cases that lies within the scale
 _TRIANGLES = {"top": "▴", "bottom": "▾", "left": "◂", "right": "▸"}
 
 
@@ -64,7 +64,7 @@ def _case(case: Case, limit: float) -> str:
 
 
 def _marked(picture: str, marks: Marks) -> str:
-    """A picture with the marks beside it."""
+    """A picture with marks at its edges."""
     beside = "".join(
         f"<b class='{edge}' aria-hidden='true'>{_TRIANGLES[edge] if mark == NOSE else mark}</b>"
         for edge, mark in marks.edges().items()
@@ -82,7 +82,7 @@ def _error_picture(case: Case, limit: float) -> NDArray[np.uint8]:
 
 
 def latents(seen: Observations, charts: dict[str, Chart]) -> str:
-    """The slices in latent space, each shown when it is pointed at."""
+    """The slices in latent space; pointing at one shows it."""
     rows = seen.rows[seen.main]
     names = [
         f"{record.subject}, slice {record.slice_number}: SSIM {ssim:.4f}, {size:,.0f} bytes"
@@ -106,7 +106,7 @@ def latents(seen: Observations, charts: dict[str, Chart]) -> str:
 
 
 def _with_names(svg: str, names: list[str]) -> str:
-    """A scatter chart whose n-th dot says the n-th name."""
+    """A scatter chart whose n-th dot has the n-th name as its title."""
     start = svg.index('id="latent-map-latents"')
     dots = iter(enumerate(names))
 
@@ -120,13 +120,13 @@ def _with_names(svg: str, names: list[str]) -> str:
 def samples(
     drawn: list[Drawn] | None, score: SampleScore | None, training: Training, slices: int, data: str
 ) -> str:
-    """What the prior draws, beside the training slices nearest to it.
+    """Samples from the prior, beside their nearest training slices.
 
     Args:
         drawn: the samples.
         score: how far they are from the split.
-        training: what the training slices of the dataset are to the model.
-        slices: how many they are.
+        training: how the training slices of the dataset relate to the model.
+        slices: how many training slices there are.
         data: the dataset, as the user named it.
     """
     if not drawn:
@@ -155,7 +155,7 @@ def samples(
 
 
 def _searched(training: Training, slices: int, data: str) -> str:
-    """Where the neighbours of samples were searched, and what that tells."""
+    """Where the neighbours of samples were searched for, and what that tells."""
     name = f"<code>{path_text(data)}</code>"
     where = (
         f"Below each is the nearest of the {slices:,} training slices of {name}, plain or mirrored, by "

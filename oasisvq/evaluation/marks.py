@@ -1,8 +1,7 @@
-"""Which way a picture of a slice lies: L, R and the nose at its edges, where that is known.
+"""The orientation of a slice in a picture: L, R and the nose at its edges, if it is known.
 
-It is known of a volume whose affine says so, of volumes of OASIS by their names, and of the UQ PNG
-slices, which are axial: rows run from left to right, columns from back to front. Of all else nothing is
-marked.
+It is known for volumes whose affine tells it, for volumes of OASIS by their names, and for the UQ PNG
+slices, which are axial: rows run from left to right, columns from back to front. Nothing else is marked.
 """
 
 import re
@@ -22,7 +21,7 @@ from oasisvq.scans.scan import Placement
 from oasisvq.scans.words import axes_of_oasis
 
 NOSE = "nose"
-MARGIN = 0.07  # of a picture's longer side, for each mark beside it
+MARGIN = 0.07  # share of a picture's longer side for each mark beside it
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _MARKED = {"L": "L", "R": "R", "A": NOSE}
 _UQ_NAME, _UQ_SHAPE = re.compile(r"(?:case|seg)_\d{3,4}_slice_\d{1,4}(?:\.nii)?\."), (256, 256)
@@ -32,7 +31,7 @@ Edge = Literal["top", "bottom", "left", "right"]
 
 
 class Marks(NamedTuple):
-    """What stands at each edge of a picture: `L`, `R`, `NOSE`, or nothing."""
+    """The mark at each edge of a picture: `L`, `R`, `NOSE`, or empty."""
 
     top: str = ""
     bottom: str = ""
@@ -60,7 +59,7 @@ UNKNOWN = Marks()
 
 
 def marks_along(rows: str, columns: str) -> Marks:
-    """The marks of a picture whose rows and columns grow to these: one of R L, A P, S I each."""
+    """The marks of a picture whose rows and columns grow to these axis codes, such as R and A."""
     ends = _OPPOSITE[rows], rows, _OPPOSITE[columns], columns
     return Marks(*(_MARKED.get(letter, "") for letter in ends))
 
@@ -74,7 +73,7 @@ def marks_of_codes(header: CodesHeader, path: Path) -> Marks:
 
     Args:
         header: of the file.
-        path: of the file, by whose name volumes of OASIS and UQ PNG slices are known.
+        path: of the file; volumes of OASIS and UQ PNG slices are recognised by its name.
     """
     placement = placement_of(header)
     if placement is None or header.stack:
@@ -92,7 +91,7 @@ def marks_of_codes(header: CodesHeader, path: Path) -> Marks:
 
 
 def _axis_codes(placement: Placement, path: Path) -> str | None:
-    """Where the axes of a volume grow to; None where its header leaves that open."""
+    """The axis codes of a volume; None if its header leaves them open."""
     geometry = placement.geometry
     if geometry.form is Form.ANALYZE:
         return axes_of_oasis(path.absolute().with_suffix(".img").as_posix())
@@ -114,12 +113,12 @@ def marks_of_records(dataset: Dataset, records: Iterable[SliceRecord]) -> list[M
 
 
 def shared(marks: list[Marks]) -> Marks:
-    """The marks that all slices have; none where they differ."""
+    """The marks that all slices share; no marks if they differ."""
     return marks[0] if len(set(marks)) == 1 else UNKNOWN
 
 
 def draw_marks(axes: Axes, marks: Marks) -> None:
-    """Put marks beside a picture that is drawn already: its view grows, and nothing is covered."""
+    """Put marks beside a drawn picture: its view grows, so that nothing is covered."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     margin = MARGIN * max(abs(right - left), abs(bottom - top))
     edges = marks.edges()

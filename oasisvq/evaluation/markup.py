@@ -1,7 +1,7 @@
 """Parts of a page as HTML: text, tables, charts, pictures.
 
-Everything that comes from a file, such as the name of a scan, passes `text` before it is part of a
-page.
+Everything that comes from a file, such as the name of a scan, goes through `text` before it becomes part
+of a page.
 """
 
 import base64
@@ -21,12 +21,12 @@ THUMBNAIL_QUALITY = 60
 
 
 def text(name: object) -> str:
-    """Anything as text of the page, whatever it holds."""
+    """Anything as text of a page, escaped."""
     return escape(printable(str(name)))
 
 
 def path_text(name: object) -> str:
-    """The name of a file as text of the page, which may break behind its folders and words."""
+    """The name of a file as text of a page, which may break after folders and words."""
     return re.sub("([/_])", r"\1<wbr>", text(name))
 
 
@@ -42,9 +42,9 @@ def table(
 
     Args:
         head: names of the columns.
-        rows: as many cells each.
-        main: the row that is stressed.
-        wide: on a small screen each row becomes a list of its own.
+        rows: each with one cell for each column.
+        main: number of the row that is highlighted.
+        wide: whether each row becomes a separate list on a small screen.
     """
     lines = []
     for number, cells in enumerate(rows):
@@ -66,13 +66,13 @@ def figure(chart: Chart, says: str = "") -> str:
 
 
 def image(picture: NDArray[np.uint8], says: str) -> str:
-    """A picture (H, W) or (H, W, 3) of its own size, and what it shows."""
+    """A picture (H, W) or (H, W, 3) at its own size, with a text that says what it shows."""
     height, width = picture.shape[:2]
     return f'<img src="{data_uri(picture)}" width="{width}" height="{height}" alt="{text(says)}">'
 
 
 def data_uri(picture: NDArray[np.uint8], image_format: str = "PNG") -> str:
-    """A picture (H, W) or (H, W, 3) as a part of its page."""
+    """A picture (H, W) or (H, W, 3) as a data URI, so that it is part of the page."""
     content = io.BytesIO()
     encoded = Image.fromarray(picture)
     if image_format == "PNG":

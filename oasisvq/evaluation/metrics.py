@@ -1,4 +1,4 @@
-"""How well labels survive; of grey levels see `codec/measure.py`."""
+"""How well labels survive; for grey levels see `codec/measure.py`."""
 
 import math
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Overlap(NamedTuple):
 
     @property
     def dice(self) -> float:
-        """2·|A∩B| / (|A| + |B|) (Dice 1945); nan where neither has the label."""
+        """2·|A∩B| / (|A| + |B|) (Dice 1945); nan if neither has the label."""
         total = self.original + self.restored
         return 2 * self.both / total if total else math.nan
 

@@ -1,4 +1,4 @@
-"""What the pass over a split gathers beside scores: for the charts of a report.
+"""What the pass over a split gathers besides scores, for the charts of a report.
 
 Shapes: N slices, L levels, K codes, D code dimension, h×w coded window, rows×columns whole grid.
 """
@@ -24,16 +24,16 @@ from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.evaluation.marks import Marks, marks_of_records, shared
 from oasisvq.evaluation.score import DATA_RANGE, QualityScore, Seen, SplitScore, score_split
 
-Advance = Callable[[int, int], None]  # told (done, total)
-THUMBNAIL = 56  # pixels to a side
-CASES = 3  # of the best, of the median and of the worst
+Advance = Callable[[int, int], None]  # called with (done, total)
+THUMBNAIL = 56  # side in pixels
+CASES = 3  # each of the best, of the median and of the worst slices
 
 
 class QualityRows(NamedTuple):
-    """One quality, slice by slice."""
+    """The scores of one quality, slice by slice."""
 
     ssim: NDArray[np.float64]  # (N,)
-    foreground_ssim: NDArray[np.float64]  # (N,), nan where there is no foreground
+    foreground_ssim: NDArray[np.float64]  # (N,), nan if there is no foreground
     psnr: NDArray[np.float64]  # (N,), dB
     file_bytes: NDArray[np.float64]  # (N,)
 
@@ -62,9 +62,9 @@ class Observations(NamedTuple):
         score: means over the split.
         records: (N,) where the slices come from.
         rows: by quality.
-        main: the quality that pictures, bits and cases are of.
+        main: the quality at which pictures, bits and cases are taken.
         usage: (L, K) how often each code is the nearest one, over the model's field of view.
-        stride: pixels to a side of a cell.
+        stride: side of a cell in pixels.
         bits: (main, rows, columns) mean bits of each cell by the prior; None without a prior.
         pooled: (N, 9·D) latents averaged over the parts of the grid.
         thumbnails: (N, t, t) uint8.
@@ -90,7 +90,7 @@ class Observations(NamedTuple):
 
     @property
     def main_score(self) -> QualityScore:
-        """Means of the main quality."""
+        """The scores of the main quality."""
         return next(each for each in self.score.qualities if each.levels == self.main)
 
 
@@ -98,7 +98,7 @@ class TallyPrior(Prior):
     """A prior that remembers what each index of its last walk cost.
 
     Attributes:
-        bits: (levels, h, w) of the first grid, by the frequencies that the range coder used.
+        bits: (levels, h, w) cost of the first grid, by the frequencies that the range coder used.
     """
 
     bits: NDArray[np.float64]
@@ -122,7 +122,7 @@ class TallyPrior(Prior):
 
 
 class _Observer:
-    """Takes in what `score_split` shows."""
+    """Gathers what `score_split` shows."""
 
     def __init__(self, codec: Codec, prior: TallyPrior | None, main: int, count: int, size: int) -> None:
         self.codec, self.prior, self.main = codec, prior, main
@@ -135,7 +135,7 @@ class _Observer:
         self.summed, self.errors = np.zeros((size, size)), np.zeros((size, size))
 
     def see(self, seen: Seen) -> None:
-        """One slice at one quality."""
+        """Take one slice at one quality."""
         row = (*seen.similarity, float(len(seen.content)))
         self.rows.setdefault(seen.levels, []).append(row)
         if seen.levels != self.main:
@@ -170,10 +170,10 @@ def observe(
     every: int = 1,
     advance: Advance = lambda done, total: None,
 ) -> Observations:
-    """Score a split as `score_split` does, and gather what a report shows, in the same pass.
+    """Score a split as `score_split` does, and gather what a report shows in the same pass.
 
     Raises:
-        DatasetError: no such split.
+        DatasetError: there is no such split.
         ModelError: a quality is out of the model's range.
     """
     wanted = [codec.check_levels(quality) for quality in qualities] or [codec.config.default_levels]
@@ -207,9 +207,10 @@ def observe(
 
 
 def choose_cases(rows: QualityRows, subjects: list[str]) -> list[tuple[str, int]]:
-    """Places of the best, the median and the worst slices; of each kind the most extreme first.
+    """Places of the best, the median and the worst slices, in each kind the most extreme first.
 
-    Foreground SSIM counts, where there is a foreground. The slices of a kind are of different subjects.
+    Slices are ranked by foreground SSIM, or by SSIM if there is no foreground. The slices of a kind are
+    from different subjects.
     """
     merit = np.where(np.isnan(rows.foreground_ssim), rows.ssim, rows.foreground_ssim)
     order = [int(place) for place in merit.argsort(kind="stable")]
@@ -218,7 +219,7 @@ def choose_cases(rows: QualityRows, subjects: list[str]) -> list[tuple[str, int]
     chosen: dict[str, list[int]] = {}
     for kind, candidates in (("worst", order), ("best", order[::-1]), ("median", middle)):
         left = [place for place in candidates if place not in taken]
-        first = {subjects[place]: place for place in reversed(left)}  # of each subject
+        first = {subjects[place]: place for place in reversed(left)}  # for each subject
         chosen[kind] = [place for place in left if first[subjects[place]] == place][:CASES]
         taken.update(chosen[kind])
     return [(kind, place) for kind in ("best", "median", "worst") for place in chosen[kind]]
@@ -247,13 +248,13 @@ def by_subject(seen: Observations) -> dict[str, NDArray[np.float64]]:
 class LevelUsage(NamedTuple):
     """How the codes of one level are used."""
 
-    used: int  # codes that came at least once
-    perplexity: float  # as many equally frequent codes would be as hard to guess
+    used: int  # codes that occurred at least once
+    perplexity: float  # number of equally frequent codes that would be as hard to guess
     indices: int  # that were counted
 
 
 def level_usage(counts: NDArray[np.int64]) -> LevelUsage:
-    """Counts (K,) of one level."""
+    """The usage of a level by the counts (K,) of its codes."""
     total = int(counts.sum())
     shares = counts[counts > 0] / max(1, total)
     return LevelUsage(len(shares), math.exp(float(-(shares * np.log(shares)).sum())), total)

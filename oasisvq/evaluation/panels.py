@@ -1,4 +1,4 @@
-"""What a `.codes` file holds, to look at: original | code map | reconstruction | signed error.
+"""A picture of what a `.codes` file holds: original | code map | reconstruction | signed error.
 
 Shapes: H×W image, h×w grid, L levels, K codes.
 """
@@ -38,10 +38,10 @@ Plane = NDArray[np.generic]
 TILE_INCHES = 2.1
 TITLE_INCHES, SCORES_INCHES, HEADLINE_INCHES = 0.24, 0.36, 0.5
 BAR_INCHES = 0.75  # of the colour bar and its label
-BAR_WIDTH = 0.05  # of a tile
+BAR_WIDTH = 0.05  # share of a tile
 LETTERS_PER_INCH = 15  # of the headline
 MOST_COLUMNS = 6
-ERROR_QUANTILE = 0.998  # of all absolute errors: the few beyond have the colour of the ends
+ERROR_QUANTILE = 0.998  # of all absolute errors; the few beyond have the colours of the ends
 MOST_NAMED_LABELS = 8
 
 
@@ -51,11 +51,11 @@ class View(NamedTuple):
     Attributes:
         name: of the file.
         codes: header and indices, or labels.
-        original: what was encoded, cut into the same planes; None where it is not there.
+        original: the original, cut into the same planes; None if it is not there.
         scale: that SSIM and PSNR refer to; None without an original.
         aspect: height of a pixel over its width.
-        restored: all slices of a volume with more than indices, which are decoded together.
-        marks: which way its slices lie.
+        restored: all slices of a volume with more than indices, since these are decoded together.
+        marks: the orientation of its slices.
     """
 
     name: str
@@ -71,10 +71,10 @@ class SliceView(NamedTuple):
     """One slice of a view.
 
     Attributes:
-        place: from 0, in the order that slices are coded.
-        original: (H, W), where there is one.
+        place: from 0, in the order in which slices are coded.
+        original: (H, W), if there is one.
         restored: (H, W).
-        scores: None without an original, of exact labels, or where the slice is too small to measure.
+        scores: None without an original, for exact labels, or if the slice is too small to measure.
     """
 
     place: int
@@ -86,8 +86,8 @@ class SliceView(NamedTuple):
 def find_original(codes: Path) -> Source | None:
     """The image, volume or DICOM series of the same name beside a `.codes` file, if there is one.
 
-    The codes of a series may also lie in its folder, which is called as they are; beside those of a
-    stack all its images have to lie.
+    The codes of a series may also lie in its folder, if that has the same name. All images of a stack
+    have to lie beside its codes.
     """
     header = read_codes_file(codes).header
     if header.stack:
@@ -106,10 +106,10 @@ def find_original(codes: Path) -> Source | None:
 def open_view(
     codec: Codec, path: Path, original: Source | None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> View:
-    """Read a `.codes` file and what it was made from.
+    """Read a `.codes` file and its original.
 
     Raises:
-        CodesFileError: it is damaged, or another model made it.
+        CodesFileError: the file is damaged, or another model made it.
         FileError: a file is missing or cannot be read.
         ImageError: the original cannot be read, or has another shape.
     """
@@ -157,7 +157,7 @@ def choose_places(header: CodesHeader, place: int | None, count: int | None) -> 
 
 
 def slice_codes(codes: Codes, place: int) -> Codes:
-    """The codes of one slice of a volume, as those of an image; of an image itself."""
+    """The codes of one slice of a volume, as those of an image; those of an image unchanged."""
     header = codes.header
     if header.volume is None:
         return codes
@@ -196,7 +196,7 @@ def view_slice(codec: Codec, view: View, place: int) -> SliceView:
 def code_map(indices: NDArray[np.uint16], header: CodesHeader, colours: Colours) -> Colours:
     """Indices (h, w) of one level -> (H, W, 3): each cell in the colour of its code.
 
-    What lies outside the coded window has no code and is grey.
+    Places outside the coded window have no code and are grey.
     """
     stride, window, (height, width) = header.stride, header.window, header.shape
     image = np.full((height, width, 3), NEUTRAL)
@@ -211,7 +211,7 @@ def code_map(indices: NDArray[np.uint16], header: CodesHeader, colours: Colours)
 
 
 class _Tiles:
-    """Draws the tiles of slices with scales that all of them share."""
+    """Draws the tiles of slices, with common scales."""
 
     def __init__(self, view: View, slices: list[SliceView], codebooks: NDArray[np.float32]) -> None:
         self.view, self.slices, self.header = view, slices, view.codes.header
@@ -240,7 +240,7 @@ class _Tiles:
         return ["original", *maps, "reconstruction", "error"]
 
     def rows(self) -> list[list[str]]:
-        """The same in rows of at most `MOST_COLUMNS`; the last one ends at the right."""
+        """These kinds in rows of at most `MOST_COLUMNS`; the last row is aligned to the right."""
         kinds = self.kinds()
         down = math.ceil(len(kinds) / MOST_COLUMNS)
         across = math.ceil(len(kinds) / down)
@@ -249,7 +249,7 @@ class _Tiles:
         return [kinds[row * across : (row + 1) * across] for row in range(down)]
 
     def draw(self, axes: Axes, kind: str, each: SliceView) -> None:
-        """One tile."""
+        """Draw one tile."""
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
@@ -278,7 +278,7 @@ class _Tiles:
         return picture
 
     def add_scale(self, figure: Figure, axes: Axes) -> None:
-        """The colour bar of errors, or the names of labels."""
+        """Add the colour bar of errors, or the names of labels."""
         if self.is_exact:
             self._add_label_names(figure)
         if self.is_exact or self.view.original is None:
@@ -307,7 +307,7 @@ def draw_panel(
     codebooks: NDArray[np.float32],
     tile_inches: float = TILE_INCHES,
 ) -> Figure:
-    """One slice: its pictures side by side; several: a column for each."""
+    """Draw the pictures of one slice side by side, or several slices with a column for each."""
     with styled():
         tiles = _Tiles(view, slices, codebooks)
         is_one = len(slices) == 1
@@ -335,7 +335,7 @@ def draw_panel(
 
 
 def _fill_rows(grid: list[list[Axes]], tiles: _Tiles, rows: list[list[str]], each: SliceView) -> None:
-    """The pictures of one slice, one after the other."""
+    """Draw the pictures of one slice, one after the other."""
     for axes, kind in zip(chain(*grid), chain(*rows), strict=True):
         if not kind:
             axes.set_axis_off()
@@ -347,7 +347,7 @@ def _fill_rows(grid: list[list[Axes]], tiles: _Tiles, rows: list[list[str]], eac
 
 
 def _fill_columns(grid: list[list[Axes]], tiles: _Tiles, slices: list[SliceView]) -> None:
-    """A row of pictures of each kind, a column for each slice."""
+    """Draw a row for each kind of picture, and a column for each slice."""
     for row, kind in zip(grid, tiles.kinds(), strict=True):
         for axes, each in zip(row, slices, strict=True):
             tiles.draw(axes, kind, each)
@@ -370,7 +370,7 @@ def describe_slice(view: View, each: SliceView) -> str:
 
 
 def score_text(scores: Similarity | None, short: bool = False) -> str:
-    """Scores in words; foreground SSIM where there is a foreground."""
+    """Scores in words, with the foreground SSIM if there is a foreground."""
     if scores is None:
         return ""
     if short:
@@ -418,7 +418,7 @@ def _error_map() -> ListedColormap:
 
 
 def _rounded_up(limit: float) -> float:
-    """The next of 1, 2, 3, 4, 5, 6, 8 and 10 times a power of ten; 1 where nothing is lost."""
+    """The next of 1, 2, 3, 4, 5, 6, 8 and 10 times a power of ten; 1 if nothing is lost."""
     if limit <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(limit))

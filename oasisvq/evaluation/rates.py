@@ -1,4 +1,4 @@
-"""Curves of quality over bytes, and how far apart two of them are."""
+"""The distance between two curves of quality over bytes."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from scipy.interpolate import PchipInterpolator
 
 
 class Point(Protocol):
-    """A codec at one setting: beside its size, measures that are named as they are asked for."""
+    """A codec at one setting: its size, and further attributes with the names of measures."""
 
     @property
     def file_bytes(self) -> float: ...
@@ -21,7 +21,7 @@ def bd_rate(ours: Sequence[Point], theirs: Sequence[Point], measure: str) -> flo
     as -10·log10(1 - similarity).
 
     Returns:
-        Below zero where ours are smaller; None where the curves share no range of quality.
+        Below zero if ours are smaller; None if the curves share no range of quality.
     """
     curves = []
     for points in (ours, theirs):

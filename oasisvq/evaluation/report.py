@@ -1,6 +1,6 @@
 """What was measured, as one HTML page that needs no network: `score --report`.
 
-The page's frame, styles and script are in `report.html`; its parts in `answers.py` (the head),
+The frame, styles and script of the page are in `report.html`; its parts are in `answers.py` (the head),
 `sections.py` (numbers and charts) and `galleries.py` (pictures of scans).
 """
 
@@ -26,7 +26,7 @@ from oasisvq.evaluation.samples import Drawn, SampleScore, training_of
 from oasisvq.evaluation.training_charts import read_metrics
 from oasisvq.files import make_folder, write_atomically
 
-# the series on a dark page: the same hues, lighter
+# the colours of series on a dark page: the same hues, but lighter
 DARK_SERIES = (
     "#4ba6de",
     "#f08a3c",
@@ -45,10 +45,10 @@ class Report(NamedTuple):
 
     Attributes:
         codec: that was measured.
-        model: its file.
-        model_given: the model, as the user named it, or which it is.
-        dataset: that was measured, perhaps prepared for the moment.
-        every: N-th slice.
+        model: the file of the model.
+        model_given: the model as the user named it, or how it was chosen.
+        dataset: that was measured, perhaps prepared only for this.
+        every: every `every`-th slice was measured.
         seen: what the pass over the split gathered.
         comparison: with the classic codecs.
         drawn: samples of the prior.
@@ -67,7 +67,7 @@ class Report(NamedTuple):
 
 
 def write_figures(report: Report, folder: Path) -> int:
-    """Every chart and panel as PNG and SVG, for a paper; returns how many.
+    """Write every chart and panel as PNG and SVG, for a paper; returns how many there are.
 
     Raises:
         FileError: a file cannot be written.
@@ -83,7 +83,7 @@ def write_figures(report: Report, folder: Path) -> int:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """The page.
+    """Write the page.
 
     Raises:
         FileError: it cannot be written.
@@ -96,7 +96,7 @@ def _charts(report: Report, **style: object) -> list[Chart]:
 
 
 def page(report: Report) -> str:
-    """The page as text."""
+    """The page as HTML."""
     seen, charts = report.seen, {chart.name: chart for chart in _charts(report, **PAGE_STYLE)}
     training = training_of(report.codec, report.dataset)
     slices = len(report.dataset.splits["train"].records) if "train" in report.dataset.splits else 0
@@ -176,7 +176,7 @@ def _method(report: Report) -> str:
 
 
 def _left_out(report: Report) -> list[str]:
-    """What the page does not have, and how it would."""
+    """What the page lacks, and how to get it."""
     said = []
     if report.comparison is None:
         said.append(

@@ -1,4 +1,4 @@
-"""Drawn slices: as a picture, beside their nearest training slices, and how far from real ones.
+"""Drawn slices: as pictures, beside their nearest training slices, and their distance from real ones.
 
 Shapes: N images, H×W image, D features of an image.
 """
@@ -24,8 +24,8 @@ from oasisvq.files import make_folder, refuse_overwrite, require_output, write_a
 from oasisvq.scans.images import write_image
 
 DATA_RANGE = 255.0
-Advance = Callable[[int, int], None]  # told (done, total)
-DEFAULT_TEMPERATURE = 0.75  # least Fréchet distance to the validation slices, see RESULTS.md
+Advance = Callable[[int, int], None]  # called with (done, total)
+DEFAULT_TEMPERATURE = 0.75  # with the least Fréchet distance to the validation slices, see RESULTS.md
 GAP = 4  # pixels between pictures of a pair and between rows
 SLICES_AT_ONCE = 256
 SAMPLES_AT_ONCE = 16
@@ -33,7 +33,7 @@ SAMPLES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Request:
-    """Which samples: how many, of which seed, with how many levels, how wild."""
+    """Which samples to draw: how many, with which seed, how many levels and which temperature."""
 
     count: int
     seed: int = 0
@@ -45,21 +45,21 @@ class Neighbour(NamedTuple):
     """The training slice nearest to a sample."""
 
     source: str
-    plane: NDArray[np.uint8]  # as it is, or mirrored where that is nearer
-    ssim: float  # of the sample with it
+    plane: NDArray[np.uint8]  # as it is, or mirrored if that is nearer
+    ssim: float  # between it and the sample
 
 
 class Training(str, Enum):
-    """What the training slices of a dataset are to a model."""
+    """How the training slices of a dataset relate to a model."""
 
-    ITS_OWN = "its own"  # those that it was trained on
+    ITS_OWN = "its own"  # the model was trained on them
     UNKNOWN = "unknown"  # the model does not say on what it was trained
-    OTHERS = "others"
+    OTHERS = "others"  # it was trained on others
     NONE = "none"  # there are none of the size that it draws
 
 
 class Drawn(NamedTuple):
-    """A sample as an image, and what is nearest to it where that was looked for."""
+    """A sample as an image, and its nearest training slice, if that was searched for."""
 
     plane: NDArray[np.uint8]
     neighbour: Neighbour | None
@@ -68,7 +68,7 @@ class Drawn(NamedTuple):
 def draw_codes(
     codec: Codec, request: Request, advance: Advance = lambda done, total: None
 ) -> Iterator[Codes]:
-    """Samples one after the other; sample i of a seed is the same however many are drawn.
+    """Samples one after the other; sample i of a seed is the same, however many are drawn.
 
     Raises:
         ModelError: the model has no prior, or the levels are out of range.
@@ -95,7 +95,7 @@ def write_files(
     force: bool,
     advance: Advance = lambda done, total: None,
 ) -> int:
-    """Samples as single files: one named `output` where that is a `.codes` file, else in a folder.
+    """Write samples as single files: as `output` if that names a `.codes` file, else in this folder.
 
     Returns:
         How many were written.
@@ -130,11 +130,11 @@ def write_picture(
     force: bool,
     advance: Advance = lambda done, total: None,
 ) -> list[Neighbour]:
-    """Samples in one picture, each beside its nearest training slice where a dataset is named.
+    """Write samples as one picture, each beside its nearest training slice if a dataset is named.
 
     Raises:
         FileError: a file is in the way, or cannot be written.
-        DatasetError: no prepared dataset of this size with a training split.
+        DatasetError: there is no prepared dataset of this size with a training split.
         ModelError: see `draw_codes`.
     """
     require_output(output, force)
@@ -151,7 +151,7 @@ def write_picture(
 
 
 def training_of(codec: Codec, dataset: Dataset) -> Training:
-    """Whether the samples of a model can be copies of a dataset's training slices."""
+    """How a dataset's training slices relate to a model, whose samples might be copies of them."""
     card = codec.card
     if "train" not in dataset.splits or not dataset.splits["train"].records:
         return Training.NONE
@@ -200,7 +200,7 @@ def contact_sheet(pictures: list[NDArray[np.uint8]], columns: int | None = None)
 
 
 def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Neighbour]:
-    """Of each plane the nearest training slice, plain or mirrored, by mean squared difference.
+    """The training slice nearest to each plane, plain or mirrored, by mean squared difference.
 
     Raises:
         DatasetError: the dataset has no training split, or slices of another size.
@@ -236,7 +236,7 @@ def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Ne
 
 
 class SampleScore(NamedTuple):
-    """How far samples are from a split, beside as many training slices."""
+    """How far samples are from a split, and how far as many training slices are."""
 
     samples: int
     slices: int
@@ -247,8 +247,8 @@ class SampleScore(NamedTuple):
 def frechet_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) of features (N, D) and (M, D).
 
-    The distance of Dowson and Landau (1982) between the Gaussians of both, as in the FID of Heusel
-    et al. (2017), with other features.
+    This is the distance of Dowson and Landau (1982) between the Gaussians of both, as in the FID of
+    Heusel et al. (2017), but with other features.
     """
     difference = first.mean(0) - second.mean(0)
     one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
@@ -268,13 +268,13 @@ def score_samples(
     levels: int | None = None,
     advance: Advance = lambda done, total: None,
 ) -> SampleScore:
-    """Fréchet distance to a split, of `count` samples and of as many training slices.
+    """Fréchet distance of `count` samples, and of as many training slices, to a split.
 
     Samples are drawn at the default temperature. The features of an image are its latents, averaged
     over the quarters of the grid (4·D).
 
     Raises:
-        DatasetError: no such split, or no training split.
+        DatasetError: there is no such split, or no training split.
         ModelError: the model has no prior.
     """
     real = features(codec, (np.asarray(plane) for plane in dataset.array(split)))

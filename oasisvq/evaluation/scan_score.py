@@ -16,7 +16,7 @@ from oasisvq.scans.source import Source
 
 
 class ScanScore(NamedTuple):
-    """What a quality gives for one scan."""
+    """The results of a quality for one scan."""
 
     levels: int  # 0: labels kept exactly
     file_bytes: int
@@ -47,7 +47,7 @@ def score_scan(
     """Encode and decode a scan at each wish and measure what was lost.
 
     Raises:
-        ImageError: it cannot be read or encoded.
+        ImageError: the scan cannot be read or encoded.
         ModelError: a wish does not fit the model.
     """
     scores = []

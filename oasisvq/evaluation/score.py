@@ -20,18 +20,18 @@ from oasisvq.evaluation.metrics import Overlap, overlap, snap
 from oasisvq.jobs import calls
 
 DATA_RANGE = 255.0
-BLACK = 0  # stands for a quality of no levels: the all-black image
+BLACK = 0  # the quality of no levels: the all-black image
 
 
 class Spread(NamedTuple):
-    """A mean over slices and the standard deviation between subjects' means."""
+    """A mean over slices, and the standard deviation between the means of subjects."""
 
     mean: float
     deviation: float
 
 
 class QualityScore(NamedTuple):
-    """What a number of levels gives over a split."""
+    """The results of a number of levels over a split."""
 
     levels: int  # 0: the all-black image
     file_bytes: float  # mean, whole files
@@ -74,7 +74,7 @@ class SplitScore(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a quality gives for one slice."""
+    """The results of a quality for one slice."""
 
     restored: NDArray[np.generic]
     content: bytes  # of its file
@@ -82,7 +82,7 @@ class Scored(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One slice at one quality, as `score_split` comes by it."""
+    """One slice at one quality, as `score_split` shows it."""
 
     place: int  # among the slices that are scored, from 0
     levels: int
@@ -94,7 +94,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Encodes, decodes and measures slices at one quality; at `BLACK` what is all black."""
+    """Encodes, decodes and measures slices at one quality; at `BLACK` measures the all-black image."""
 
     codec: Codec
     stacks: bool
@@ -105,7 +105,7 @@ class _Scorer:
         restored: Sequence[NDArray[np.generic]]
         if levels == BLACK:
             restored = list(np.zeros_like(originals))
-        elif self.stacks:  # the file of all of them counts for the first
+        elif self.stacks:  # the file of all slices counts for the first
             contents[0] = self.codec.encode_stack(originals, levels=levels, content=Content.SCAN)
             restored = list(self.codec.decode(contents[0]))
         else:
@@ -196,12 +196,12 @@ def score_split(
     """Encode and decode every `every`-th slice of a split at each quality and measure what was lost.
 
     Scores are taken at the dataset's resolution, after rounding to grey levels, on a range of 255.
-    `watch` is shown every slice at every quality, the qualities of a slice one after the other. `jobs`
-    is the number of processes; scores are the same with any. With `stacks`, the slices of a volume are
-    one file.
+    `watch` is called with every slice at every quality, the qualities of a slice one after the other.
+    `jobs` is the number of processes, which does not change the scores. With `stacks`, the slices of a
+    volume are one file.
 
     Raises:
-        DatasetError: no such split.
+        DatasetError: there is no such split.
         ModelError: a quality is out of the model's range.
     """
     array = dataset.array(split)[::every]
@@ -244,7 +244,7 @@ def _singly(count: int) -> list[range]:
 
 
 def _runs(volumes: Sequence[tuple[str, str]]) -> list[range]:
-    """Places of slices that follow each other and are of one subject and volume."""
+    """Runs of successive slices of one subject and volume, by their places."""
     runs, start = [], 0
     for _, run in groupby(volumes):
         count = sum(1 for _ in run)

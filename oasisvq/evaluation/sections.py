@@ -1,4 +1,4 @@
-"""The sections of a report that are numbers and charts; empty where there is nothing to tell."""
+"""The sections of a report with numbers and charts; a section is empty if there is nothing to show."""
 
 import math
 
@@ -64,7 +64,7 @@ def _spread(spread: Spread) -> str:
 
 
 def distribution(seen: Observations, charts: dict[str, Chart]) -> str:
-    """Over slices, subjects, places in the head and places in the picture."""
+    """Quality over slices, subjects, positions in the head and positions in the picture."""
     names = {
         place: f"{subject}: mean SSIM {values.mean():.4f}, {values.min():.4f} to {values.max():.4f}"
         for place, (subject, values) in enumerate(by_subject(seen).items())
@@ -88,7 +88,7 @@ def distribution(seen: Observations, charts: dict[str, Chart]) -> str:
 
 
 def comparison(measured: Comparison | None, charts: dict[str, Chart]) -> str:
-    """Curves of quality over bytes, and BD-rates where classic codecs were measured."""
+    """Curves of quality over bytes, and BD-rates if classic codecs were measured."""
     curves = [chart for name, chart in charts.items() if name.startswith("rate-")]
     if not curves:
         return ""

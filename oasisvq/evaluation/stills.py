@@ -1,4 +1,4 @@
-"""Planes of 10 bits <-> an image file each, by imagecodecs: what volumes are to image coders.
+"""Planes of 10 bits <-> one image file each, by imagecodecs: volumes as image coders see them.
 
 Shapes: S slices, H×W slice.
 """
@@ -19,7 +19,7 @@ class StillCoder(NamedTuple):
 
     Attributes:
         name: of its functions.
-        options: of its encoder, but for the quality.
+        options: of its encoder, except the quality.
     """
 
     name: str
@@ -27,14 +27,14 @@ class StillCoder(NamedTuple):
 
     @property
     def is_installed(self) -> bool:
-        """Whether imagecodecs is, with this coder in it."""
+        """Whether imagecodecs is installed and contains this coder."""
         try:
             return bool(getattr(import_module("imagecodecs"), self.name.upper()).available)
         except (ImportError, AttributeError):
             return False
 
     def encode(self, planes: Planes, quality: float) -> list[bytes]:
-        """A file for each of planes (S, H, W); `quality` is what imagecodecs calls the level."""
+        """One file for each of the planes (S, H, W); imagecodecs calls the `quality` level."""
         encode = getattr(import_module("imagecodecs"), f"{self.name}_encode")
         options = {"bitspersample": BITS, "numthreads": 1} | self.options
         return [bytes(encode(np.ascontiguousarray(plane), quality, **options)) for plane in planes]
@@ -46,6 +46,6 @@ class StillCoder(NamedTuple):
         return planes
 
 
-# not AVIF: imagecodecs codes grey of 10 bits without loss at any quality
+# not AVIF: imagecodecs codes grey of 10 bits losslessly at every quality
 JPEG_XL = StillCoder("jpegxl", {"effort": 7})
 JPEG_2000 = StillCoder("jpeg2k", {"reversible": False, "codecformat": "j2k"})

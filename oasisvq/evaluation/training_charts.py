@@ -1,4 +1,4 @@
-"""The charts of a training, from the metrics beside its model: one figure of a column's width each."""
+"""The charts of a training, from the metrics beside its model; each is a figure of a column's width."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def read_metrics(model: Path) -> list[Row]:
 
 
 def _is_drawable(row: Row) -> bool:
-    """Whether what charts take from a row are numbers; the file may be anyone's."""
+    """Whether all values that charts take from a row are numbers; the file may come from anyone."""
     lists = [row[key] for key in _LISTS if row.get(key)]
     if not all(isinstance(values, list) for values in lists):
         return False
@@ -47,7 +47,7 @@ def _is_drawable(row: Row) -> bool:
 
 
 def training_curves(rows: list[Row]) -> list[Chart]:
-    """What the rows of epochs hold, stage by stage: losses, validation SSIM, perplexity, bits."""
+    """Curves of the rows of epochs, stage by stage: losses, validation SSIM, perplexity, bits."""
     charts = []
     for name, what, key, draw in _CURVES:
         having = [row for row in rows if row.get("what", "codec") == what and row.get(key)]
@@ -79,7 +79,7 @@ def _draw_loss(axes: Axes, epochs: list[Row]) -> None:
 
 
 def _draw_levels(key: str, label: str, names: tuple[str, ...] = ()) -> Draw:
-    """A curve for each number in a list: of a level, or of what `names` says."""
+    """A curve for each number in a list: named by `names`, or by its level."""
 
     def draw(axes: Axes, epochs: list[Row]) -> None:
         levels = max(len(row[key]) for row in epochs)

@@ -1,6 +1,6 @@
-"""Planes of 10 bits <-> the bitstream of a video coder, by PyAV: what volumes are to video coders.
+"""Planes of 10 bits <-> the bitstream of a video coder, by PyAV: volumes as video coders see them.
 
-Shapes: S slices, H×W slice. Only luma is used; where a coder has no grey, chroma is constant.
+Shapes: S slices, H×W slice. Only luma is used; if a coder has no grey format, chroma is constant.
 """
 
 import os
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Planes = NDArray[np.uint16]
 
 BITS = 10
-_SMALLEST_SIDE = 64  # that SVT-AV1 takes
+_SMALLEST_SIDE = 64  # that SVT-AV1 accepts
 _GREY = 1 << (BITS - 1)  # of chroma
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG: 0 is black, 1,023 white
 _ONE_KEY_FRAME = "9999"  # frames between two
@@ -25,10 +25,10 @@ class VideoCoder(NamedTuple):
     """A video coder as FFmpeg names its parts.
 
     Attributes:
-        encoder: that writes.
-        decoder: that reads.
-        pixel_format: 10 bits, grey where it can.
-        options: of the encoder, but for the rate factor.
+        encoder: name of the encoder.
+        decoder: name of the decoder.
+        pixel_format: 10 bits, grey if the coder supports it.
+        options: of the encoder, except the rate factor.
     """
 
     encoder: str
@@ -38,7 +38,7 @@ class VideoCoder(NamedTuple):
 
     @property
     def is_installed(self) -> bool:
-        """Whether PyAV is, with this coder in it."""
+        """Whether PyAV is installed and contains this coder."""
         try:
             codec = import_module("av.codec").Codec
             codec(self.encoder, "w")
@@ -78,18 +78,18 @@ class VideoCoder(NamedTuple):
 
 
 def _padded(planes: Planes) -> Planes:
-    """Planes with even sides that a coder takes, their edges repeated."""
+    """Planes padded to even sides that a coder accepts, by repeating their edges."""
     beyond = [(0, max(_SMALLEST_SIDE, side + side % 2) - side) for side in planes.shape[1:]]
     return np.pad(planes, [(0, 0), *beyond], mode="edge")
 
 
 def _luma(frame: Any) -> Planes:  # noqa: ANN401
-    """The first plane of a frame (H, W), in its own memory."""
+    """The first plane (H, W) of a frame, as a view of its memory."""
     rows: Planes = np.frombuffer(frame.planes[0], np.uint16).reshape(frame.planes[0].height, -1)
     return rows[:, : frame.planes[0].width]
 
 
-os.environ.setdefault("SVT_LOG", "1")  # errors only; else it tells stderr of each file
+os.environ.setdefault("SVT_LOG", "1")  # errors only; else it writes to stderr for each file
 AV1 = VideoCoder("libaom-av1", "libdav1d", "gray10le", {"cpu-used": "3"})
 SVT_AV1 = VideoCoder("libsvtav1", "libdav1d", "yuv420p10le", {"preset": "3"})
 HEVC = VideoCoder(

@@ -1,4 +1,4 @@
-"""How near a volume is to its original, on the range from 0 to 1.
+"""How near a volume is to its original, on a range from 0 to 1.
 
 Shapes: S slices, H×W slice.
 """
@@ -16,8 +16,8 @@ from oasisvq.scans.scan import Scan
 class VolumeQuality(NamedTuple):
     """One volume against its original; see `Measure`.
 
-    PSNR (in dB) is taken over all voxels at once, also over those of the foreground alone; it is nan
-    where there is none.
+    PSNR (in dB) is taken over all voxels at once, and also over those of the foreground alone, where it
+    is nan if there is no foreground.
     """
 
     ssim: float
@@ -27,7 +27,7 @@ class VolumeQuality(NamedTuple):
 
 
 def volume_quality(original: NDArray[np.float64], restored: NDArray[np.float64]) -> VolumeQuality:
-    """Measure planes (S, H, W) of a range from 0 to 1, on that range.
+    """Measure planes (S, H, W) with values from 0 to 1, on that range.
 
     The foreground is where the original is above `FOREGROUND_LEVEL`.
     """

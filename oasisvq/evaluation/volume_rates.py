@@ -2,8 +2,9 @@
 
 Shapes: S slices, H×W slice.
 
-All are measured alike, on the scale that `score` has for the scan, values beyond it cut off; peers are
-given that range in 10 bits. A peer's bytes are its whole bitstream without a container.
+All are measured in the same way: on the scale that `score` uses for the scan, with values beyond it
+clipped. Peers are given this range in 10 bits. A peer's bytes are its whole bitstream without the
+container.
 """
 
 import hashlib
@@ -41,10 +42,10 @@ class VolumePeer(NamedTuple):
 
     Attributes:
         coder: that codes them.
-        settings: of it, smallest file first.
+        settings: of the coder, smallest file first.
         word: what a setting is called.
         says: the other settings in words.
-        needs: what to install where it is missing.
+        needs: what to install if it is missing.
     """
 
     coder: video.VideoCoder | stills.StillCoder
@@ -106,13 +107,13 @@ class VolumeComparison(NamedTuple):
     """Ours and theirs on one volume.
 
     Attributes:
-        scan: its file's name.
+        scan: name of its file.
         shape: (S, H, W).
-        data_range: that is measured on.
+        data_range: on which quality is measured.
         sha256: of the planes that peers were given.
         fingerprint: of the model.
-        curves: "oasisvq" and each peer.
-        bd_rates: of ours against each peer by each of `VolumeQuality`, in per cent of bytes.
+        curves: of "oasisvq" and of each peer.
+        bd_rates: of ours against each peer by each measure of `VolumeQuality`, in per cent of bytes.
     """
 
     scan: str
@@ -140,7 +141,7 @@ def known_curves(path: Path, sha256: str) -> dict[str, list[VolumePoint]]:
     """The peers' curves that `score FILE --against ... --json` printed before.
 
     Raises:
-        FileError: missing or unreadable.
+        FileError: the file is missing or unreadable.
         DatasetError: it holds something else, or was measured on another volume.
     """
     try:
@@ -174,7 +175,7 @@ def require_peers(names: Iterable[str]) -> list[str]:
     """The peers of these names.
 
     Raises:
-        ModelError: a name is unknown, or what it needs is not installed.
+        ModelError: a name is unknown, or a peer is not installed.
     """
     chosen = list(dict.fromkeys(names))
     for name in chosen:
@@ -186,7 +187,7 @@ def require_peers(names: Iterable[str]) -> list[str]:
 
 
 class _Measured:
-    """A scan on the range that it is measured on."""
+    """A scan, scaled to the range on which it is measured."""
 
     def __init__(self, scan: Scan) -> None:
         self.darkest, self.scale = scan.intensity[0], scale_of(scan)
@@ -229,9 +230,9 @@ def compare_volume(
     advance: Callable[[int, int], None] = lambda done, total: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> VolumeComparison:
-    """Measure ours at every quality, and the named peers.
+    """Measure our codec at every quality, and the named peers.
 
-    Curves of peers that the file `reuse` holds are taken from there.
+    Curves of peers that the file `reuse` holds are taken from it.
 
     Raises:
         ImageError: the scan cannot be read or encoded.

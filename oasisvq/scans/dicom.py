@@ -1,12 +1,13 @@
-"""DICOM file or folder -> volume. Never imports torch; pydicom, the extra `dicom`, only where it reads.
+"""DICOM file or folder -> volume. Never imports torch; pydicom, the extra `dicom`, only to read files.
 
-A folder is one series: one file a slice, or enhanced files of several frames. Its voxels are the
+A folder is one series: one file per slice, or enhanced files of several frames. Its voxels are the
 stored pixel values, before RescaleSlope and RescaleIntercept, which become the scale of a NIfTI-1
-geometry. Voxels are (X, Y, Z): columns and rows of the DICOM image, and slices along the normal
-(rows × columns). DICOM counts millimetres to the left, back and top, NIfTI to the right, front, top.
+geometry. They are (X, Y, Z): columns and rows of the DICOM image, and slices along the normal
+(rows × columns).
+DICOM counts millimetres to the left, back and top, NIfTI to the right, front and top.
 
-What is looked at in a file is in `dicom_file.py`. What files can say together and a volume cannot
-(several series, slices of different sizes, gaps) is refused rather than guessed.
+`dicom_file.py` reads single files. What files can express together and a volume cannot (several series,
+slices of different sizes, gaps) is refused rather than guessed.
 """
 
 from collections.abc import Sequence
@@ -23,20 +24,20 @@ from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, refuse_large_volume
 from oasisvq.scans.voxel_streams import Volume
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz")  # many DICOM files have none of them
-_ROUNDED = {"orientation": 1e-3, "pixel spacing": 1e-3}  # scanners write these a little differently
+_ROUNDED = {"orientation": 1e-3, "pixel spacing": 1e-3}  # scanners write these with small differences
 _SAME_PLACE = 1e-3  # millimetres
 _SHOWN = 4  # volumes in a message
-_OFF_GRID = 0.05  # of the distance of slices: rounded positions pass, a missing slice does not
+_OFF_GRID = 0.05  # of the distance between slices: rounded positions pass, a missing slice does not
 
 
 def dicom_suffix(path: Path) -> str | None:
-    """The ending that makes a name one of a DICOM file; None for other names."""
+    """The ending by which a name is that of a DICOM file; None for other names."""
     name = path.name.lower()
     return next((suffix for suffix in DICOM_SUFFIXES if name.endswith(suffix)), None)
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether this is a DICOM file by its first bytes, whatever its name."""
+    """Whether this is a DICOM file by its first bytes, regardless of its name."""
     try:
         return path.is_file() and has_magic(path)
     except OSError:
@@ -66,14 +67,14 @@ def read_dicom(
 ) -> Volume:
     """Read one DICOM file, or the files of one series, or one volume of several.
 
-    Slices are in the order of their positions, whatever their names. Without positions they follow
-    their InstanceNumber, and qform and sform have code 0 instead of 1 (scanner).
+    Slices are ordered by their positions, regardless of their names. Without positions they are ordered
+    by InstanceNumber, and qform and sform have code 0 instead of 1 (scanner).
 
     Args:
         path: the file or folder, as messages name it.
         files: the file, or those of the series.
-        max_pixels: how large it may be, see `limits.py`; told by its headers.
-        which: of several series, echoes or time points the one to read, from 0.
+        max_pixels: how large the volume may be by its headers, see `limits.py`.
+        which: which of several series, echoes or time points to read, from 0.
 
     Raises:
         FileError: a file is missing or unreadable.
@@ -92,7 +93,7 @@ def read_dicom(
 
 
 def count_in_dicom(files: Sequence[Path], max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
-    """How many volumes files hold: series, and echoes or time points of each.
+    """How many volumes the files hold: series, and their echoes or time points.
 
     Raises:
         FileError, ImageError: see `read_dicom`.
@@ -111,9 +112,9 @@ def _volumes_in(files: Sequence[Path], max_pixels: int) -> list[list[DicomSlice]
 
 
 def _repeats(slices: list[DicomSlice]) -> list[list[DicomSlice]]:
-    """The echoes or time points of a series, which has as many images at every place.
+    """The echoes or time points of a series that has equally many images at every position.
 
-    At each place they follow each other by their numbers. One volume where that is not so.
+    At each position they are ordered by their numbers. Any other series is one volume.
     """
     places: dict[tuple[float, ...], list[DicomSlice]] = {}
     for each in slices:
@@ -192,7 +193,7 @@ def _listed(numbers: tuple[float, ...]) -> str:
 
 
 def _in_order(path: Path, slices: list[DicomSlice]) -> list[DicomSlice]:
-    """The slices as they lie behind each other, none twice and none missing between two others."""
+    """The slices in the order in which they lie, none twice and none missing between two others."""
     positions = [each.position for each in slices if each.position is not None]
     if not positions:
         if len(slices) > 1 and len({each.number for each in slices} - {()}) < len(slices):

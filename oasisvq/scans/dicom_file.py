@@ -1,9 +1,9 @@
 """One DICOM file -> its slices: where they lie, then their pixels. Never imports torch.
 
-pydicom, the extra `dicom`, is imported only where a file is read. Only the attributes in `_HEADER`
-and the pixels are ever looked at, so that no name, date or UID can reach a volume; the UID of the
-series serves to tell two series apart, and is dropped. What the format can say and a volume cannot
-(colours, 0 for white, mosaics) is refused rather than guessed.
+pydicom, the extra `dicom`, is imported only when a file is read. Only the attributes in `_HEADER` and
+the pixels are ever read, so no name, date or UID can reach a volume; the UID of the series only serves
+to tell series apart. What the format can express and a volume cannot (colours, 0 for white, mosaics) is
+refused rather than guessed.
 """
 
 import gzip
@@ -29,7 +29,7 @@ CONVERT = "convert it first (such as with `dcm2niix`)"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FIRST_GROUPS = (b"\2\0", b"\x08\0")
 _TYPES = (b"UL", b"CS", b"UI", b"OB", b"SH", b"LO", b"DA")  # of attributes that files begin with
-_SHORTEST, _LONGEST_FIRST = 16, 256  # bytes of a file, and of its first attribute
+_SHORTEST, _LONGEST_FIRST = 16, 256  # least bytes of a file, most bytes of its first attribute
 _GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 _MACROS = (
     "PlanePositionSequence",
@@ -48,8 +48,8 @@ _HEADER = (
     *_PIXEL_FORMAT,
     *_GROUPS,
 )
-_LARGEST, _SMALLEST = 1e9, 1e-9  # of numbers that float32, which NIfTI stores, keeps apart from 0
-_MAX_FRAME_SHARE = 2  # bytes of a compressed image for each of it unpacked, beside its headers
+_LARGEST, _SMALLEST = 1e9, 1e-9  # of numbers that stay apart from 0 in float32, which NIfTI stores
+_MAX_FRAME_SHARE = 2  # bytes of a compressed image per byte unpacked, without its headers
 _MAX_FRAME_HEADERS = 2**16
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG and JPEG-LS: SOF0.., SOF55
 
@@ -64,7 +64,7 @@ class DicomSlice:
         series: the UID of its series.
         number: its InstanceNumber.
         position: (3,) of its first pixel's centre, in millimetres to the left, back and top.
-        thickness: millimetres to the next slice, where there is no next one to measure.
+        thickness: millimetres to the next slice, for use if there is no next slice to measure.
         alike: what all slices of a volume have in common, by name.
     """
 
@@ -94,15 +94,15 @@ class DicomSlice:
 
     @property
     def label(self) -> str:
-        """Its file, and which image of it where there are several."""
+        """Its file, and which of several images in it."""
         return f"{self.path.name} frame {self.frame + 1}" if self.frame else self.path.name
 
 
 def has_magic(path: Path) -> bool:
-    """Whether this is a DICOM file by its first bytes; raises as opening does.
+    """Whether this is a DICOM file by its first bytes; raises an OSError if it cannot be opened.
 
-    Files without the preamble, as old scanners write them, begin with an attribute of the lowest
-    groups, little-endian, with its type or with a short length.
+    Files without the preamble, as old scanners write them, begin with an attribute of the lowest groups,
+    in little-endian, that has a type or a short length.
     """
     with path.open("rb") as stream:
         start = stream.read(132)
@@ -134,11 +134,11 @@ def _content(path: Path) -> "Path | io.BytesIO":
 
 
 def read_slices(path: Path, max_pixels: int) -> list[DicomSlice]:
-    """What a file's headers say of its images.
+    """The slices of a file by its headers.
 
     Raises:
-        FileError: missing or unreadable.
-        ImageError: damaged, too large, or of a kind that is not read.
+        FileError: the file is missing or unreadable.
+        ImageError: it is damaged, too large, or of a kind that is not read.
     """
     require_file(path)
     size = path.stat().st_size
@@ -157,7 +157,7 @@ def read_slices(path: Path, max_pixels: int) -> list[DicomSlice]:
 
 
 def read_planes(slices: Sequence[DicomSlice]) -> Iterator[NDArray[np.generic]]:
-    """The pixels (rows, columns) of each; the images of a file that follow each other open it once.
+    """The pixels (rows, columns) of each slice; a file is opened once for successive slices in it.
 
     Raises:
         FileError: a file is unreadable.
@@ -174,16 +174,16 @@ def read_planes(slices: Sequence[DicomSlice]) -> Iterator[NDArray[np.generic]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Name the file in errors, of ours and of pydicom; its warnings are about what is not looked at."""
+    """Name the file in errors of ours and of pydicom, whose warnings concern what is not read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
-        # pydicom parses values when they are asked for, and hands pixels to decoders of other
-        # packages: what they raise for bytes that make no sense is of any kind, and nowhere listed.
-        # Their messages may quote the file, so they are not shown.
+        # pydicom parses values lazily, and hands pixels to decoders of other packages: for bytes that
+        # make no sense they raise exceptions of any kind, listed nowhere. Their messages may quote the
+        # file, so they are not shown.
         except Exception as error:
             if isinstance(error, OSError) and error.errno:
                 raise FileError(f"{path}: cannot be read: {error.strerror}") from error
@@ -206,7 +206,7 @@ def _read_dataset(path: Path, keywords: Sequence[str]) -> "Dataset":
         syntax = _syntax_of(content)
         if not syntax:
             raise ImageError("a damaged DICOM file: TransferSyntaxUID is missing")
-        if syntax == _DEFLATED:  # pydicom would inflate all of it, however much that is
+        if syntax == _DEFLATED:  # pydicom would inflate all of it, however large it is
             raise ImageError(f"a deflated DICOM file, which is not read; {CONVERT}")
     if not isinstance(content, Path):
         content.seek(0)
@@ -257,7 +257,7 @@ def _complete(dataset: "Dataset") -> None:
 
 
 def _slice(path: Path, dataset: "Dataset", frame: int) -> DicomSlice:
-    # an enhanced file says in groups what holds for a frame, and for all of them
+    # an enhanced file has one group of attributes for each frame, and one for all frames
     groups = [
         sequence[frame if keyword == _GROUPS[0] else 0]
         for keyword in _GROUPS
@@ -294,7 +294,7 @@ def _slice(path: Path, dataset: "Dataset", frame: int) -> DicomSlice:
 
 
 def _numbers(places: Sequence["Dataset"], keyword: str, count: int) -> tuple[float, ...]:
-    """The numbers of an attribute, from the first place that has it; none if no place does."""
+    """The numbers of an attribute, from the first place that has it; empty if no place does."""
     found: Any = next((value for place in places if (value := place.get(keyword)) not in (None, "")), ())
     numbers = tuple(float(each) for each in (found if isinstance(found, Sequence) else (found,)))
     if numbers and (len(numbers) != count or not all(abs(each) < _LARGEST for each in numbers)):
@@ -313,7 +313,7 @@ def _one(dataset: "Dataset", keyword: str, default: float | None = None) -> floa
 
 
 def _refuse_unusable(dataset: "Dataset", max_pixels: int) -> None:
-    """Raise unless it holds grey levels whose 0 is black, within the limits."""
+    """Raise unless the file holds grey levels whose 0 is black, within the limits."""
     rows, columns = int(_one(dataset, "Rows")), int(_one(dataset, "Columns"))
     frames = _one(dataset, "NumberOfFrames", 1)
     if min(rows, columns) < 1 or not 1 <= frames <= MAX_VOXELS:
@@ -369,7 +369,7 @@ def _plane(dataset: "Dataset", wanted: DicomSlice) -> NDArray[np.generic]:
             raise ImageError(f"a damaged DICOM file: pixels of another size than {columns}×{rows}")
     else:
         found, expected = len(dataset.PixelData), count * frames
-        if not expected <= found < expected + max(count, 2):  # padding follows; no further image
+        if not expected <= found < expected + max(count, 2):  # padding may follow, but no further image
             raise ImageError(
                 f"truncated or damaged: {found:,} bytes of pixels, expected {expected:,}; "
                 "get a whole copy"
@@ -387,9 +387,9 @@ def _plane(dataset: "Dataset", wanted: DicomSlice) -> NDArray[np.generic]:
 
 
 def _coded_size(frame: bytes) -> tuple[int, int] | None:
-    """Columns and rows that a JPEG, JPEG-LS or JPEG 2000 image says it has; None for other bytes.
+    """Columns and rows that a JPEG, JPEG-LS or JPEG 2000 image claims to have; None for other bytes.
 
-    Decoders reserve memory by these numbers, which need not be those of the DICOM file.
+    Decoders allocate memory by these numbers, which may differ from those of the DICOM file.
     """
     if frame.startswith(b"\xff\x4f\xff\x51"):
         right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))

@@ -1,4 +1,4 @@
-"""Formats of the field that are not read: what they are, and what people convert them with.
+"""Formats of the field that are not read: what they are, and how to convert them.
 
 Never imports torch.
 """
@@ -14,7 +14,7 @@ _PHILIPS = "convert it to NIfTI first (such as with `dcm2niix` or `parrec2nii`)"
 _CIFTI = "take its volume out first (such as with `wb_command -cifti-separate`)"
 _NO_VOXELS = "it holds no voxels; name the volume that it was made from"
 
-# Endings: what the format is called, and the way out.
+# Ending -> what the format is called, and what to do.
 _FOREIGN = {
     **dict.fromkeys((".nrrd", ".nhdr"), ("NRRD", _C3D)),
     **dict.fromkeys((".mha", ".mhd"), ("MetaImage", _C3D)),
@@ -36,10 +36,10 @@ _LONGEST_ROW = 4096  # voxels in a row, one wide and one high, that may be a vol
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise for a file that is named as one of another format of the field.
+    """Raise for a file whose name is that of a format which is not read.
 
     Raises:
-        ImageError: names the format and the way out.
+        ImageError: names the format and what to do.
     """
     name = path.name.lower()
     found = next((told for ending, told in _FOREIGN.items() if name.endswith(ending)), None)
@@ -52,7 +52,7 @@ def refuse_no_volume(shape: Sequence[int], intent: int = 0, name: str = "") -> N
 
     Args:
         shape: of the stored array.
-        intent: the code of NIfTI.
+        intent: NIfTI's intent code.
         name: of the file.
 
     Raises:

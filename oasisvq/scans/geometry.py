@@ -1,11 +1,11 @@
 """How the voxels of a volume lie in space, and how they are cut into slices. Never imports torch.
 
-The geometry of a volume is the header of its file, byte for byte, without the texts in it: they may
-name a person. Whatever a header says in numbers (shape, zooms, qform and sform with their codes,
-scale, units, type, byte order) comes back to the last bit.
+The geometry of a volume is the header of its file, byte for byte, but without its texts, which may name
+a person. All numbers in a header (shape, zooms, qform and sform with their codes, scale, units, type,
+byte order) come back to the last bit.
 
-Axis codes are nibabel's: a letter says where an index grows to (Right or Left, Anterior or Posterior,
-Superior or Inferior).
+Axis codes are nibabel's: a letter gives the direction in which an index grows (Right or Left, Anterior
+or Posterior, Superior or Inferior).
 """
 
 from enum import IntEnum
@@ -21,13 +21,13 @@ PLANES = ("sagittal", "coronal", "axial")  # slices along right, front and top
 _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
-_MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 holds
+_MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 can hold
 _LABEL_INTENTS = (1002, 1005)  # of NIfTI: labels, and names of structures
-_SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin with no extensions between
+_SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin without extensions
 
 
 class Form(IntEnum):
-    """The file format that a volume came in."""
+    """The file format of the original volume."""
 
     NIFTI1 = 0
     NIFTI1_PAIR = 1
@@ -87,11 +87,11 @@ def slicing_by(axis_codes: str, plane: str = "axial") -> Slicing:
     """The slicing of voxels whose axes grow to `axis_codes`, such as LAS.
 
     Axial slices lie as in the OASIS PNG slices: the first is the lowest, rows run from left to right,
-    columns from back to front. Sagittal and coronal slices keep that order of directions.
+    columns from back to front. Sagittal and coronal slices keep this order of directions.
 
     Args:
-        axis_codes: three letters, one of R L, A P, S I each.
-        plane: `axial`, `coronal` or `sagittal`, or the number of the array's axis: 0, 1 or 2.
+        axis_codes: three letters, one each of R or L, A or P, S or I.
+        plane: `axial`, `coronal` or `sagittal`, or the number of an axis of the array: 0, 1 or 2.
     """
     directions = [(_GROWS if code in _GROWS else _FALLS).index(code) for code in axis_codes]
     sliced = directions[int(plane)] if plane.isdigit() else PLANES.index(plane)
@@ -109,15 +109,15 @@ class Geometry:
         content: the header's bytes.
         shape: of the stored array, with any trailing axes of 1.
         dtype: of the stored values, in the file's byte order.
-        offset: of the voxels in the file that the header came from.
-        offset_written: of the voxels in a file that this header goes to.
+        offset: of the voxels in the file that the header was read from.
+        offset_written: of the voxels in a file that is written with this header.
     """
 
     def __init__(self, form: Form, content: bytes) -> None:
-        """Take a header's bytes; texts in them are blanked, and extensions behind them left out.
+        """Take the bytes of a header; its texts are blanked, and its extensions left out.
 
         Raises:
-            ImageError: they are no header of this format.
+            ImageError: they are not a header of this format.
         """
         from nibabel.spatialimages import HeaderDataError
         from nibabel.wrapstruct import WrapStructError
@@ -151,7 +151,7 @@ class Geometry:
         Args:
             array: (X, Y, Z) voxels.
             affine: (4, 4), voxel indices to millimetres to the right, front and top.
-            code: of qform and sform; 0 where only the zooms of the affine are known.
+            code: of qform and sform; 0 if only the zooms of the affine are known.
 
         Raises:
             ImageError: NIfTI-1 cannot hold such an array.
@@ -174,22 +174,22 @@ class Geometry:
 
     @cached_property
     def affine(self) -> NDArray[np.float64]:
-        """(4, 4): voxel indices to millimetres to the right, front and top, as nibabel finds it.
+        """(4, 4): voxel indices to millimetres to the right, front and top, as nibabel computes it.
 
         Raises:
-            ImageError: the header's qform is no rotation.
+            ImageError: the header's qform is not a rotation.
         """
         from nibabel.spatialimages import HeaderDataError
 
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond sense are not finite
+            with np.errstate(over="ignore", invalid="ignore"):  # senseless numbers are not finite
                 return np.asarray(self._repaired.get_best_affine(), dtype=np.float64)
         except (HeaderDataError, ValueError) as error:
             raise ImageError(f"a qform that is no rotation ({error}); pass --axis 0, 1 or 2") from error
 
     @cached_property
     def _repaired(self) -> Any:  # noqa: ANN401 - nibabel is hardly typed
-        """The header with what nibabel repairs in a file: zooms above 0, a qfac of 1 or -1."""
+        """The header with the repairs that nibabel makes: zooms above 0, a qfac of 1 or -1."""
         header = self._header.copy()
         pixdim = header.structarr["pixdim"]
         pixdim[1:4] = np.where(pixdim[1:4] == 0, 1, np.abs(pixdim[1:4]))
@@ -212,7 +212,7 @@ class Geometry:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Slope and intercept that stored values are scaled by: 1 and 0 where none of sense are given.
+        """Slope and intercept by which stored values are scaled; 1 and 0 if no sensible ones are given.
 
         Raises:
             ImageError: a slope without an intercept.
@@ -225,15 +225,15 @@ class Geometry:
         except HeaderDataError as error:
             raise ImageError(f"a damaged header: {error}") from error
         found = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-        has_sense = all(abs(each) <= _MAX_SCALING for each in found)  # false of what is no number
+        has_sense = all(abs(each) <= _MAX_SCALING for each in found)  # false for NaN
         return found if has_sense else (1.0, 0.0)
 
     @property
     def axis_codes(self) -> str:
-        """Where the index of each of the first three axes grows to, such as LAS.
+        """The directions in which the indices of the first three axes grow, such as LAS.
 
         Raises:
-            ImageError: the affine does not say.
+            ImageError: the affine does not tell.
         """
         from nibabel.orientations import aff2axcodes
 
@@ -245,7 +245,7 @@ class Geometry:
 
     @property
     def intent(self) -> int:
-        """What the voxels are for, by NIfTI's codes; 0 where that is not said."""
+        """The intent of the voxels, by NIfTI's codes; 0 if there is none."""
         return 0 if self.form is Form.ANALYZE else int(self._header["intent_code"])
 
     @property
@@ -254,13 +254,13 @@ class Geometry:
         return self.intent in _LABEL_INTENTS
 
     def of_one_volume(self) -> "Geometry":
-        """The same for one of several volumes."""
+        """This geometry for one of several volumes."""
         header = self._header.copy()
         header.set_data_shape(self.shape[:3])
         return Geometry(self.form, header.binaryblock)
 
     def as_single(self) -> "Geometry":
-        """The same for a single file (.nii); an Analyze geometry becomes NIfTI-1."""
+        """This geometry for a single file (.nii); an Analyze geometry becomes NIfTI-1."""
         if not self.form.is_pair:
             return self
         if self.form is Form.ANALYZE:
@@ -268,7 +268,7 @@ class Geometry:
         return self._with_magic(Form.NIFTI1 if self.form is Form.NIFTI1_PAIR else Form.NIFTI2)
 
     def as_pair(self) -> "Geometry":
-        """The same for a pair of files (.hdr and .img)."""
+        """This geometry for a pair of files (.hdr and .img)."""
         if self.form.is_pair:
             return self
         return self._with_magic(Form.NIFTI1_PAIR if self.form is Form.NIFTI1 else Form.NIFTI2_PAIR)
@@ -308,7 +308,7 @@ def _header_class(form: Form) -> Any:  # noqa: ANN401 - nibabel is hardly typed
 
 
 def _texts_of(fields: NDArray[Any]) -> list[str]:
-    """The fields of a header that hold words; single letters and the magic name no one."""
+    """The text fields of a header; single letters and the magic name no one, and are left out."""
     types = {name: fields.dtype[name] for name in fields.dtype.names or ()}
     return [n for n, kind in types.items() if kind.kind == "S" and kind.itemsize > 1 and n != "magic"]
 
@@ -320,7 +320,7 @@ def _is_origin(fields: NDArray[Any]) -> bool:
 
 
 def form_of(content: bytes, is_pair: bool) -> Form | None:
-    """The format of a header by its first bytes; None for none of them."""
+    """The format of a header by its first bytes; None if it is none of these."""
     sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     if 540 in sizes:
         return Form.NIFTI2_PAIR if is_pair else Form.NIFTI2

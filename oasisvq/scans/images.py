@@ -21,22 +21,22 @@ from oasisvq.scans.limits import (
 )
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
-WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # without loss at 8 and 16 bits
+WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # lossless at 8 and 16 bits
 _ORIENTATION = 274  # an EXIF tag
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _MAX_PAGES = 1024
-STACK_SUFFIXES = (".tif", ".tiff")  # of files that hold several pages
+STACK_SUFFIXES = (".tif", ".tiff")  # of files that can hold several pages
 _UNREADABLE = (SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)  # of Pillow
-_STACKS = ("TIFF",)  # formats of which several images are slices, and no animation
+_STACKS = ("TIFF",)  # formats in which several images are slices rather than an animation
 
 
 class Picture(NamedTuple):
     """What an image file holds.
 
     Attributes:
-        planes: (N, H, W) of uint8 or uint16: the pages of a TIFF file; of other files one.
-        are_indices: whether they are places in a palette of colours, which is not kept.
+        planes: (N, H, W) of uint8 or uint16: the pages of a TIFF file; one for other files.
+        are_indices: whether they are indices into a palette of colours, which is not kept.
     """
 
     planes: NDArray[np.generic]
@@ -44,10 +44,10 @@ class Picture(NamedTuple):
 
 
 def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.generic]:
-    """Read a grey image of 8 or 16 bits; palette or RGB if all is grey.
+    """Read a grey image of 8 or 16 bits; also palette or RGB, if all colours are grey.
 
     Args:
-        path: its name's ending does not matter.
+        path: the file; the ending of its name does not matter.
         max_pixels: more are refused before any is decoded.
 
     Returns:
@@ -55,7 +55,8 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.g
 
     Raises:
         FileError: the file is missing or unreadable.
-        ImageError: it is no such image, damaged, coloured, transparent, of several pages, or too large.
+        ImageError: it is not such an image, or is damaged, coloured, transparent, too large, or of
+            several pages.
     """
     picture = read_picture(path, max_pixels)
     if len(picture.planes) > 1:
@@ -70,23 +71,23 @@ def read_picture(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Read a grey image, the pages of a TIFF file, or the indices of an image with a palette of colours.
 
     Args:
-        path: its name's ending does not matter.
+        path: the file; the ending of its name does not matter.
         max_pixels: of a page; more are refused before any is decoded. See `limits.py` for all pages.
 
     Raises:
         FileError: the file is missing or unreadable.
-        ImageError: it is no such image, damaged, coloured, transparent, or too large; or its pages are
-            of several sizes or types.
+        ImageError: it is not such an image, or is damaged, coloured, transparent or too large; or its
+            pages have several sizes or types.
     """
     content = read_bytes(path, MAX_FILE_BYTES)
     if not content:
         raise ImageError(f"{path}: an empty file, expected an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit below is ours
+            warnings.simplefilter("ignore")  # Pillow's bomb warning; we have a limit of our own
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 refuse_large_image(image.size, str(path), max_pixels)
-                image.verify()  # checksums, which decoding does not look at
+                image.verify()  # checksums, which decoding does not verify
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 return _pages(image, path, max_pixels)
     except UnidentifiedImageError:
@@ -103,9 +104,9 @@ def read_picture(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
 
 
 def look_at(path: Path) -> tuple[tuple[int, int], bool] | None:
-    """Width and height of an image of one page, and whether it has more than 8 bits; by its header.
+    """Width and height of an image of one page, and whether it has more than 8 bits, from its header.
 
-    None where that is not to be found; `read_image` then says why.
+    None if the header does not tell; `read_image` then says why.
     """
     try:
         with warnings.catch_warnings():
@@ -121,7 +122,7 @@ def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:
     if _seek(image, 1):
         if image.format not in _STACKS:
             raise ImageError(f"{path}: holds several images, expected one; split it first")
-        if _seek(image, _MAX_PAGES):  # seen before any is decoded
+        if _seek(image, _MAX_PAGES):  # checked before any is decoded
             raise ImageError(f"{path}: holds more than {_MAX_PAGES:,} images, the limit; split it first")
         image.seek(0)
     first = _grey_levels(image, path)
@@ -142,7 +143,7 @@ def _pages(image: Image.Image, path: Path, max_pixels: int) -> Picture:
 
 def _seek(image: Image.Image, page: int) -> bool:
     try:
-        image.seek(page)  # `n_frames` would walk through all that a TIFF file claims to hold
+        image.seek(page)  # `n_frames` would walk through everything that a TIFF file claims to hold
     except EOFError:
         return False
     return True
@@ -195,7 +196,7 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
 
 
 def write_image(plane: NDArray[np.generic], path: Path) -> None:
-    """Write grey levels (H, W) as PNG or TIFF, without loss; the inverse of `read_image`.
+    """Write grey levels (H, W) losslessly as PNG or TIFF; the inverse of `read_image`.
 
     Raises:
         FileError: it cannot be written.

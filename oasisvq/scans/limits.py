@@ -1,8 +1,8 @@
 """How large a scan may be before it is read: one limit for every kind of file. Imports no NumPy.
 
-A few bytes of a file can claim any size, so its size is compared with the limit before its pixels are
-decoded. A volume passes the networks slice by slice, an image at once; so a volume may have
-`VOXELS_A_PIXEL` times as many voxels as an image may have pixels: by default 4096×4096 and 512×512×512.
+A few bytes of a file can claim any size, so the size is compared with the limit before any pixels are
+decoded. A volume passes through the networks slice by slice, an image as a whole. So a volume may have
+`VOXELS_A_PIXEL` times as many voxels as an image may have pixels: by default 512×512×512 and 4096×4096.
 """
 
 import math
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from oasisvq.errors import ImageError
 
 MAX_FILE_BYTES = 2**30  # of an image, a DICOM file or a `.codes` file
-MAX_SIDE, MAX_PIXELS, MAX_VOXELS = 65_535, 2**26, 2**30  # that a `.codes` file holds; pixels a slice
+MAX_SIDE, MAX_PIXELS, MAX_VOXELS = 65_535, 2**26, 2**30  # of a `.codes` file; pixels per slice
 DEFAULT_MAX_PIXELS = 2**24
 VOXELS_A_PIXEL = 8
-MAX_TRAINING_SIDE = 4096  # pixels to a side of a dataset's slices, and of the samples of its model
-FORMAT_MAX_PIXELS = MAX_VOXELS // VOXELS_A_PIXEL  # with it only the limits of `.codes` files hold
+MAX_TRAINING_SIDE = 4096  # side in pixels of a dataset's slices, and of its model's samples
+FORMAT_MAX_PIXELS = MAX_VOXELS // VOXELS_A_PIXEL  # with this, only the limits of `.codes` files apply
 
 
 def refuse_large_image(sides: Sequence[int], what: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
@@ -37,7 +37,7 @@ def refuse_large_volume(sides: Sequence[int], what: str, max_pixels: int = DEFAU
 
     Args:
         sides: in voxels, in any order.
-        what: what messages begin with; nothing where the caller names it.
+        what: what messages begin with; empty if the caller names it.
         max_pixels: the limit of an image; a volume may have `VOXELS_A_PIXEL` times as many voxels.
 
     Raises:

@@ -1,6 +1,6 @@
 """MGH file, FreeSurfer's format <-> voxels with the geometry of NIfTI-1. Never imports torch.
 
-nibabel knows the header. What follows the voxels (times of the scan, names of programs and files that
+nibabel parses the header. Whatever follows the voxels (scan times, names of the programs and files that
 made it) is never read.
 """
 
@@ -21,7 +21,7 @@ from oasisvq.scans.limits import refuse_large_volume
 from oasisvq.scans.voxel_streams import Volume, chosen_of, opened_volume, read_to_end, read_voxels, skip
 
 MGH_SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
-_HEADER_BYTES, _OFFSET = 90, 284  # what is read of the header, and where voxels begin
+_HEADER_BYTES, _OFFSET = 90, 284  # bytes of the header that are read, and where voxels begin
 _TYPES = ("uint8", "int16", "uint16", "int32", "float32")
 
 
@@ -29,8 +29,8 @@ def read_mgh(path: Path, max_pixels: int, which: int | None = None) -> Volume:
     """Read one volume; see `read_volume` in `volumes.py`.
 
     Raises:
-        FileError: missing or unreadable.
-        ImageError: damaged, truncated, too large, or not one volume of real numbers.
+        FileError: the file is missing or unreadable.
+        ImageError: it is damaged, truncated, too large, or not one volume of real numbers.
     """
     header = _read_header(path, max_pixels)
     *sides, count = (int(side) for side in header["dims"])
@@ -86,11 +86,11 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def write_mgh(volume: Volume, path: Path) -> None:
-    """Write a volume as MGH, packed by gzip if its name ends in `.mgz` or `.gz`; whole or not at all.
+    """Write a volume as MGH, with gzip unless its name ends in `.mgh`; whole or not at all.
 
     Raises:
         FileError: it cannot be written.
-        ImageError: MGH has no such values, or its affine does not say where voxels lie.
+        ImageError: MGH cannot hold such values, or the affine of the volume is unusable.
     """
     from nibabel.freesurfer.mghformat import MGHHeader
 

@@ -1,8 +1,8 @@
 """MINC file -> voxels with the geometry of NIfTI-1. Never imports torch.
 
-nibabel reads it: MINC 1 (NetCDF), and MINC 2 (HDF5) where h5py is installed. Stored values have a
-scale for each slice, which no other format has, so they become the numbers that they stand for: whole
-ones where all are whole, such as labels, else float32.
+nibabel reads MINC 1 (NetCDF), and MINC 2 (HDF5) if h5py is installed. Stored values have a scale for
+each slice, as in no other format, so they become the numbers that they stand for. Floats keep their
+type; integers become whole numbers if all are whole, such as labels, else float32.
 """
 
 import io
@@ -22,15 +22,15 @@ MINC_SUFFIXES = (".mnc", ".mnc.gz")
 _HDF5 = b"\x89HDF"
 _NETCDF = b"CDF"
 _MAX_UNPACKED = 2**31
-_NEARLY = 1e-4  # by which whole numbers may differ once they were scaled
+_NEARLY = 1e-4  # by which scaled whole numbers may differ from whole ones
 
 
 def read_minc(path: Path, max_pixels: int) -> Volume:
     """Read a volume; see `read_volume` in `volumes.py`.
 
     Raises:
-        FileError: missing or unreadable.
-        ImageError: damaged, too large, not one volume of real numbers, or MINC 2 without h5py.
+        FileError: the file is missing or unreadable.
+        ImageError: it is damaged, too large, not one volume of real numbers, or MINC 2 without h5py.
     """
     with opened_volume(path) as stream:
         content = stream.read(_MAX_UNPACKED + 1)
@@ -45,7 +45,7 @@ def read_minc(path: Path, max_pixels: int) -> Volume:
         return Volume(voxels, Geometry.of_array(voxels, affine))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    # nibabel parses as it goes: what it raises for bytes that make no sense is of any kind
+    # nibabel parses lazily, and raises exceptions of any kind for bytes that make no sense
     except Exception as error:
         kind = type(error).__name__
         raise ImageError(

@@ -36,9 +36,9 @@ from oasisvq.scans.voxel_streams import Volume
 from oasisvq.scans.words import axes_of_oasis, names_labels
 
 SAMPLE_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # of voxels
-_STACKED = slicing_by("LAS")  # of a stack, whose geometry says nothing of its axes
-_CHANNELS, _SMALLEST_COLOURED = (3, 4), 8  # of an image in colours; its least height and width
-_NARROWEST = 1e-300  # range of values: float64 still has all its digits in the 65,535th part of it
+_STACKED = slicing_by("LAS")  # for a stack, whose geometry says nothing about its axes
+_CHANNELS, _SMALLEST_COLOURED = (3, 4), 8  # of a colour image; its least height and width
+_NARROWEST = 1e-300  # range of values whose 65,535th part still has all digits of float64
 
 
 class Placement(NamedTuple):
@@ -58,11 +58,11 @@ class Scan:
     """What an image or volume file holds.
 
     Attributes:
-        planes: (slices, H, W) values as they are stored: grey levels of an image, of uint8 or uint16;
-            voxels of a volume before its slope and intercept.
+        planes: (slices, H, W) values as they are stored: grey levels of an image, uint8 or uint16;
+            voxels of a volume, before slope and intercept.
         placement: of a volume; None for an image, which has one plane.
         says_labels: whether the name or the header of its file says that it holds labels.
-        stack: of images that are the planes of one volume, their names.
+        stack: names of the images, if the planes are a stack of them; else None.
     """
 
     planes: NDArray[np.generic]
@@ -85,12 +85,12 @@ class Scan:
 
     @property
     def voxels(self) -> NDArray[np.generic]:
-        """The voxels of a volume in the order of its file; the plane of an image."""
+        """The voxels of a volume, in the order of its file; the plane of an image."""
         return self.placement.slicing.voxels(self.planes) if self.placement else self.plane
 
     @property
     def array(self) -> NDArray[np.generic]:
-        """What was given as an array: (N, H, W) images of a stack; else `voxels`."""
+        """The scan as an array: (N, H, W) images of a stack, else `voxels`."""
         return self.planes if self.stack else self.voxels
 
 
@@ -104,15 +104,15 @@ def as_scan(
 
     Args:
         array: (H, W) of uint8 or uint16; or (X, Y, Z) of integers or floats of up to 64 bits.
-        spacing: of a volume: millimetres to a voxel along each axis; 1 where None. Its axes then grow
-            to right, front and top.
+        spacing: of a volume, voxel size in millimetres along each axis; 1 if None. Its axes then grow to
+            the right, front and top.
         affine: of a volume, in place of `spacing`: (4, 4), voxel indices to millimetres to the right,
             front and top.
         axis: see `scan_of_volume`.
 
     Raises:
-        ImageError: not such an array, or beyond the limits; or one that may as well be an image in
-            colours or a batch of images, with nothing that says it is a volume.
+        ImageError: this is not such an array, or beyond the limits; or it could be a colour image or a
+            batch of images, and nothing says that it is a volume.
     """
     if not isinstance(array, np.ndarray):
         raise ImageError(
@@ -141,7 +141,7 @@ def as_scan(
 def _affine_of(
     spacing: tuple[float, float, float] | None, affine: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """The affine (4, 4) that is given, or that of a spacing."""
+    """The given affine (4, 4), or that of a spacing."""
     if affine is not None:
         return _numbers(affine, "affine", (4, 4))
     if spacing is None:
@@ -163,7 +163,7 @@ def _numbers(given: object, what: str, shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def _refuse_ambiguous(shape: tuple[int, ...]) -> None:
-    """Raise for a shape that colours or batches have, and volumes hardly ever."""
+    """Raise for a shape that colour images or batches have, and volumes hardly ever."""
     first, second, third = shape
     if third in _CHANNELS and min(first, second) >= _SMALLEST_COLOURED:
         what, wanted = "an image in colours", "one grey channel (H, W)"
@@ -178,12 +178,12 @@ def _refuse_ambiguous(shape: tuple[int, ...]) -> None:
 
 
 def scan_of_stack(planes: NDArray[np.generic], stack: StackNames) -> Scan:
-    """Images (N, H, W) of uint8 or uint16 that are neighbouring slices.
+    """Images (N, H, W) of uint8 or uint16 that are neighbouring slices, as a scan.
 
-    They lie as axial slices of 1 mm, of which nothing says how they lie in space.
+    They are placed as axial slices of 1 mm, whose orientation in space is unknown.
 
     Raises:
-        ImageError: they are no such images, or beyond the limits of a volume.
+        ImageError: they are not such images, or beyond the limits of a volume.
     """
     if planes.dtype not in (np.uint8, np.uint16) or planes.ndim != 3 or not planes.size:
         raise ImageError(
@@ -208,14 +208,15 @@ def scan_of_volume(
 
     Args:
         volume: of any real type that `.codes` files hold.
-        axis: that slices follow: `axial`, `coronal`, `sagittal`, or the number of the array's axis;
-            axial where None.
-        max_pixels: of a slice, see `limits.py`; without it only the limits of `.codes` files hold.
+        axis: that slices follow: `axial`, `coronal`, `sagittal`, or the number of an axis of the array;
+            axial if None.
+        max_pixels: of a slice, see `limits.py`; by default only the limits of `.codes` files apply.
         path: of its file, see `slicing_of`.
 
     Raises:
-        ImageError: its affine does not say which axis is which and `axis` is no number, a voxel is no
-            number, all voxels are equal, or it or a slice is beyond the limits.
+        ImageError: the affine does not tell the axes apart and `axis` is not a number; a voxel is
+            infinite; all voxels are equal; values are too close, too far apart or too large; or the
+            volume or a slice is beyond the limits.
     """
     voxels, geometry = volume
     if voxels.dtype not in [np.dtype(each) for each in SAMPLE_TYPES]:
@@ -238,9 +239,9 @@ def scan_of_volume(
 
 
 def extremes_of(values: NDArray[np.generic]) -> tuple[np.generic, np.generic]:
-    """The smallest and the largest value, NaN left out; NaN twice where there is no other.
+    """The smallest and the largest value, NaN left out; NaN twice if all are NaN.
 
-    Not by `np.fmin`, which forgets what came before a signalling NaN.
+    Not by `np.fmin`, which forgets the values before a signalling NaN.
     """
     if values.dtype.kind == "f":
         numbers = values[~np.isnan(values)]
@@ -256,15 +257,15 @@ def without_nan(planes: NDArray[np.generic], low: float) -> NDArray[np.generic]:
 
 
 def slicing_of(geometry: Geometry, axis: str | None, path: Path | None = None) -> Slicing:
-    """How a volume is cut where `axis` is asked for; see `scan_of_volume`.
+    """How a volume is cut along `axis`; see `scan_of_volume`.
 
     Args:
         geometry: of the volume.
         axis: that slices follow.
-        path: of its file: how Analyze volumes of OASIS lie is known by their names alone.
+        path: of its file: the orientation of OASIS's Analyze volumes is known by their names alone.
 
     Raises:
-        ImageError: the affine does not say which axis is which, and `axis` is no number.
+        ImageError: the affine does not tell the axes apart, and `axis` is not a number.
     """
     try:
         codes = geometry.axis_codes
@@ -286,8 +287,8 @@ def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT
         max_pixels: how large it may be, see `limits.py`.
 
     Raises:
-        FileError: missing or unreadable.
-        ImageError: damaged, or not what can be encoded; names the file.
+        FileError: a file is missing or unreadable.
+        ImageError: a file is damaged, or cannot be encoded; names it.
     """
     says_labels = names_labels(source.path.name)
     if source.kind is SourceKind.IMAGE:
@@ -340,13 +341,13 @@ def _refuse_for_image(source: Source, axis: str | None) -> None:
 
 
 def _volume_of_pages(pages: NDArray[np.generic]) -> Volume:
-    """Pages (N, H, W) as a volume (W, H, N) of 1 mm, of which nothing says how it lies in space."""
+    """Pages (N, H, W) as a volume (W, H, N) of 1 mm voxels, whose orientation in space is unknown."""
     voxels = pages.transpose(2, 1, 0)
     return Volume(voxels, Geometry.of_array(voxels, np.eye(4), code=0))
 
 
 def volumes_in(source: Source, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
-    """How many volumes a source holds, by its headers; 1 of an image.
+    """How many volumes a source holds, by its headers; 1 for an image.
 
     Raises:
         FileError, ImageError: see `read_scan`.
@@ -362,7 +363,7 @@ def require_writable(path: Path) -> None:
     """Raise unless decoded scans can be written under this name.
 
     Raises:
-        ImageError: the name ends otherwise.
+        ImageError: the name has another ending.
     """
     if volume_suffix(path) not in WRITABLE_VOLUMES and path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise ImageError(
@@ -374,13 +375,13 @@ def require_writable(path: Path) -> None:
 def write_scan(scan: Scan, path: Path) -> None:
     """Write a scan: an image as PNG or TIFF, a volume as NIfTI, Analyze or MGH; whole or not at all.
 
-    A volume of one slice may become an image, if an image can hold its values, and any such volume the
-    pages of a TIFF file. Its first axis then runs along the rows and its third from page to page, as
+    If an image can hold its values, a volume of one slice can be written as an image, and any volume as
+    the pages of a TIFF file. Its first axis then runs along the rows and its third from page to page, as
     in the DICOM image or the pages that it may come from.
 
     Raises:
         FileError: it cannot be written.
-        ImageError: the name's ending is that of something else.
+        ImageError: the name has the ending of something else, or an image cannot hold the scan.
     """
     is_volume = volume_suffix(path) is not None
     if scan.placement is None and not is_volume:
@@ -397,9 +398,9 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 
 def write_stack(planes: Sequence[NDArray[np.generic]], paths: Sequence[Path]) -> None:
-    """Write images (H, W) of a stack as PNG or TIFF into one folder, when all of them are made.
+    """Write images (H, W) of a stack as PNG or TIFF into one folder; they appear once all are written.
 
-    The folder need not be there, but the one that it lies in.
+    The folder may be missing, but not the one that it lies in.
 
     Raises:
         FileError: they cannot be written.

@@ -1,9 +1,9 @@
-"""A path -> what it is: found out once, and carried from there on as a `Source`.
+"""A path -> what it is: determined once, and passed on as a `Source`.
 
-An image or a volume is one file, a volume in two files is a pair, DICOM is one file or a folder that
-directly holds the files of one series, a stack is the images of one folder that are a subject's slices.
-Names tell images and volumes; DICOM files are told by their first bytes too, for many have no ending.
-What is inside is read by `read_scan` in `scan.py`.
+An image is one file. A volume is one file, or two files that form a pair. DICOM is one file, or a folder
+that directly holds the files of one series. A stack is the images in one folder that are slices of one
+subject. Images and volumes are recognised by their names; DICOM files also by their first bytes, since
+many have no ending. The contents are read by `read_scan` in `scan.py`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from oasisvq.scans.stacks import StackNames
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, files_of, volume_suffix
 
 SCAN_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES)
-_NEVER_DICOM = (".json", ".tsv", ".csv", ".txt", ".codes", ".npz", ".safetensors")  # not opened to see
+_NEVER_DICOM = (".json", ".tsv", ".csv", ".txt", ".codes", ".npz", ".safetensors")  # not opened to check
 
 
 class SourceKind(Enum):
@@ -34,7 +34,7 @@ class SourceKind(Enum):
 
 
 class FileState(NamedTuple):
-    """What tells a file from a changed one."""
+    """The state of a file, by which a change is noticed."""
 
     number: int
     size: int
@@ -45,7 +45,7 @@ class FileState(NamedTuple):
         """The state of a regular file.
 
         Raises:
-            FileError: it is missing, or none.
+            FileError: it is missing, or not a regular file.
         """
         require_file(path)
         state = path.stat()
@@ -57,13 +57,13 @@ class Source:
     """A path and what it is.
 
     Attributes:
-        path: the file; of a pair the one that was named, of a DICOM series its folder, of a stack its
-            names with a `*` for the number. Messages name it.
+        path: the file, as messages show it; for a pair the file that was named, for a DICOM series its
+            folder, for a stack its names with a `*` in place of the number.
         kind: which reader understands it.
         files: all files that belong to it.
         is_series: whether it is a folder with the files of a DICOM series.
-        volume: of several volumes in it the one that is meant, from 0; None where it has but one.
-        stack: of a stack the names of its files.
+        volume: which of several volumes in it is meant, from 0; None if it has only one.
+        stack: the names of its files, if it is a stack.
     """
 
     path: Path
@@ -75,10 +75,10 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What it is called: the name of its file without the ending, or of its folder.
+        """Its name: that of its file without the ending, or that of its folder.
 
-        A stack is called by what its names have in common, or by its folder where that is nothing. One
-        of several volumes has its number behind it, such as `scan_volume007`.
+        A stack has the name that its files have in common, or else that of its folder. One of several
+        volumes has its number appended, such as `scan_volume007`.
         """
         if self.stack is not None:
             return self.stack.stem or self.path.parent.resolve().name
@@ -87,34 +87,34 @@ class Source:
 
     @cached_property
     def states(self) -> tuple[FileState, ...]:
-        """Those of its files when this was first asked; see `states_now`."""
+        """The states of its files when this was first asked for; see `states_now`."""
         return self.states_now()
 
     def states_now(self) -> tuple[FileState, ...]:
-        """What tells its files from changed ones.
+        """The states of its files now.
 
         Raises:
-            FileError: one is missing or no regular file.
+            FileError: one is missing, or not a regular file.
         """
         return tuple(FileState.of(path) for path in self.files)
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Size of all its files in bytes."""
         return sum(state.size for state in self.states)
 
     @property
     def changed_ns(self) -> int:
-        """When the youngest of its files was written, in ns."""
+        """When the newest of its files was written, in ns."""
         return max(state.changed_ns for state in self.states)
 
     def holds(self, path: Path) -> bool:
-        """Whether a path is one of its files, by whatever name."""
+        """Whether a path leads to one of its files, under any name."""
         return path.exists() and any(path.samefile(file) for file in self.files if file.exists())
 
 
 def stem(path: Path) -> str:
-    """A name without the ending that makes it one of a scan: scan.nii.gz -> scan."""
+    """The name of a scan without its ending: scan.nii.gz -> scan."""
     suffix = volume_suffix(path) or dicom_suffix(path) or path.suffix
     return path.name[: len(path.name) - len(suffix)]
 
@@ -122,11 +122,11 @@ def stem(path: Path) -> str:
 def source_at(path: Path) -> Source:
     """What a path is: a file, or a folder that directly holds one DICOM series.
 
-    A file that is nothing known counts as an image, whose reader then says what it should have been.
+    A file of no known kind counts as an image; the reader of images then says what it expected.
 
     Raises:
-        FileError: missing, unreadable, or neither file nor folder.
-        ImageError: a folder without DICOM files.
+        FileError: it is missing, unreadable, or neither a file nor a folder.
+        ImageError: it is a folder without DICOM files.
     """
     if path.is_dir():
         return Source(path, SourceKind.DICOM, tuple(dicom_files_in(path)), is_series=True)
@@ -138,20 +138,20 @@ def source_at(path: Path) -> Source:
 
 
 def stack_at(folder: Path, stack: StackNames) -> Source:
-    """The images of a folder with the names of a stack."""
+    """The images in a folder that have the names of a stack."""
     files = tuple(folder / name for name in stack.names)
     return Source(folder / stack.pattern, SourceKind.STACK, files, stack=stack)
 
 
 def sources_below(folder: Path, passed_over: PassedOver, globs: Globs = EVERYTHING) -> Iterator[Source]:
-    """The sources of a folder and of those below it, in the order of the walk.
+    """The sources in a folder and in those below it, in the order of the walk.
 
-    Of each folder first the images and volumes by name, then its DICOM files: one source where it is
-    one file, else a series. Whether they are one series is seen when they are read.
+    In each folder the images and volumes come first, by name. Then come its DICOM files as one source: a
+    file, or else a series. Whether they really are one series is checked when they are read.
 
     Args:
         folder: where to look.
-        passed_over: told of everything that is no source.
+        passed_over: records everything that is not a source.
         globs: which files are taken.
 
     Raises:
@@ -186,7 +186,7 @@ def _file(path: Path, kind: SourceKind) -> Source:
 
 
 def _named_kind(path: Path) -> SourceKind | None:
-    """What the name of a file says; None where it says nothing."""
+    """The kind of a file by its name; None if the name does not tell."""
     if volume_suffix(path) is not None:
         return SourceKind.VOLUME
     if dicom_suffix(path) is not None:
@@ -195,11 +195,11 @@ def _named_kind(path: Path) -> SourceKind | None:
 
 
 def _is_unnamed_dicom(path: Path) -> bool:
-    is_directory = path.name.upper() == "DICOMDIR"  # an index of files, and no image
+    is_directory = path.name.upper() == "DICOMDIR"  # an index of files, not an image
     return not is_directory and path.suffix.lower() not in _NEVER_DICOM and is_dicom(path)
 
 
 def _is_second_of_pair(path: Path) -> bool:
-    """Whether this is the .img of a pair, whose .hdr stands for it."""
+    """Whether this is the .img of a pair, which its .hdr represents."""
     suffix = volume_suffix(path) or ""
     return suffix.startswith(".img") and any(file != path and file.is_file() for file in files_of(path))

@@ -1,7 +1,7 @@
-"""Names of the images that are one subject's slices <-> what they have in common, and their numbers.
+"""Names of images that are slices of one subject <-> their common parts, and their numbers.
 
-`case_402_slice_0.nii.png` to `case_402_slice_31.nii.png` are `case_402_slice_`, the numbers 0 to 31, and
-`.nii.png`. Never imports torch.
+`case_402_slice_0.nii.png` to `case_402_slice_31.nii.png` become `case_402_slice_`, the numbers 0 to 31,
+and `.nii.png`. Never imports torch.
 """
 
 import re
@@ -16,7 +16,7 @@ from oasisvq.text import is_safe_name
 
 MAX_DIGITS = 9  # of a slice's number
 _NUMBER = rf"(?<!\d)(?P<number>\d{{1,{MAX_DIGITS}}})(?!\d)"
-_WORD = r"(?<![A-Za-z])(?:slice|slc|z)"  # that says of the number behind it that it is a slice's
+_WORD = r"(?<![A-Za-z])(?:slice|slc|z)"  # that marks the number after it as that of a slice
 _AFTER_WORD = re.compile(rf"(?is)(?P<before>.*{_WORD}[-_. (]{{0,2}}){_NUMBER}(?P<after>.*)")
 _LAST = re.compile(rf"(?s)(?P<before>.*?){_NUMBER}(?P<after>[)\]]?(?:\.[A-Za-z]+)+)")
 _NO_NAME = re.compile(rf"(?i)[-_. (\[]*(?:{_WORD})?[-_. (\[]*$")  # at the end of `before`
@@ -27,10 +27,10 @@ class Numbered(NamedTuple):
     """A name in its parts, see `StackNames`.
 
     Attributes:
-        before: what stands before the number.
+        before: the text before the number.
         digits: of the number.
-        after: what follows it.
-        is_slice: whether a word before the number says that it is a slice's.
+        after: the text after the number.
+        is_slice: whether a word before the number marks it as that of a slice.
     """
 
     before: str
@@ -40,9 +40,9 @@ class Numbered(NamedTuple):
 
 
 def numbered(name: str) -> Numbered | None:
-    """The parts of a file's name by its slice's number; None where it has none.
+    """The parts of a file's name around the number of its slice; None if it has no number.
 
-    That is the number behind `slice`, `slc` or `z`, else the one before the ending.
+    This is the number after `slice`, `slc` or `z`, else the one before the ending.
     """
     found = _AFTER_WORD.fullmatch(name)
     is_slice = found is not None
@@ -57,9 +57,9 @@ class StackNames:
     """Names of the images of a stack, which differ in one number alone.
 
     Attributes:
-        before: what stands before the number.
-        after: what follows it, with the ending.
-        width: digits that a number is filled up to with zeros; 1 where it is not.
+        before: the text before the number.
+        after: the text after the number, with the ending.
+        width: digits to which a number is padded with zeros; 1 if it is not padded.
         numbers: of the slices, rising, below 10^`MAX_DIGITS`.
     """
 
@@ -70,11 +70,11 @@ class StackNames:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "StackNames":
-        """What names in the order of their numbers are; the inverse of `names`.
+        """The stack with these names, in the order of their numbers; the inverse of `names`.
 
         Raises:
-            ImageError: they do not differ in such a number alone, are in another order, or not every
-                system can take them.
+            ImageError: the names differ in more than one number, are in another order, or are not
+                allowed on every system.
         """
         parts = [numbered(name) for name in names]
         first = parts[0] if parts else None
@@ -100,12 +100,12 @@ class StackNames:
 
     @property
     def names(self) -> list[str]:
-        """Of the images, in the order of their numbers."""
+        """The names of the images, in the order of their numbers."""
         return [f"{self.before}{number:0{self.width}d}{self.after}" for number in self.numbers]
 
     @property
     def written_names(self) -> list[str]:
-        """What the images are written as: those that are no PNG or TIFF get the ending `.png`."""
+        """The names under which images are written: those that are not PNG or TIFF end in `.png`."""
         ending = PurePosixPath(self.after).suffix or self.after
         if ending.lower() in WRITABLE_SUFFIXES:
             return self.names
@@ -114,7 +114,7 @@ class StackNames:
 
     @property
     def stem(self) -> str:
-        """What the images are called together, such as `case_402`; empty where numbers are all."""
+        """The common name of the images, such as `case_402`; empty if they are only numbered."""
         after = _WITHOUT_ENDINGS.match(self.after)
         return (_NO_NAME.sub("", self.before) + (after[1] if after else "")).lstrip("-_. ")
 
@@ -125,7 +125,7 @@ class StackNames:
 
     @property
     def problem(self) -> str:
-        """Why these cannot be the names of files side by side on every system; empty where they can."""
+        """Why these cannot be names of files in one folder on every system; empty if they can."""
         if any(after <= before for before, after in zip(self.numbers, self.numbers[1:], strict=False)):
             return "numbers that do not rise"
         first = numbered(self.names[0])
@@ -139,5 +139,5 @@ class StackNames:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name is all of Unicode; on Linux it may be of any bytes."""
+    """Whether a name is valid Unicode; on Linux it may consist of any bytes."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)

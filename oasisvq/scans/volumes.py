@@ -1,7 +1,7 @@
 """Volume file <-> voxels with their geometry: NIfTI, Analyze, MGH, MINC. Never imports torch.
 
-nibabel understands the headers. Voxels are the stored values, before any slope and intercept, so
-that they come back as they were stored. What comes in as MGH or MINC has the geometry of NIfTI-1.
+nibabel parses the headers. Voxels are the stored values, before any slope and intercept, so that they
+come back as they were stored. Volumes from MGH or MINC get the geometry of NIfTI-1.
 """
 
 import gzip
@@ -36,13 +36,13 @@ _SAMPLE_KINDS = "iuf"
 
 
 def volume_suffix(path: Path) -> str | None:
-    """The ending that makes a name one of a volume, such as `.nii.gz`; None for other names."""
+    """The ending by which a name is that of a volume, such as `.nii.gz`; None for other names."""
     name = path.name.lower()
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), None)
 
 
 def partner(path: Path) -> Path:
-    """The other file of a pair: scan.hdr <-> scan.img, in the case of letters that is there."""
+    """The other file of a pair: scan.hdr <-> scan.img, in upper or lower case, whichever exists."""
     suffix = volume_suffix(path)
     assert suffix is not None and suffix.startswith((".hdr", ".img"))
     stem, wanted = path.name[: -len(suffix)], ".img" if suffix.startswith(".hdr") else ".hdr"
@@ -54,24 +54,24 @@ def partner(path: Path) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file of this name, with its partner where it is one of a pair."""
+    """The file of this name, with its partner if it is one of a pair."""
     return [path, partner(path)] if volume_suffix(path) in _PAIR_SUFFIXES else [path]
 
 
 def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, which: int | None = None) -> Volume:
     """Read a NIfTI, Analyze, MGH or MINC volume; of a pair, either file may be named.
 
-    Axes of one element after the third are left out of the voxels and kept in the geometry. Of gzip
-    no more is unpacked than the header promises.
+    Axes of length 1 after the third are left out of the voxels and kept in the geometry. From a gzip
+    file, hardly more is unpacked than the header promises.
 
     Args:
         path: the file.
         max_pixels: how large it may be, see `limits.py`.
-        which: of a file of several volumes the one to read, from 0.
+        which: which volume to read from a file of several, from 0.
 
     Raises:
-        FileError: a file, or one of a pair, is missing or unreadable.
-        ImageError: damaged, truncated, too large, or not one volume of real numbers.
+        FileError: the file, or the other one of a pair, is missing or unreadable.
+        ImageError: it is damaged, truncated, too large, or not one volume of real numbers.
     """
     suffix = volume_suffix(path)
     if suffix is None:
@@ -111,7 +111,7 @@ def count_volumes(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
 
 
 def _header_and_image(path: Path) -> tuple[Path, Path]:
-    """The two files of a pair, of which either is named; or one file twice."""
+    """The two files of a pair, whichever of them is named; or a single file twice."""
     suffix = volume_suffix(path)
     if suffix not in _PAIR_SUFFIXES:
         return path, path
@@ -157,8 +157,8 @@ def _refuse_unusable(geometry: Geometry, max_pixels: int, name: str) -> None:
 def write_volume(volume: Volume, path: Path) -> None:
     """Write a volume, whole or not at all; the inverse of `read_volume`.
 
-    `.nii` and `.nii.gz` are single files; for `.hdr` or `.img` the other of the pair is written too.
-    `.mgz` and `.mgh` hold what of the geometry MGH has: the affine.
+    `.nii` and `.nii.gz` are single files; for `.hdr` or `.img` the whole pair is written. `.mgz` and
+    `.mgh` keep only the affine of the geometry.
 
     Raises:
         FileError: it cannot be written.

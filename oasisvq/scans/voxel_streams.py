@@ -1,4 +1,4 @@
-"""Voxels in files: one after the other, packed by gzip or not, of one volume or several.
+"""Voxels in files: one after the other, with gzip or without, of one volume or several.
 
 Never imports torch.
 """
@@ -40,11 +40,11 @@ def chosen_of(count: int, which: int | None, shape: Sequence[int]) -> int:
 
     Args:
         count: how many there are.
-        which: the one that was asked for.
-        shape: of all of them, for the message.
+        which: the one that is asked for; None for the only one.
+        shape: of all of them together, for the message.
 
     Raises:
-        ImageError: none was asked for and there are several, or there is no such one.
+        ImageError: there are several and none is asked for, or there is no such volume.
     """
     if which is None and count > 1:
         raise ImageError(
@@ -58,7 +58,7 @@ def chosen_of(count: int, which: int | None, shape: Sequence[int]) -> int:
 
 @contextmanager
 def opened_volume(path: Path) -> Iterator[BinaryIO]:
-    """The content of a file, unpacked if it is gzip; every way to fail becomes an error of ours."""
+    """The content of a file, unpacked if it is gzip; every failure becomes an error of ours."""
     require_file(path)
     size = path.stat().st_size
     if size == 0:
@@ -81,16 +81,16 @@ def opened_volume(path: Path) -> Iterator[BinaryIO]:
 
 
 def skip(stream: BinaryIO, count: int) -> None:
-    """Leave out so many bytes."""
+    """Skip `count` bytes."""
     while count > 0:
         skipped = len(stream.read(min(count, _PART_BYTES)))
         if not skipped:
-            return  # what follows is missing, and said to be
+            return  # the rest is missing; whoever reads it says so
         count -= skipped
 
 
 def read_to_end(stream: gzip.GzipFile, path: Path) -> None:
-    """Raise unless a gzip file ends after its voxels, where its checksum is compared."""
+    """Read a gzip file to its end, where its checksum is compared; raise if much follows the voxels."""
     trailing = 0
     while part := stream.read(_MAX_TRAILING_BYTES):
         trailing += len(part)
@@ -104,10 +104,10 @@ def read_voxels(
     """The next voxels of a stream, first axis fastest.
 
     Raises:
-        ImageError: it ends before.
+        ImageError: the stream ends before.
     """
     wanted = math.prod(shape) * dtype.itemsize
-    content = bytearray()  # grows with what is there: a header may promise more
+    content = bytearray()  # grows with what is read, since a header may promise more
     while len(content) < wanted:
         part = stream.read(min(_PART_BYTES, wanted - len(content)))
         if not part:

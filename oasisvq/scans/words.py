@@ -1,4 +1,4 @@
-"""What the names of files say about what they hold. Never imports torch."""
+"""What the names of files tell about their contents. Never imports torch."""
 
 import re
 
@@ -10,7 +10,7 @@ LABEL_WORD = (
 _LABELS = re.compile(LABEL_WORD, re.IGNORECASE)
 
 _SESSION = r"OAS1_\d{4}_MR\d+"
-_OASIS_AXES = (  # Analyze files of OASIS say nothing true about orientation
+_OASIS_AXES = (  # the headers of OASIS's Analyze files give a wrong orientation
     (re.compile(rf"{_SESSION}_.*_t88_(?:masked_)?gfc"), "LAS"),
     (re.compile(rf"{_SESSION}_.*_sbj_111"), "ASL"),
     (re.compile(rf"{_SESSION}_mpr-\d+_anon"), "ASL"),
@@ -19,10 +19,10 @@ _OASIS_AXES = (  # Analyze files of OASIS say nothing true about orientation
 
 
 def names_labels(name: str) -> bool:
-    """Whether the name of a file has a word of label maps in it: `sub-01_dseg.nii.gz`, `mask.png`."""
+    """Whether the name of a file has a word for label maps in it: `sub-01_dseg.nii.gz`, `mask.png`."""
     return _LABELS.search(name) is not None
 
 
 def axes_of_oasis(path: str) -> str | None:
-    """Where the axes of an Analyze file of OASIS grow to, by its path; None for other files."""
+    """The axis codes of an OASIS Analyze file, by its path; None for other files."""
     return next((codes for pattern, codes in _OASIS_AXES if pattern.search(path)), None)

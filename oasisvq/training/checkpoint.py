@@ -19,7 +19,7 @@ MAX_CHECKPOINT_BYTES = 2**35
 
 
 class Checkpoint(NamedTuple):
-    """All that a training needs to go on as if it had not stopped.
+    """Everything that a training needs to continue as if it had not stopped.
 
     Random numbers need no state: each is drawn from a generator of (seed, step).
     """
@@ -39,8 +39,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        FileError: missing or unreadable.
-        ModelError: no checkpoint of ours, or of another format.
+        FileError: the file is missing or unreadable.
+        ModelError: it is not a checkpoint of ours, or has another format.
     """
     content = read_bytes(path, MAX_CHECKPOINT_BYTES)
     metadata = parse_safetensors_metadata(content, path)

@@ -2,11 +2,11 @@
 
 Shapes: B batch of this process, N = B·h·w its vectors, D code dimension, K codes, L levels.
 
-Kept apart from `codec/quantizer.py`, so that a query there cannot change a codebook. All of it
-is in float32 with autocast off, without N×K one-hot matrices, and without waiting for the device
-(which `bincount` would: it asks for the largest index).
-Statistics are summed over all processes; what is drawn at random is drawn from the global batch
-by a generator that depends on seed and step only, so any number of processes learns the same.
+This is kept apart from `codec/quantizer.py`, so that a query there cannot change a codebook. Everything
+is in float32 with autocast off, without N×K one-hot matrices, and without waiting for the device (as
+`bincount` would, which asks for the largest index). Statistics are summed over all processes. Random
+vectors are drawn from the global batch by a generator that depends only on seed and step, so any number
+of processes learns the same.
 """
 
 from typing import NamedTuple
@@ -26,17 +26,17 @@ from oasisvq.training.quantizer import (
 
 DECAY = 0.99
 SMOOTHING = 1e-5
-DEAD_SHARE = 0.03  # a code used less than this share of an even use is revived
+DEAD_SHARE = 0.03  # of even use; a code that is used less is revived
 KMEANS_VECTORS_PER_CODE = 32
 KMEANS_ITERATIONS = 10
 
 
 class Quantized(NamedTuple):
-    """What one training pass through the quantizer gives."""
+    """The results of one training pass through the quantizer."""
 
     latents: Tensor  # (B, D, h, w), straight-through
     commitment: Tensor  # scalar
-    residuals: list[Tensor]  # L times (N, D): what each level was given
+    residuals: list[Tensor]  # L times (N, D): the input of each level
     indices: list[Tensor]  # L times (N,)
 
 
@@ -71,8 +71,8 @@ class CodebookLearner:
 
         Args:
             latents: (B, D, h, w).
-            kept: (B,) levels 1..L that the decoder gets of each image (quantizer dropout), so
-                that one model serves every number of levels; on the CPU.
+            kept: (B,) number of levels 1..L of each image that the decoder gets (quantizer dropout),
+                so that one model serves every number of levels; on the CPU.
         """
         batch, _, height, width = latents.shape
         vectors = to_vectors(latents)
@@ -136,9 +136,9 @@ class CodebookLearner:
     def start_with_kmeans(
         self, latents: Tensor, generator: torch.Generator, learned_levels: int = 0
     ) -> None:
-        """Set every level by k-means on what the levels before it leave of a global batch.
+        """Set every level by k-means on the residuals that earlier levels leave of a global batch.
 
-        The first `learned_levels` keep the codebook that they have.
+        The first `learned_levels` keep their codebooks.
         """
         levels, size, dim = self.sums.shape
         device = self.sums.device
@@ -169,9 +169,9 @@ class CodebookLearner:
             sample = sample - codebook[nearest(sample, codebook)]
 
     def _own_rows(self, vectors: Tensor, picks: Tensor) -> Tensor:
-        """Rows `picks` of the global batch as far as this process has them, 0 elsewhere.
+        """Rows `picks` of the global batch where this process has them, 0 elsewhere.
 
-        Summed over all processes this is the picked rows, to the bit.
+        The sum over all processes gives the picked rows exactly.
         """
         local = len(vectors)
         own = (picks // local == self.world.rank)[:, None]

@@ -1,13 +1,13 @@
-"""What an epoch of the codec ends with, and whether something about it is worth a warning."""
+"""The results of an epoch of the codec, and whether they deserve a warning."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-COLLAPSED_SHARE = 0.25  # fewer active codes than this share of a codebook are too few
+COLLAPSED_SHARE = 0.25  # of a codebook; fewer active codes are too few
 
 
 class CodecEpoch(NamedTuple):
-    """What an epoch ends with."""
+    """The results of an epoch."""
 
     epoch: int
     loss: float
@@ -39,9 +39,9 @@ class CodecEpoch(NamedTuple):
 
 
 class CollapseWarning:
-    """Says once that codebooks collapse, where that goes on and the reconstruction no longer gains.
+    """Warns once that codebooks collapse, if this continues while the reconstruction no longer improves.
 
-    In the first epochs codes are few while everything still changes.
+    In the first epochs few codes are active while everything still changes.
     """
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class CollapseWarning:
         self._given = False
 
     def look_at(self, report: CodecEpoch) -> None:
-        """Compare an epoch to the last one."""
+        """Compare an epoch with the previous one."""
         last, self._last = self._last, report
         if last is None or self._given or report.gains_on(last):
             return

@@ -33,7 +33,7 @@ LATER_CHECKPOINTS = (
 
 
 def start(session: Session) -> Ran:
-    """A codec from random weights, or from those of another model."""
+    """Train a codec from random weights, or from those of another model."""
     request, source = session.request, None
     if request.start_from:
         source = read_model(choose_model(request.start_from, Path.cwd()).path)
@@ -59,7 +59,7 @@ def start(session: Session) -> Ran:
 
 
 def following(session: Session, preset: Preset, dataset: Dataset) -> Following:
-    """The stages after the codec: labels are kept exactly by other means than residues."""
+    """The stages after the codec; segmentations need no residues, since labels are coded exactly."""
     request = session.request
     has_residue = dataset.images is not Images.SEGMENTATIONS
     volumes_epochs = preset.volumes_epochs if request.with_volumes else 0
@@ -72,16 +72,16 @@ def following(session: Session, preset: Preset, dataset: Dataset) -> Following:
 
 
 def resume(session: Session, checkpoint: Checkpoint) -> Ran:
-    """What is left of it."""
+    """Train the rest of a codec."""
     config, images, size = training_settings(checkpoint, session.request.run / CHECKPOINT_FILE)
     return _train(session, session.open(images, size), config, checkpoint, None)
 
 
 def training_settings(checkpoint: Checkpoint, path: Path) -> tuple[TrainingConfig, Images, int]:
-    """How the training of a codec was set up: its config, and what its dataset holds.
+    """How the training of a codec was set up: its config, and the images and size of its dataset.
 
     Raises:
-        ModelError: the checkpoint does not say so.
+        ModelError: the checkpoint does not tell.
     """
     fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "following"}
     with saying_how_to_start_anew(path):

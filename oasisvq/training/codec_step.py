@@ -24,16 +24,16 @@ Compiler = str | Callable[..., Any]  # a backend of torch.compile
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """One training.
+    """How a codec is trained.
 
     Attributes:
-        model: what is trained.
+        model: config of the model.
         epochs: passes over the training split.
         batch_size: images a step, over all processes.
         learning_rate: the highest one, after the warm-up.
-        mse: weight of the mean squared error, which large errors feel more than small ones.
-        level_weight: a slice that keeps k levels weighs as k to this power, for about so does what is
-            lost fall: then a percent less of it counts alike at every number of levels.
+        mse: weight of the mean squared error, in which large errors count more than small ones.
+        level_weight: a slice that keeps k levels has the weight k to this power. Its loss falls about by
+            the same power, so a relative gain counts the same at every number of levels.
         commitment: weight of the commitment loss.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast of the networks (the quantizer and the
@@ -58,7 +58,7 @@ class TrainingConfig:
 
 
 class StepLosses(NamedTuple):
-    """The parts of one step's loss, scalars: means over slices, weighted by the levels these keep."""
+    """The parts of one step's loss: scalar means over slices, weighted by the levels that these keep."""
 
     total: Tensor
     ssim_loss: Tensor
@@ -68,10 +68,10 @@ class StepLosses(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What a step's pass through the model gives.
+    """The results of a step's pass through the model.
 
     Attributes:
-        losses: of it.
+        losses: of the pass.
         quantized: what the codebooks learn from; None before there is a quantizer.
         reconstruction: (B, 1, H, W) in [0, 1].
     """
@@ -92,22 +92,22 @@ class TrainingStep(nn.Module):
         self.imitation: list[Imitation] = []  # none yet; in a list, for its parameters are the model's
         weights = torch.arange(1.0, config.model.levels + 1) ** config.level_weight
         self.weights = weights / weights.mean()  # (L,), on the CPU, as the numbers of levels kept
-        # functions, and not modules, which would be counted a second time
+        # functions rather than modules, which would be counted twice
         self.encode: Callable[[Tensor, Tensor | None], Tensor] = model.encoder.forward
         self.decode: Callable[[Tensor, Tensor | None], Tensor] = model.decoder.forward
 
     def compile_networks(self, pixels: Tensor, context: Tensor | None, backend: Compiler) -> str:
-        """Compile the networks for the one shape that steps have; all else calls them as they are.
+        """Compile the networks for the one shape that steps have; other calls do not use the result.
 
-        The rest of a step is a few large operations already.
+        The rest of a step already is a few large operations.
 
         Args:
-            pixels: (B, 1, H, W) to try it on.
-            context: the same, of a model that has contexts.
+            pixels: (B, 1, H, W) for a trial.
+            context: likewise, for a model with contexts.
             backend: of torch.compile.
 
         Returns:
-            What went wrong, in a line; then they are as before. Nothing where all went well.
+            Empty if all went well; else what went wrong, in one line: the networks stay as they were.
         """
         plain, buffers = (self.encode, self.decode), [each.clone() for each in self.model.buffers()]
         self.encode, self.decode = (
@@ -117,14 +117,14 @@ class TrainingStep(nn.Module):
             with self.autocast():
                 decoded = self.decode(self.encode(pixels, context).float(), context)
             decoded.float().sum().backward()
-        except Exception as error:  # compilers fail with whatever they like, most by lacking one of C
+        except Exception as error:  # compilers raise anything, mostly for lack of a C compiler
             self.encode, self.decode = plain
             said, _, _ = str(error).strip().partition("\n\n")  # hints on debugging follow
             return " ".join(said.split()) or type(error).__name__
         finally:
             self.zero_grad(set_to_none=True)
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # what gauges have seen of the trial
+                buffer.copy_(before)  # undo what gauges have seen in the trial
         return ""
 
     def forward(
@@ -136,7 +136,7 @@ class TrainingStep(nn.Module):
             pixels: (B, 1, H, W).
             kept: (B,) levels, on the CPU.
             quantizing: whether latents are quantized.
-            context: (B, 1, H, W) slices before these, of a model that has contexts.
+            context: (B, 1, H, W) previous slices, for a model with contexts.
         """
         encode, decode = self.encode, self.decode
         if self.imitation:
@@ -160,7 +160,7 @@ class TrainingStep(nn.Module):
 
     @property
     def networks(self) -> Model | Imitation:
-        """What is trained now: networks in floating point, or the integers that they will become."""
+        """The networks that are trained now: in floating point, or as the integers they will become."""
         return self.imitation[0] if self.imitation else self.model
 
     def autocast(self) -> torch.autocast:
@@ -170,10 +170,10 @@ class TrainingStep(nn.Module):
 
 
 def levels_to_keep(batch: int, levels: int, generator: torch.Generator) -> Tensor:
-    """(B,) levels 1..L: each as often as any other, or once more where L does not divide B.
+    """(B,) numbers of levels 1..L, each equally often, or once more if L does not divide B.
 
-    They follow one another in a circle that starts anywhere, so also each process's share of the batch
-    has as many of each, and the shapes of a step do not depend on chance. Which images come where does.
+    They follow one another in a circle that starts at random. So each process's share of the batch is
+    equally balanced, and the shapes of a step do not depend on chance, but the images at each place do.
     """
     start = torch.randint(levels, (1,), generator=generator)
     return (torch.arange(batch) + start) % levels + 1

@@ -44,12 +44,12 @@ from oasisvq.training.weights import Model, save_model
 CHECKPOINT_FILE = "checkpoint.safetensors"
 VALIDATION_SLICES = 128
 FEWEST_VALIDATION_SLICES = 8
-VALIDATION_SHARE = 0.2  # of an epoch's time, about
-FORWARD_SHARE = 1 / 3  # of a step: the rest is the backward pass
+VALIDATION_SHARE = 0.2  # of the time of an epoch, approximately
+FORWARD_SHARE = 1 / 3  # of the time of a step; the rest is the backward pass
 
 
 def validation_slices(available: int, training: int, levels: int) -> int:
-    """How many slices an epoch's validation takes: a small share of its time, but enough to tell.
+    """How many slices are validated per epoch: few, to save time, but enough for a reliable mean.
 
     Each is decoded once for every number of levels.
     """
@@ -58,7 +58,7 @@ def validation_slices(available: int, training: int, levels: int) -> int:
 
 
 def padded_ssim(pixels: Tensor, decoded: Tensor) -> Tensor:
-    """SSIM (B,) of windows as in the whole image, where both lie on a ground of 0."""
+    """SSIM (B,) of windows as in whole images, in which both lie on a ground of 0."""
     border = (RADIUS,) * 4
     return ssim(nn.functional.pad(pixels, border), nn.functional.pad(decoded, border))
 
@@ -73,7 +73,7 @@ def new_model(config: ModelConfig, seed: int) -> Model:
 def seconds_of_steps(
     config: TrainingConfig, world: World, pixels: Tensor, context: Tensor | None
 ) -> tuple[float, float]:
-    """Seconds that a step takes, and one that imitates the integers, by a model that is thrown away."""
+    """Seconds of a plain step, and of one that imitates the integers, with a throwaway model."""
     model = new_model(config.model, config.seed).to(world.device)
     channels_last(model)
     step = TrainingStep(model, CodebookLearner(model.quantizer, world), config)
@@ -102,7 +102,7 @@ class Training(Loop):
         reporter: Reporter,
         slices: int | None = None,
     ) -> None:
-        """Set up a training on so many slices of the training split; on all where None."""
+        """Set up a training on `slices` slices of the training split; on all if None."""
         slices = len(dataset.splits["train"].records) if slices is None else slices
         steps_per_epoch(dataset, config, world, slices)
         self.config = config
@@ -130,12 +130,12 @@ class Training(Loop):
             parameters,
             StepLosses._fields[1:],
         )
-        # before, the networks train without a quantizer; the first epoch must end with one
+        # before this step the networks train without a quantizer; the first epoch must end with one
         self.quantizing_from = min(warm_up_steps(self.steps), self.steps_per_epoch // 2)
         if config.started_from:  # its codebooks are set before the first step
             self.quantizing_from = -1
         self.learner = CodebookLearner(self.model.quantizer, world)
-        # the integers are imitated from here on; the last step does so in the shortest training too
+        # the integers are imitated from this step on, even in the shortest training in the last step
         self.imitating_from = min(int(self.steps * config.imitating_from), self.steps - 1)
         step_module = self.plain_step = TrainingStep(self.model, self.learner, config)
         self.autocast = step_module.autocast
@@ -151,10 +151,10 @@ class Training(Loop):
     def compile(
         self, tell: Callable[[str], None], required: bool, backend: Compiler = "inductor"
     ) -> None:
-        """Compile the networks; where that is not required, a machine that cannot goes on without.
+        """Compile the networks; if that fails and is not required, go on without.
 
         Raises:
-            TrainingError: it is required, and fails.
+            TrainingError: it fails and is required.
         """
         tell("compiling the networks")
         wrong = self.plain_step.compile_networks(*self.example(self.first_slices()), backend)
@@ -211,13 +211,13 @@ class Training(Loop):
         self.start_codebooks(source.config.levels)
 
     def start_codebooks(self, learned_levels: int = 0) -> None:
-        """Set the codebooks by the first slices, but for those of so many levels, which have learned."""
+        """Set the codebooks by the first slices, except those of levels that have already learned."""
         pixels, context = self.example(self.first_slices())
         generator = seeded_generator(self.config.seed, 3)
         self._start_codebooks(pixels, context, generator, learned_levels)
 
     def example(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Pixels (B, 1, H, W) of some slices, and what stands for their contexts: for trials."""
+        """Pixels (B, 1, H, W) of some slices, and contexts in place of theirs, for trials."""
         return self.batches.draw(slices), None
 
     def first_slices(self) -> Tensor:
@@ -277,14 +277,14 @@ class Training(Loop):
             return seconds_of(lambda: list(self._decoded(pixels, levels)), device)
 
     def rehearse_imitation(self) -> float:
-        """How much longer a step takes that imitates the integers."""
+        """How many times longer a step takes that imitates the integers."""
         plain, imitating = seconds_of_steps(
             self.config, self.world, *self.example(self.first_slices()[:4])
         )
         return imitating / max(plain, 1e-9)
 
     def cost_of(self, step: int) -> float:
-        """More where the integers are imitated."""
+        """The relative cost of a step: higher if it imitates the integers."""
         return self.imitation_cost if step >= self.imitating_from else 1.0
 
     @torch.no_grad()
@@ -292,7 +292,7 @@ class Training(Loop):
         """Mean SSIM over evenly spaced validation slices, by number of levels kept.
 
         Args:
-            slices: how many; 0 for as many as an epoch's end takes.
+            slices: how many; 0 for as many as at the end of an epoch.
         """
         if self.validation is None:
             return []
@@ -309,7 +309,7 @@ class Training(Loop):
         return [float(each) / count for each in sums]
 
     def _decoded(self, pixels: Tensor, kept_levels: Sequence[int]) -> Iterator[Tensor]:
-        """(B, 1, H, W) pixels decoded from so many levels each."""
+        """Pixels (B, 1, H, W) decoded from each of these numbers of levels."""
         networks = self.plain_step.networks
         with self.autocast():
             latents = networks.encoder(pixels)
@@ -325,7 +325,7 @@ class Training(Loop):
 
     @torch.no_grad()
     def panel(self) -> bytes:
-        """Fixed slices: original, what some numbers of levels keep, and the error at the default."""
+        """Fixed slices: original, decoded from some numbers of levels, and the error at the default."""
         split, batches, source = "validation", self.validation, "validation slices"
         if batches is None:
             split, batches, source = "train", self.batches, "training slices: no validation split"
@@ -351,12 +351,12 @@ class Training(Loop):
         return buffers | {f"learner.{n}": tensor for n, tensor in self.learner.tensors().items()}
 
     def prepare_model(self) -> None:
-        """Codebooks that have not learned yet are set, which that step does anew."""
+        """Set codebooks that have not learned yet; the step that begins to quantize sets them again."""
         if self.step <= self.quantizing_from:
             self.start_codebooks()
 
     def write_model(self) -> None:
-        """The model without a prior: that of other codebooks would not fit."""
+        """Write the model without a prior, since one for other codebooks would not fit."""
         save_model(self.model, self.run / MODEL_FILE, self.card())
 
     def card(self) -> dict[str, Any]:

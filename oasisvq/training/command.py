@@ -1,4 +1,4 @@
-"""What `oasisvq train` does: open or prepare the data, choose the set-up, train, leave a model."""
+"""What `oasisvq train` does: open or prepare the data, choose the set-up, train, and write a model."""
 
 import math
 import time
@@ -31,11 +31,11 @@ class _Stage(NamedTuple):
     """One stage of a training.
 
     Attributes:
-        checkpoint: its file in the run folder.
-        start: begins a training with it; None where none can.
-        follow: runs it after another stage; None where none comes before it.
-        resume: runs what is left of it.
-        is_wanted: whether a request leaves it in.
+        checkpoint: name of its file in the run folder.
+        start: begins a training with it; None if no training can.
+        follow: runs it after another stage; None if no stage comes before it.
+        resume: runs the rest of it.
+        is_wanted: whether a request includes it.
         is_first: whether a request begins with it.
     """
 
@@ -98,11 +98,11 @@ def train(
     should_stop: Callable[[], bool],
     advance: Callable[[int, int], None],
 ) -> Trained | None:
-    """Train as asked; None in processes of a torchrun that are not the first.
+    """Train as asked; returns None in all processes of a torchrun but the first.
 
     Raises:
-        OasisVQError: bad data, a run folder in the way, nothing to resume, or a loss that is no
-            number.
+        OasisVQError: the data are bad, a run folder is in the way, there is nothing to resume, or a loss
+            is not a number.
     """
     minutes = math.inf if request.max_minutes is None else request.max_minutes
     deadline = time.monotonic() + 60 * minutes
@@ -126,7 +126,7 @@ def train(
 
 
 def _train(session: Session) -> Trained:
-    """All stages, or what is left of them."""
+    """Run all stages, or the rest of them."""
     place, ran = _first(session)
     for stage in STAGES[place + 1 :]:
         if ran.trained.finished and stage.follow:
@@ -135,10 +135,10 @@ def _train(session: Session) -> Trained:
 
 
 def _first(session: Session) -> tuple[int, Ran]:
-    """Run what this command begins with: the stage asked for, or the last that left a checkpoint.
+    """Run the first stage of this command: the one asked for, or the last that left a checkpoint.
 
     Returns:
-        Its place among the stages, and what it left.
+        Its place among the stages, and its results.
     """
     request = session.request
     for place, stage in reversed(tuple(enumerate(STAGES))):
@@ -167,7 +167,7 @@ def _check_run_folder(request: Request) -> None:
     if run.exists() and not run.is_dir():
         raise FileError(f"{run}: is a file, expected a folder to write; name another one with -o")
     ours = (*CHECKPOINTS, MODEL_FILE, METRICS_FILE, *PICTURES)
-    # an empty file is what a training leaves that was killed before its first step
+    # a training that was killed before its first step leaves an empty file
     taken = [name for name in ours if (run / name).exists() and (run / name).stat().st_size]
     if taken and not request.force:
         raise FileError(

@@ -1,9 +1,9 @@
-"""Slices as another machine or another contrast would show them, for some of a batch.
+"""Augmentation: some slices of a batch as another scanner or another contrast would show them.
 
 Shapes: B batch, H×W window, n spots of a slice.
 
-OASIS is T1 alone, from one machine. A codec that has seen nothing else dims what is brighter than it
-knows, is biased where dark and bright change places, as in T2 and FLAIR, and draws brains of one size.
+OASIS has only T1, from one scanner. A codec that has seen nothing else dims unusually bright voxels, is
+biased where dark and bright change places, as in T2 and FLAIR, and draws brains of one size only.
 """
 
 from typing import NamedTuple
@@ -15,31 +15,31 @@ from torch import Tensor
 from oasisvq.data.devices import send
 from oasisvq.training.distributed import World
 
-CHANGED_SHARE = 0.3  # of slices; the shares below are of those
+CHANGED_SHARE = 0.3  # of all slices; the shares below are of these
 INVERTED_SHARE = 0.25
-NOISY_SHARE, MOST_NOISE = 0.3, 0.04  # deviation, in shares of the range
+NOISY_SHARE, MOST_NOISE = 0.3, 0.04  # the largest deviation, in shares of the range
 NOISY_GROUND_SHARE = 0.3  # of the noisy ones
 GAMMA_SPREAD = 1 / 3.5  # deviation of its logarithm
 BIAS_SPREAD = 0.15  # of the logarithm of the field, from the middle to a side
 MOVED_SHARE, ZOOM, TURN, SHIFT = 0.5, 1.35, 0.25, 0.08  # at most; radians, and shares of half a side
 SPOTS, SPOTTED_SHARE = 3, 0.25
 SPOT_SIZES, SPOT_CONTRASTS = (1.0, 4.0), (0.1, 0.6)  # deviations in pixels; in shares of the range
-GROUND = 0.02, 0.07  # pixels up to here are not inverted and have no spots; from here on fully
+GROUND = 0.02, 0.07  # pixels up to here are not inverted and get no spots; from here on fully
 
 
 class Contrasts(NamedTuple):
     """How each slice is changed; all (B, ..), on the CPU.
 
     Attributes:
-        changed: (B,) whether it is.
+        changed: (B,) whether the slice is changed.
         inverted: (B,) whether dark and bright change places.
-        gamma: (B,) of the curve; 1 where it stays.
+        gamma: (B,) of the curve; 1 for no change.
         noise: (B,) deviation, in shares of the range.
-        noisy_ground: (B,) whether the ground has the noise too.
+        noisy_ground: (B,) whether the ground is noisy too.
         moved: (B, 2, 3) where pixels come from, see `affine_grid`.
-        bias: (B, 3) logarithm of the field: along rows, along columns, and along both.
-        spots: (B, n, 4) row and column in shares of the sides, deviation in pixels, and what is added.
-        seeds: (B,) of the noise: slices have the same in any process.
+        bias: (B, 3) logarithm of the bias field: along rows, along columns, and along both.
+        spots: (B, n, 4) row and column in shares of the sides, deviation in pixels, and added value.
+        seeds: (B,) of the noise, so that a slice has the same noise in any process.
     """
 
     changed: Tensor
@@ -53,11 +53,11 @@ class Contrasts(NamedTuple):
     seeds: Tensor
 
     def part(self, own: slice) -> "Contrasts":
-        """Those of one process."""
+        """The changes for the slices of one process."""
         return Contrasts(*(each[own] for each in self))
 
     def shown(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 1, H, W) in [0, 1] of slices, or of slices before them, without noise."""
+        """Change pixels (B, 1, H, W) in [0, 1] of slices, or of their previous slices, without noise."""
         chosen = self.changed.nonzero()[:, 0]
         if not len(chosen):
             return pixels
@@ -75,7 +75,7 @@ class Contrasts(NamedTuple):
         return pixels.index_copy(0, chosen, changed)
 
     def noisy(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 1, H, W) in [0, 1] with their noise, which is drawn where they are."""
+        """Add noise to pixels (B, 1, H, W) in [0, 1]; it is drawn on their device."""
         chosen = self.noise.nonzero()[:, 0].tolist()
         if not chosen:
             return pixels
@@ -91,7 +91,7 @@ class Contrasts(NamedTuple):
 
 
 def draw_contrasts(count: int, generator: torch.Generator) -> Contrasts:
-    """Those of so many slices."""
+    """Draw the changes for `count` slices."""
     draws = torch.rand(11, count, generator=generator)
     normal = torch.randn(4, count, generator=generator)
     spots = torch.rand(count, SPOTS, 5, generator=generator)
@@ -155,12 +155,12 @@ def _drawn(spots: Tensor, height: int, width: int) -> Tensor:
 
 
 def noise_generator(device: torch.device, seed: int) -> torch.Generator:
-    """Of the noise that slices are given, which is drawn where they are."""
+    """The generator of the noise of slices, on their device."""
     return torch.Generator(device).manual_seed(seed)
 
 
 def noise_seed(generator: torch.Generator, world: World) -> int:
-    """Of the noise of this process in a step."""
+    """The seed of the noise of this process in a step."""
     return int(torch.randint(2**31, (), generator=generator)) + world.rank
 
 

@@ -1,7 +1,7 @@
 """The rows of metrics.jsonl -> curves.png: losses, validation SSIM, codebooks; bits of the prior.
 
-All of it is drawn anew from all rows, so a training that was resumed shows the whole. matplotlib
-is imported here only: a machine that trains may lack it.
+Everything is drawn from all rows each time, so a resumed training shows its whole course. Only this file
+imports matplotlib, which a machine that trains may lack.
 """
 
 import io
@@ -25,15 +25,15 @@ RESIDUE_PARTS = "lossless", "bound 3", "ground, a pixel"
 INCHES = 4.8, 3.4  # of a chart
 DOTS_PER_INCH = 100
 MARGIN = 0.5  # inches, beside each chart
-LEGEND_LEVELS = 6  # more are a legend too long
-MARKED_EPOCHS = 30  # more are a line without points
+LEGEND_LEVELS = 6  # more would make the legend too long
+MARKED_EPOCHS = 30  # more are drawn as a line without points
 
 
 def draw_curves(rows: list[Row]) -> bytes:
-    """A PNG with a chart of each thing that the rows hold.
+    """A PNG with a chart for each quantity in the rows.
 
     Raises:
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure  # not pyplot, which would look for a screen
     from matplotlib.ticker import MaxNLocator
@@ -63,9 +63,9 @@ def draw_curves(rows: list[Row]) -> bytes:
 
 
 def recent_losses(steps: list[Row], steps_per_epoch: float) -> tuple[list[float], list[float]]:
-    """Epochs done and the mean loss since the report before, of each report of steps.
+    """For each report of steps, the epochs done and the mean loss since the previous report.
 
-    A report has the mean over its epoch so far, which moves less the later in the epoch it is.
+    A report itself holds the mean over its epoch so far, which moves less and less during the epoch.
     """
     places, losses = [], []
     sum_before, done_before, epoch_before = 0.0, 0.0, 0
@@ -85,7 +85,7 @@ def _of(rows: list[Row], what: str, kind: str) -> list[Row]:
 
 
 def _margins(columns: int, lines: int) -> tuple[float, float, float, float, float, float]:
-    """Left, bottom, right, top, and what is between; `tight_layout` would draw everything twice."""
+    """Left, bottom, right, top, and gaps between charts; `tight_layout` would draw everything twice."""
     across, down = MARGIN / (columns * INCHES[0]), MARGIN / (lines * INCHES[1])
     between = MARGIN / (INCHES[0] - MARGIN), 1.7 * MARGIN / (INCHES[1] - 1.7 * MARGIN)
     return across, down, 1 - 0.3 * across, 1 - 0.7 * down, *between
@@ -171,7 +171,7 @@ def _residue(axes: "Axes", _: list[Row], epochs: list[Row]) -> None:
 
 
 def _of_volumes(chart: Chart) -> Chart:
-    """A chart that says whose it is."""
+    """A chart whose title says that it is about volumes."""
 
     def draw(axes: "Axes", steps: list[Row], epochs: list[Row]) -> None:
         chart(axes, steps, epochs)

@@ -1,4 +1,4 @@
-"""What the codecs of a model make of some slices: residues and supports are coded beside that.
+"""Slices as the codecs of a model decode them, beside which residues and supports are coded.
 
 Shapes: n slices, H×W window.
 """
@@ -15,8 +15,8 @@ from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.slices_beside import Networks, OwnRanges, coded_in_turn
 
 DECODED_AT_ONCE = 16
-# half of all as residues are used by default, beside two levels of an image and one of a volume, for a
-# network trusts decoded slices as far as those of its training deserve it
+# half of all as residues are used by default, beside two levels of an image and one of a volume, since a
+# network trusts decoded slices as far as those in its training deserved it
 LEVELS_ALONE = 2, 1, 2, 4, 2, 8
 LEVELS_IN_TURN = 1, 2, 1, 4, 1, 6
 
@@ -35,7 +35,7 @@ def decoded_alone(
     world: World,
     advance: Callable[[int], None],
 ) -> Tensor:
-    """Slices (n,) by the codec of images, each with its number of levels; processes share them.
+    """Slices (n,) decoded by the codec of images, with varying numbers of levels; processes share them.
 
     Returns:
         (n, H, W) uint8 grey levels.
@@ -66,7 +66,7 @@ def decoded_in_turn(
     world: World,
     advance: Callable[[int], None],
 ) -> Tensor:
-    """Sequences of slices by the codec of volumes, each with its number of levels; processes share them.
+    """Sequences decoded by the codec of volumes, with varying numbers of levels; processes share them.
 
     Returns:
         (n, H, W) uint8 grey levels, of one sequence after the other.

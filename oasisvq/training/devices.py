@@ -8,12 +8,12 @@ from oasisvq.errors import ModelError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`, `cuda`, `mps` or `cpu` to a device; `auto` takes CUDA where it is there.
+    """The device named `auto`, `cuda`, `mps` or `cpu`; `auto` takes CUDA if there is one.
 
-    Nobody has trained on MPS yet: it must be named.
+    Nobody has trained on MPS yet, so it must be named.
 
     Raises:
-        ModelError: the device is not there, or the name is another.
+        ModelError: the device is not there, or the name is unknown.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         raise ModelError(f"device '{name}', expected auto, cuda, mps or cpu")
     if not present[name]:
         raise ModelError(f"no {name} device on this machine; use --device auto or cpu")
-    if name == "cuda":  # of several processes on one machine each takes its own
+    if name == "cuda":  # each of several processes on one machine takes its own
         local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
         return torch.device("cuda", int(local) % torch.cuda.device_count())
     return torch.device(name)

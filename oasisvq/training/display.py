@@ -1,7 +1,7 @@
 """A training in a terminal: a display that is redrawn in place, made to be left open.
 
-Losses, the validation of every level as a sparkline over the epochs, active codes, images a second
-and the time left. Everything fits the width and height that the terminal has at the moment.
+It shows losses, the validation of every level as a sparkline over the epochs, active codes, images per
+second and the time left. Everything fits the current width and height of the terminal.
 """
 
 import math
@@ -22,8 +22,8 @@ from oasisvq.text import printable
 from oasisvq.training.progress import LineReporter
 from oasisvq.training.reports import EpochReport, Start, StepReport, duration
 
-WIDEST = 78  # so that a terminal of the usual width or more is resized without a trace
-LEAST_WANTED = ("perplexity", "change")  # left out first where a terminal is narrow
+WIDEST = 78  # so that resizing a terminal of the usual width or more leaves no trace
+LEAST_WANTED = ("perplexity", "change")  # left out first in a narrow terminal
 MIN_SPARKS = 6
 GAP = 2  # between columns
 REFRESHES_PER_SECOND = 1  # 4 ms of Python each
@@ -43,7 +43,7 @@ class Space(NamedTuple):
 
 
 def sparkline(series: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
-    """The last `width` values, the lowest as the lowest block and the highest as the highest."""
+    """The last `width` values as blocks, from the lowest block for the lowest value to the highest."""
     shown = [value for value in series if math.isfinite(value)][-width:]
     low, high = min(shown, default=0.0), max(shown, default=0.0)
     if low == high:
@@ -53,7 +53,7 @@ def sparkline(series: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
 
 
 class Display:
-    """What a training shows of itself: a rich renderable."""
+    """The display of a training, a rich renderable."""
 
     def __init__(self, start: Start) -> None:
         self.start = start
@@ -135,7 +135,7 @@ def codec_table(epochs: list[Row], space: Space) -> Table:
 
 
 def prior_table(epochs: list[Row], space: Space) -> Table:
-    """Bits an index of each level."""
+    """Bits per index of each level."""
     bits = _by_level(epochs, "validation_bits")
     training = [f"{each:.3f}" for each in epochs[-1]["bits_of_levels"]]
     columns = _latest(bits, "bits", ".3f") | {"training": training}
@@ -143,7 +143,7 @@ def prior_table(epochs: list[Row], space: Space) -> Table:
 
 
 def residue_table(epochs: list[Row], space: Space) -> Table:
-    """Bits a value lossless and at a bound, and of the support a pixel."""
+    """Bits per value, lossless and at a bound, and bits of the support per pixel."""
     bits = _by_level(epochs, "validation_bits")
     value, ground = (f"{each:.4f}" for each in epochs[-1]["bits_of_parts"])
     columns = _latest(bits, "bits", ".4f") | {"training": [value, "", ground]}
@@ -160,7 +160,7 @@ TABLES = {
 
 
 def _by_level(epochs: list[Row], key: str) -> list[list[float]]:
-    """The values of each level over the epochs that have them; none without a validation split."""
+    """The values of each level over the epochs that have them; empty without a validation split."""
     return [list(values) for values in zip(*(row[key] for row in epochs if row[key]), strict=False)]
 
 
@@ -175,7 +175,7 @@ def _latest(series: list[list[float]], name: str, form: str) -> dict[str, list[s
 def _table(
     heading: str, series: list[list[float]], columns: dict[str, list[str]], space: Space
 ) -> Table:
-    """A row a level: its number, its sparkline and the columns, as far as there is space."""
+    """A row for each level: its number, its sparkline and the columns, as far as there is space."""
     levels = len(next(iter(columns.values())))
 
     def left() -> int:
@@ -201,7 +201,7 @@ def _table(
 
 
 def _shown(levels: int, rows: int) -> list[int]:
-    """The levels to show in so many rows; -1 stands for those between that are left out."""
+    """The levels to show in `rows` rows; -1 stands for levels in between that are left out."""
     if levels <= rows:
         return list(range(levels))
     return [*range(max(0, rows - 2)), *[-1] * (rows > 1), levels - 1]
@@ -223,7 +223,7 @@ class LiveReporter:
         self.live: Live | None = None
 
     def started(self, start: Start) -> None:
-        """Open the display, unless the training that is resumed had reached its end."""
+        """Open the display, unless the resumed training had already reached its end."""
         if start.first_step == start.steps:
             return
         self.display = Display(start)
@@ -234,15 +234,15 @@ class LiveReporter:
             redirect_stdout=False,
         )
         self.live.start(refresh=True)
-        self.console.show_cursor(True)  # which Live hides: a killed process could not bring it back
+        self.console.show_cursor(True)  # Live hides it, and a killed process could not bring it back
 
     def step(self, report: StepReport) -> None:
-        """Seen at the next refresh."""
+        """Show it at the next refresh."""
         if self.display is not None:
             self.display.step(report)
 
     def epoch(self, report: EpochReport) -> None:
-        """Seen at the next refresh."""
+        """Show it at the next refresh."""
         if self.display is not None:
             self.display.epoch(report._asdict())
 
@@ -259,12 +259,12 @@ class LiveReporter:
 
 
 def console_reporter(first: bool) -> LineReporter | LiveReporter:
-    """A live display where stderr is a terminal that can show it, else plain lines.
+    """A live display if stderr is a terminal that can show it, else plain lines.
 
     Args:
         first: whether this process is the one that reports.
     """
-    # not interactive for FORCE_COLOR alone, which makes a terminal of a file to rich
+    # FORCE_COLOR alone does not make it interactive, although rich then takes a file for a terminal
     interactive = None if sys.stderr.isatty() else False
     console = Console(stderr=True, quiet=not first, force_interactive=interactive)
     return LiveReporter(console) if first and console.is_interactive else LineReporter(console)

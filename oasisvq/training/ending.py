@@ -1,4 +1,4 @@
-"""What a training does once its model is finished: it says what it keeps, and is kept."""
+"""What happens to a finished model: its card states the quality that it keeps, and it is stored."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ from oasisvq.training.request import Trained
 
 
 def end(trained: Trained, tell: Callable[[str], None]) -> None:
-    """Add to the model's card what is typical of it, and keep it.
+    """Add the model's typical quality to its card, and store the model.
 
-    Where it cannot be kept it is in its run folder all the same.
+    If it cannot be stored, it still is in its run folder.
     """
     if trained.has_validation:
         _add_typical(trained, tell)
@@ -27,10 +27,10 @@ def end(trained: Trained, tell: Callable[[str], None]) -> None:
 
 
 def _add_typical(trained: Trained, tell: Callable[[str], None]) -> None:
-    """Let the model file say what each quality typically keeps, by validation slices."""
+    """Add to the model file what each number of levels typically keeps of validation slices."""
     codec = Codec.load(trained.model)
     if codec.prior is not None and not has_range_coder():
-        return  # of which `train` tells, for it cannot score the model either
+        return  # `train` reports it, since it cannot score the model either
     planes = trained.dataset.array("validation")
     places = np.unique(np.linspace(0, len(planes) - 1, SLICES).astype(int))
     tell(f"measuring what each quality keeps of {len(places)} validation slices")

@@ -1,4 +1,4 @@
-"""The networks of a model file as they are: what the stages after a codec's training see slices by.
+"""The networks of a model file, frozen, through which the stages after the codec see slices.
 
 Shapes: B batch, H×W image, h×w grid, D code dimension.
 """
@@ -16,7 +16,7 @@ from oasisvq.training.weights import build_model
 
 
 class Frozen(nn.Module):
-    """The networks of a model file: what `codec/networks.py` computes, for many slices at once."""
+    """The networks of a model file, which compute the same as `codec/networks.py`, for many slices."""
 
     def __init__(self, file: ModelFile, device: torch.device) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class Frozen(nn.Module):
 
 
 class Floating(nn.Module):
-    """The networks in floating point: nearly what the integers compute, and several times as fast."""
+    """The networks in floating point: nearly the same results as the integers, several times faster."""
 
     def __init__(self, file: ModelFile, device: torch.device, precision: str) -> None:
-        """In the precision of a training, see `TrainingConfig`."""
+        """Build the networks in the precision of a training, see `TrainingConfig`."""
         super().__init__()
         self.model = build_model(file).to(device)
         channels_last(self.model)
@@ -67,17 +67,17 @@ Trained = Frozen | Floating
 
 
 def networks_for(split: str, file: ModelFile, device: torch.device, precision: str) -> Trained:
-    """What codes the slices of a split, with the slice before or without.
+    """The networks that code the slices of a split, with previous slices or without.
 
-    Others learn from those of `train` in floating point, and are measured on those of other splits,
-    which are coded as in files.
+    Later stages learn from slices of `train` that are coded in floating point. They are measured on
+    slices of other splits, which are coded as in files.
     """
     return Floating(file, device, precision) if split == "train" else Frozen(file, device)
 
 
 @contextmanager
 def _exactly(numbers: Tensor) -> Iterator[None]:
-    """No narrower numbers than float32 on the device of a tensor."""
+    """Compute with nothing narrower than float32 on the device of a tensor."""
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
     with torch.autocast(numbers.device.type, enabled=False), exact:
         yield

@@ -1,6 +1,6 @@
-"""What a training asks of the machine: precision, compiling, memory.
+"""What a training asks of the machine: precision, compilation, memory.
 
-No GPU has run this yet; what is said of CUDA follows torch's documentation.
+No GPU has run this yet; statements about CUDA follow torch's documentation.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ AMPERE = (8, 0)  # the first compute capability that multiplies in bfloat16
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` to bfloat16 where the hardware multiplies in it, else float32."""
+    """The precision; `auto` becomes bfloat16 if the hardware multiplies in it, else float32."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -32,7 +32,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def choose_compiling(asked: bool | None, device: torch.device) -> bool:
-    """Whether to compile the networks: as asked, else where it pays, from Ampere on."""
+    """Whether to compile the networks: as asked, else if it pays off, from Ampere on."""
     if asked is not None:
         return asked
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
@@ -40,9 +40,9 @@ def choose_compiling(asked: bool | None, device: torch.device) -> bool:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """No TF32, which rounds to 10 bits behind what is called float32; the fastest convolutions.
+    """Compute without TF32, which silently rounds float32 to 10 bits, and with the fastest convolutions.
 
-    Pixels, indices and SSIM are decided in float32, and who asks for `--precision float32` gets it.
+    Pixels, indices and SSIM are computed in float32, and `--precision float32` means just that.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
@@ -54,9 +54,9 @@ def true_float32() -> Iterator[None]:
 
 
 def activation_bytes(config: ModelConfig, batch: int) -> int:
-    """Bytes that a step of the codec keeps for its backward pass, in float32: (batch, 1, H, W) images.
+    """Bytes that a step of the codec keeps for its backward pass on (batch, 1, H, W) images in float32.
 
-    Counted on networks without memory.
+    They are counted on networks on torch's meta device, which allocates nothing.
     """
     kept: dict[tuple[int, torch.Size, tuple[int, ...]], int] = {}
 
@@ -79,7 +79,7 @@ def activation_bytes(config: ModelConfig, batch: int) -> int:
 
 @contextmanager
 def naming_the_batch(batch_size: int, option: str, device: torch.device) -> Iterator[None]:
-    """Memory that runs out is a batch too large.
+    """Turn a lack of memory into an error that names the batch size.
 
     Raises:
         TrainingError: in place of torch's errors.

@@ -1,14 +1,15 @@
-"""What the integers of a model compute, in torch, while they learn.
+"""The integer arithmetic of a model in torch, for training.
 
 Shapes: B batch, C channels, H×W image, h×w grid, D code dimension.
 
-The same arithmetic as that of `codec/networks.py`, number for number: sums of integers in float32, a
-scale and a bias, rounding, tables. Gradients pass straight through what is rounded. On a CPU in
-float32 the results are equal to the last bit; in bfloat16, or where a device multiplies less exactly,
-they are close, which is enough to learn by.
+It is the same arithmetic as in `codec/networks.py`, number for number: sums of integers in float32, a
+scale and a bias, rounding, tables. Gradients pass straight through the rounding. On a CPU in float32 the
+results are equal to the last bit. In bfloat16, or on a device that multiplies less exactly, they are
+close, which is enough for learning.
 
-The last quarter of a training imitates. Before, networks learn in floating point, at full speed, and
-gauges see what ranges they need; then ranges and steps are fixed, and weights settle among the integers.
+The last quarter of a training imitates the integers. Before that, networks learn in floating point at
+full speed, and gauges record the ranges that they need. Then ranges and steps are fixed, and weights
+settle on integers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,19 +32,19 @@ Spec = tuple[int, ...]
 
 
 class Integers(nn.Module):
-    """Encoder and decoder of one config, given integers; holds nothing but tables."""
+    """Encoder and decoder of one config, for given integer arrays; holds only tables."""
 
     def __init__(
         self, config: ModelConfig, specs: Mapping[str, Spec], device: torch.device, exact: bool
     ) -> None:
-        """Of the arrays `table` and `scaling` of a model, by name.
+        """Take the arrays `table` and `scaling` of a model, by name.
 
         Args:
             config: of the model.
             specs: the arrays.
-            device: where the tables are wanted: none is sent there in the middle of a step.
-            exact: whether latents are normalised in float64, as the integers are, also on an
-                accelerator; a step there does without, and some latents differ by 1/256.
+            device: where the tables are put, so that none is sent there during a step.
+            exact: whether latents are normalised in float64, as in the codec, even on an accelerator. A
+                training step there does without, and some latents differ by 1/256.
         """
         super().__init__()
         self.config, self.specs, self.exact = config, dict(specs), exact
@@ -61,7 +62,7 @@ class Integers(nn.Module):
         Args:
             arrays: of the model.
             pixels: of the slices.
-            context: the slice before each, likewise; None where there is none.
+            context: the previous slice of each, likewise; None if there is none.
         """
         channels, blocks = self.config.encoder_channels, self.config.encoder_blocks
         grid = unshuffled(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
@@ -103,7 +104,7 @@ class Integers(nn.Module):
         stream: Tensor,
         context: Tensor | None,
     ) -> Tensor:
-        """The stream of a stage and what the slice before adds to it."""
+        """The stream of a stage plus what the previous slice adds to it."""
         if not self.config.context:
             return stream
         name = f"{network}.stage{stage}.context"
@@ -120,13 +121,13 @@ class Integers(nn.Module):
         return stream
 
     def _activated(self, name: str, numbers: Tensor) -> Tensor:
-        """What a table gives, with the gradient of silu."""
+        """The values of a table, with the gradient of silu."""
         spec = self.specs[f"{name}.table"]
         activated: Tensor = _LookUp.apply(numbers.float(), self._tables[spec], spec)  # type: ignore[no-untyped-call]
         return activated
 
     def _scaled(self, name: str, numbers: Tensor) -> Tensor:
-        """What a scaling gives."""
+        """The scaled numbers."""
         gain, limit = self.specs[f"{name}.scaling"]
         factor = torch.tensor(gain, dtype=torch.float32) * 2.0**-SCALE_BITS
         return rounded(numbers.float() * factor.item()).clamp(-limit, limit)

@@ -1,7 +1,7 @@
-"""The training loop: steps, reports, checkpoints, resuming. What is trained says each subclass.
+"""The training loop: steps, reports, checkpoints, resuming. Subclasses define what is trained.
 
-Whatever is random depends on (seed, step) alone, and a checkpoint holds every tensor that learns,
-so a training that was killed and resumed follows the same trajectory as one that was not.
+All randomness depends on (seed, step) alone, and a checkpoint holds every tensor that learns. So a
+training that was killed and resumed follows the same trajectory as one that was not.
 """
 
 import abc
@@ -30,7 +30,7 @@ from oasisvq.training.reports import EpochReport, Reporter, Start, StepReport
 from oasisvq.training.timetable import StepClock
 
 STEPS_PER_REPORT = 20
-SECONDS_PER_TICK = 10.0  # a slow machine says this often how far it is
+SECONDS_PER_TICK = 10.0  # a slow machine reports its progress this often
 SECONDS_PER_CHECKPOINT = 120.0
 GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
@@ -46,9 +46,9 @@ class Loop(abc.ABC):
         steps: steps of the whole training.
         metrics: the rows of its reports.
         is_last: whether no other stage follows, so that the model is finished at its end.
-        pictures: who draws the run folder's pictures; nobody where none is set.
-        seconds_between: what lies between two epochs, by a trial or the last time.
-        seconds_after: what comes after this training, by trials.
+        pictures: draws the pictures of the run folder; None for no pictures.
+        seconds_between: time between two epochs, from a trial or the last time.
+        seconds_after: time for everything after this training, from trials.
     """
 
     what: ClassVar[str]
@@ -87,7 +87,7 @@ class Loop(abc.ABC):
         self.seconds_between = self.seconds_after = 0.0
         self._clock = StepClock()
 
-    # --- what a subclass says -----------------------------------------------------------------
+    # --- what a subclass defines --------------------------------------------------------------
 
     @abc.abstractmethod
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -95,7 +95,7 @@ class Loop(abc.ABC):
 
         Args:
             batch: (global batch,) slices of this step.
-            following: those of the next step of the epoch, to be read ahead.
+            following: slices of the next step of the epoch, to be read ahead.
             generator: of this step's draws, the same in every process.
 
         Returns:
@@ -104,7 +104,7 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def learn(self, generator: torch.Generator) -> None:
-        """What learns other than by gradient, after the optimizer's step."""
+        """Update what does not learn by gradients, after the optimizer's step."""
 
     @abc.abstractmethod
     def epoch_report(self, means: list[float], images_per_second: float) -> EpochReport:
@@ -112,11 +112,11 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Tensors beside the parameters that a checkpoint holds, filled in place on resuming."""
+        """Tensors of a checkpoint besides the parameters, filled in place on resuming."""
 
     @abc.abstractmethod
     def own_settings(self) -> dict[str, Any]:
-        """What, beside the data, must be equal for a training to be resumed, as JSON holds it."""
+        """What must be equal besides the data for a training to be resumed, as JSON holds it."""
 
     @abc.abstractmethod
     def prepare_model(self) -> None:
@@ -131,7 +131,7 @@ class Loop(abc.ABC):
         """The generator of this step's draws."""
 
     def drawings(self) -> Drawings:
-        """What the run folder shows of this training, drawn in the first process."""
+        """The pictures of this training in the run folder, drawn in the first process."""
         return {CURVES_FILE: lambda: draw_curves(self.metrics.rows())}
 
     def settings(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Loop(abc.ABC):
         return batch[self.world.rank * local : (self.world.rank + 1) * local]
 
     def distributed(self, module: nn.Module) -> nn.Module:
-        """The module, with gradients averaged over all processes where there are several."""
+        """The module, with gradients averaged over all processes if there are several."""
         if self.world.size > 1:
             return DistributedDataParallel(module, broadcast_buffers=False)
         return module
@@ -223,7 +223,7 @@ class Loop(abc.ABC):
             report_due = epoch_ends or self.step % STEPS_PER_REPORT == 0
             tick = self.world.size == 1 and time.monotonic() - ticked > SECONDS_PER_TICK
             if report_due or tick:
-                self._refuse_non_finite()  # waits for the device, so that the time below is true
+                self._refuse_non_finite()  # waits for the device, so that the time below is correct
             seconds = time.monotonic() - mark
             self.seconds += seconds
             self._clock.count(seconds, self.cost_of(self.step - 1))
@@ -265,22 +265,22 @@ class Loop(abc.ABC):
         self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
 
     def seconds_left(self) -> float:
-        """Of all phases: the steps by their mean so far, so that the estimate is steady."""
+        """Seconds left of all phases; steps count by their mean so far, for a steady estimate."""
         steps = sum(map(self.cost_of, range(self.step, self.steps))) * self._clock.seconds
-        begun = -(-self.step // self.steps_per_epoch)  # epochs, also the one that is running
+        begun = -(-self.step // self.steps_per_epoch)  # epochs, including the one that is running
         ends = sum(map(self.validates, range(max(1, begun), self.loop_config.epochs + 1)))
         return steps + ends * self.seconds_between + self.seconds_after
 
     def cost_of(self, step: int) -> float:
-        """How long a step takes, beside the first ones."""
+        """The time of a step relative to the first ones."""
         return 1.0
 
     def validates(self, epoch: int) -> bool:
-        """Whether a validation is at the end of an epoch, counted from 1."""
+        """Whether an epoch, counted from 1, ends with a validation."""
         return True
 
     def _report_step(self, lasting: bool) -> None:
-        """Say how far it is; `lasting` also in the metrics."""
+        """Report the progress; with `lasting` in the metrics too."""
         done = self.step % self.steps_per_epoch or self.steps_per_epoch
         batch_size = self.loop_config.batch_size
         sums = self.sums.clone()
@@ -309,7 +309,7 @@ class Loop(abc.ABC):
         self._draw_pictures(epoch_ends=True)
 
     def _draw_pictures(self, epoch_ends: bool) -> None:
-        """At the end of an epoch; or, when the training stops, what the last end has left out."""
+        """Draw at the end of an epoch; when the training stops, draw what the last epoch left out."""
         if self.pictures is None or not self.world.first:
             return
         if epoch_ends or self.pictures.due:
@@ -319,7 +319,7 @@ class Loop(abc.ABC):
     # --- state --------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write checkpoint and model; the one process that writes, while the others wait."""
+        """Write checkpoint and model in the first process, while the others wait."""
         self._refuse_non_finite()
         self.prepare_model()
         if self.world.first:
@@ -333,7 +333,7 @@ class Loop(abc.ABC):
         return self.weights() | {"sums": self.sums}
 
     def weights(self) -> dict[str, Tensor]:
-        """What has been learned, by the names that a checkpoint has for it."""
+        """Everything learned, by its name in a checkpoint."""
         parameters = {f"parameter.{name}": parameter.data for name, parameter in self.parameters}
         return parameters | self.extra_tensors()
 
@@ -397,22 +397,22 @@ class Loop(abc.ABC):
                 }
 
     def start_run(self) -> None:
-        """Take over the run folder: without temporary files, and metrics beyond the checkpoint.
+        """Take over the run folder, and remove temporary files, and metrics beyond the checkpoint.
 
         Raises:
-            FileError: it cannot be written to; a training that `-f` replaces is then still whole.
+            FileError: it cannot be written to; a training that `-f` replaces then still is whole.
         """
         if self.world.first:
             make_folder(self.run)
             remove_temporaries(self.run)
             if self.step == 0:
-                self._save_checkpoint()  # so that --resume never finds that of a training replaced by -f
+                self._save_checkpoint()  # so --resume never finds that of a training that -f replaced
             self.metrics.cut()
         self.world.wait()
 
 
 def is_whole(card: dict[str, Any]) -> bool:
-    """Whether codecs and priors that a model's card tells of have been trained to their ends."""
+    """Whether the codecs and priors in a model's card have been trained to their ends."""
     steps = card.get("steps")
     parts = [part for name in ("prior", "volumes") if isinstance(part := card.get(name), dict)]
     return steps == card.get("planned_steps", steps) and all(map(is_whole, parts))
@@ -422,7 +422,7 @@ def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: 
     """Whole batches in the training split.
 
     Raises:
-        TrainingError: none, or batches that do not divide among the processes.
+        TrainingError: there are none, or batches do not divide among the processes.
     """
     if config.batch_size % world.size:
         raise TrainingError(

@@ -1,6 +1,6 @@
-"""1 - SSIM, L1 and squared error: what the decoder learns from.
+"""The losses that the decoder learns from: 1 - SSIM, L1 and squared error.
 
-Shapes: B batch, H×W image. Commitment is added by `codebooks.py`, which sees the latents.
+Shapes: B batch, H×W image. `codebooks.py`, which sees the latents, adds the commitment loss.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ K1, K2 = 0.01, 0.03
 @lru_cache(maxsize=32)
 def _gaussian_band(length: int, device: torch.device) -> Tensor:
     """The (length, length - 2·RADIUS) matrix whose columns hold the shifted Gaussian window."""
-    with torch.inference_mode(False):  # it is kept, and later asked for where gradients are wanted
+    with torch.inference_mode(False):  # it is cached, and later used where gradients are needed
         return _new_gaussian_band(length, device)
 
 
@@ -63,8 +63,8 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
 def reconstruction_losses(pixels: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - SSIM, L1, mean squared error) of each image, (B,) each, of (B, 1, H, W) pixels in [0, 1].
 
-    A window is cut out of a ground that is 0 in both images, so both are padded with 0: then the
-    window's border counts as it does in the whole image.
+    A window is cut out of a ground that is 0 in both images, so both are padded with 0. Then the border
+    of the window counts as in the whole image.
     """
     border = (RADIUS,) * 4
     similarity = ssim(F.pad(pixels, border), F.pad(reconstruction, border))

@@ -1,4 +1,4 @@
-"""metrics.jsonl: every report of a training, a row of JSON each, in the order of its steps."""
+"""metrics.jsonl: every report of a training as a row of JSON, in the order of its steps."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ class MetricsFile:
 
     Attributes:
         path: the file.
-        length: bytes of the rows that belong to this training; what stands beyond was written by
-            one that was killed after its last checkpoint.
+        length: bytes of the rows that belong to this training; rows beyond were written by a training
+            that was killed after its last checkpoint.
     """
 
     def __init__(self, run: Path) -> None:
@@ -22,7 +22,7 @@ class MetricsFile:
         self.length = 0
 
     def cut(self) -> None:
-        """Make the file, or drop what stands beyond `length`.
+        """Create the file, or drop everything beyond `length`.
 
         Raises:
             FileError: it cannot be written.
@@ -49,7 +49,7 @@ class MetricsFile:
         self.length += len(line)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows; none where there is no file, and without lines that someone has spoilt."""
+        """All rows, without damaged lines; empty if there is no file."""
         return read_rows(self.path, MAX_METRICS_BYTES)
 
     def _not_writable(self, error: OSError) -> FileError:

@@ -1,9 +1,9 @@
-"""Pixels <-> latents as they learn: the networks of `codec/networks.py` in floating point.
+"""Pixels <-> latents in training: the networks of `codec/networks.py` in floating point.
 
 Shapes: B batch, C channels, H×W image, h×w grid (h = H / stride), D code dimension.
 
-`imitation.py` makes integers of them, and computes with those while it trains. For that each place
-where numbers will be rounded to few bits, a `Gauge`, keeps the range that they take.
+`imitation.py` turns them into integers, and computes with these in training. For this purpose a `Gauge`
+records the range of numbers at each place where they will be rounded to few bits.
 """
 
 import torch
@@ -18,12 +18,12 @@ FIRST_RANGE = 8.0  # to either side, until a gauge has seen something
 
 
 class Gauge(nn.Module):
-    """What enters a layer, as it is; of what it is given in training it keeps the range.
+    """Passes the inputs of a layer on unchanged, and records their range in training.
 
     Attributes:
-        range: (2,) the least and the greatest number of an image, on the average.
+        range: (2,) the least and the greatest number of an image, on average.
         updates: () how often `range` was set.
-        limit: () the largest integer that this becomes; 0 where that is still free.
+        limit: () the largest integer that the inputs become; 0 if it is still open.
         seen: (3,) images since `range` was last set, and the sums of their least and greatest numbers.
     """
 
@@ -40,14 +40,14 @@ class Gauge(nn.Module):
         self.register_buffer("seen", torch.zeros(3), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled():  # not while it is validated or drawn
+        if self.training and torch.is_grad_enabled():  # not in validation or for pictures
             self.look_at(numbers)
         return numbers
 
     @torch.no_grad()
     def look_at(self, numbers: Tensor) -> None:
-        """Count what is given, (B, C, H, W)."""
-        # image by image, as they lie in memory: over a dimension it takes ten times as long on a CPU
+        """Record the range of numbers (B, C, H, W)."""
+        # image by image, as they lie in memory: over a dimension it is ten times slower on a CPU
         images = numbers.detach().permute(0, 2, 3, 1)
         ends = [torch.stack(image.aminmax()) for image in images]
         least, greatest = torch.stack(ends, 1)
@@ -56,7 +56,7 @@ class Gauge(nn.Module):
 
 
 class Activation(Gauge):
-    """Silu of what it is given."""
+    """Silu, with a gauge of its inputs."""
 
     def forward(self, numbers: Tensor) -> Tensor:
         return F.silu(super().forward(numbers))
@@ -80,9 +80,9 @@ class ResidualBlock(nn.Module):
 
 
 def shuffled(features: Tensor, factor: int) -> Tensor:
-    """PixelShuffle, (B, C·r², H, W) -> (B, C, H·r, W·r), laid out as the weights of convolutions are.
+    """PixelShuffle, (B, C·r², H, W) -> (B, C, H·r, W·r), in the memory layout of convolution weights.
 
-    Without that, all convolutions after it would be given another layout than their weights on CUDA.
+    Otherwise all later convolutions would get inputs in another layout than their weights on CUDA.
     """
     return F.pixel_shuffle(features, factor).contiguous(memory_format=torch.channels_last)
 
@@ -107,15 +107,15 @@ class Unshuffle(nn.PixelUnshuffle):
 
 
 class Contexts(nn.Module):
-    """What the slice before adds to each stage of a network; starts as nothing.
+    """What the previous slice adds to each stage of a network; at first it adds nothing.
 
     Attributes:
-        sides: pixels to a side of a cell of each stage; none where there is no context.
-        layers: a convolution for each.
+        sides: side of a cell in pixels in each stage; empty without contexts.
+        layers: a convolution for each stage.
     """
 
     def __init__(self, config: ModelConfig, network: str) -> None:
-        """For the `encoder` or the `decoder`."""
+        """Build the layers of the `encoder` or the `decoder`."""
         super().__init__()
         channels = config.encoder_channels if network == "encoder" else config.decoder_channels
         self.sides = sides_of(config, network) if config.context else []
@@ -129,7 +129,7 @@ class Contexts(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def add_to(self, stream: Tensor, stage: int, context: Tensor | None) -> Tensor:
-        """The stream of a stage, from 0, and what a context (B, 1, H, W) in [0, 1] says; None is 0."""
+        """The stream of a stage, from 0, plus what a context (B, 1, H, W) in [0, 1] adds; None is 0."""
         if not self.sides:
             return stream
         layer = self.layers[stage]
@@ -141,13 +141,13 @@ class Contexts(nn.Module):
 
 
 class _Conditional(nn.Module):
-    """Layers in their order, some of which begin a stage, where the slice before is seen."""
+    """Layers in order; where a stage begins, the previous slice is added."""
 
     layers: nn.Sequential
     contexts: Contexts
 
     def run(self, numbers: Tensor, context: Tensor | None) -> Tensor:
-        """Through all layers."""
+        """Run all layers."""
         stage = 0
         for layer in self.layers:
             numbers = layer(numbers)
@@ -158,7 +158,7 @@ class _Conditional(nn.Module):
 
 
 def begins_stage(layer: nn.Module) -> bool:
-    """Whether a stream starts here: at the first convolution, and where the resolution changes."""
+    """Whether a stage begins with this layer: the first convolution, or a change of resolution."""
     return (isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)) or isinstance(layer, Shuffle)
 
 
@@ -169,8 +169,9 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 class Encoder(_Conditional):
     """Pixels (B, 1, H, W) in [0, 1] -> latents (B, D, h, w). H and W are multiples of the stride.
 
-    Each latent vector is scaled to a root mean square of 1. Left free, latents grow faster than the
-    moving averages of the codebooks follow: commitment runs away and most codes die.
+    Each latent vector is scaled to a root mean square of 1. If their size were free, latents would grow
+    faster than the moving averages of the codebooks follow: the commitment loss would run away, and most
+    codes would die.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -189,7 +190,7 @@ class Encoder(_Conditional):
         self.contexts = Contexts(config, "encoder")
 
     def forward(self, pixels: Tensor, context: Tensor | None = None) -> Tensor:
-        """Also given the slice before, (B, 1, H, W) in [0, 1], where the config has contexts."""
+        """The context is the previous slice, (B, 1, H, W) in [0, 1], if the config has contexts."""
         latents = self.run(pixels, context)
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
@@ -220,7 +221,7 @@ class Decoder(_Conditional):
         self.contexts = Contexts(config, "decoder")
 
     def forward(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
-        """Also given the slice before, (B, 1, H, W) in [0, 1], where the config has contexts."""
+        """The context is the previous slice, (B, 1, H, W) in [0, 1], if the config has contexts."""
         return self.run(latents, context)
 
 
@@ -240,18 +241,18 @@ class _ClampTowardsRange(torch.autograd.Function):
 
 
 def clamp_straight_through(pixels: Tensor) -> Tensor:
-    """Clamp to [0, 1] and pass the gradient, but for what would push a clamped pixel further out.
+    """Clamp to [0, 1] and pass the gradient, except where it would push a clamped pixel further out.
 
-    Outside a head a slice is exactly 0. With the clamp in the loss the decoder may go below 0
-    there and costs nothing; without it, it would have to balance on 0. A gradient that leads
-    further out changes nothing that can be seen, and would let the output run away.
+    Outside a head a slice is exactly 0. With the clamp in the loss, the decoder may go below 0 there at
+    no cost; without it, it would have to balance on 0. A gradient that leads further out has no visible
+    effect, and would let the output run away.
     """
     clamped: Tensor = _ClampTowardsRange.apply(pixels)  # type: ignore[no-untyped-call]
     return clamped
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay the weights of all convolutions out in place as the fast kernels want them."""
+    """Change the memory layout of all convolution weights in place to that of the fast kernels."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

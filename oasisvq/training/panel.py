@@ -1,4 +1,4 @@
-"""Fixed slices and what a codec makes of them -> panel.png.
+"""Fixed slices, original and decoded -> panel.png.
 
 Shapes: S slices, H×W window.
 """
@@ -21,7 +21,7 @@ GROUND, INK = 24, 230
 
 
 class Column(NamedTuple):
-    """One column of a panel: a name, (S, H, W) pixels in [0, 1], and a word below each."""
+    """One column of a panel: a name, pixels (S, H, W) in [0, 1], and a caption below each slice."""
 
     name: str
     pixels: NDArray[np.float32]
@@ -50,7 +50,7 @@ def error_column(name: str, original: NDArray[np.float32], decoded: NDArray[np.f
 
 
 def draw_panel(title: str, columns: Sequence[Column]) -> bytes:
-    """A PNG: one row a slice, one column each of `columns`."""
+    """A PNG with a row for each slice, and these columns."""
     count, height, width = columns[0].pixels.shape
     scale = max(1, round(TILE_WIDTH / width))
     tall, wide = height * scale, width * scale

@@ -1,6 +1,6 @@
-"""The pictures of a run folder, drawn as a training goes.
+"""The pictures of a run folder, drawn during a training.
 
-They may take a small share of its time, and what fails in them never fails the training.
+They take a small share of its time, and a failure in them never stops the training.
 """
 
 import time
@@ -11,8 +11,8 @@ from oasisvq.files import write_atomically
 
 CURVES_FILE = "curves.png"
 PANEL_FILE = "panel.png"
-SHARE_OF_TIME = 0.02  # epochs that are shorter than this allows end without new pictures
-FIRST_SECONDS = 0.5  # what the pictures are taken to cost before they were drawn once
+SHARE_OF_TIME = 0.02  # if pictures would take more of an epoch, it ends without new ones
+FIRST_SECONDS = 0.5  # assumed cost of the pictures before they were drawn once
 
 Drawings = dict[str, Callable[[], bytes]]  # file name -> what makes its content
 
@@ -21,7 +21,7 @@ class Pictures:
     """Draws the pictures of one run folder.
 
     Attributes:
-        due: an epoch has ended since they were drawn.
+        due: whether an epoch has ended since they were drawn.
     """
 
     def __init__(self, run: Path, note: Callable[[str], None]) -> None:
@@ -32,11 +32,11 @@ class Pictures:
         self._given_up: set[str] = set()
 
     def draw(self, drawings: Drawings, at_once: bool = False) -> None:
-        """Draw what an epoch's end has changed, unless that would take too much of the time.
+        """Draw the pictures at the end of an epoch, unless that would take too much of the time.
 
         Args:
             drawings: what to draw.
-            at_once: draw in any case, for nothing comes after.
+            at_once: draw in any case, since nothing comes after.
         """
         began = time.monotonic()
         self.due = not at_once and self._seconds > SHARE_OF_TIME * (began - self._ended)
@@ -55,6 +55,6 @@ class Pictures:
         except ImportError as error:
             missing = (error.name or str(error)).partition(".")[0]
             self.note(f"no {name}: it is drawn by {missing}; `pip install {missing}` brings it")
-        except Exception as error:  # whatever it is, the training is worth more
+        except Exception as error:  # of any kind: the training is worth more than a picture
             self.note(f"no {name} from here on: {error}")
         self._given_up.add(name)

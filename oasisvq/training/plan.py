@@ -28,7 +28,7 @@ PRIOR_BATCH_SIZE = 32
 PRIOR_LEARNING_RATE = 2e-3
 VOLUMES_BATCH_SIZE = 16
 VOLUMES_LEARNING_RATE = 6e-4
-VOLUMES_MSE = 40.0  # with the slice before at hand SSIM is high, and what is left are outliers
+VOLUMES_MSE = 40.0  # given the previous slice, SSIM is high, and mainly large errors remain
 VOLUMES_TRIED = 4  # slices, for an estimate
 CODED_SHARE = 0.5  # of a step: two passes of the encoder and one of the decoder
 SCORED = 2  # a slice that is scored is encoded and decoded
@@ -43,7 +43,7 @@ def prior_training_config(
     precision: str,
     batch_size: int | None,
 ) -> PriorTrainingConfig:
-    """How the prior for a codec is trained; `batch_size` None is what fits the data."""
+    """How the prior for a codec is trained; with `batch_size` None, it is chosen to fit the data."""
     slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
     if batch_size is None:
         batch_size = fitting_batch_size(slices, PRIOR_BATCH_SIZE)
@@ -82,7 +82,7 @@ def volumes_prior_config(
 
 
 def seconds_after_codec(training: Training, planned: Following) -> float:
-    """Seconds of what follows the codec's training, by trials: indices, prior, residue, scoring."""
+    """Seconds of everything after the codec's training, by trials: indices, prior, residue, scoring."""
     config, world, dataset = training.config, training.world, training.dataset
     of_slice, scored = training.rehearse(), scored_slices(training.dataset)
     seconds = SCORED * of_slice * scored
@@ -110,7 +110,7 @@ def seconds_after_codec(training: Training, planned: Following) -> float:
 def seconds_of_prior(
     config: PriorTrainingConfig, slices: int, dataset: Dataset, world: World, coded: float = 0.0
 ) -> float:
-    """Seconds of the training of a prior on so many slices, and of the coding of some, by a trial."""
+    """Seconds to train a prior on `slices` slices and to code `coded` slices, by a trial."""
     pace = rehearse(config, world.device)
     coded += min(VALIDATION_SLICES, scored_slices(dataset)) * min(VALIDATIONS, config.epochs)
     return (pace.step * config.epochs * slices + pace.coding * coded) / world.size
@@ -170,7 +170,7 @@ def seconds_of_residue(
 
 
 def what_follows(training: Training, planned: Following) -> str:
-    """What is about to happen, in a line."""
+    """What is about to happen, in one line."""
     config = training.config
     parts = [f"training the codec: {config.epochs} epochs of {training.steps_per_epoch} steps"]
     if training.validated:

@@ -27,11 +27,11 @@ class Grids(NamedTuple):
     """Index grids of slices.
 
     Attributes:
-        indices: (n, L, h, w) of as few bytes as hold them: they stay on the device.
+        indices: (n, L, h, w) of the smallest type that holds them, since they stay on the device.
         pooled: (n, 9·D) pooled latents, by which kinds are found.
-        expected: (n, h, w, D) int8, steps of the features of expected latents; None of images.
-        kept: (n,) uint8 levels that each slice, and what was before it, was decoded from; the indices of
-            further ones are none that a file would hold. None of images, which have all.
+        expected: (n, h, w, D) int8, steps of the features of expected latents; None for images.
+        kept: (n,) uint8 number of levels from which each slice and the slices before it were decoded;
+            a file would not hold the indices of further levels. None for images, which have all.
     """
 
     indices: Tensor
@@ -40,14 +40,14 @@ class Grids(NamedTuple):
     kept: Tensor | None = None
 
     def put(self, places: Tensor, indices: Tensor, latents: Tensor) -> None:
-        """Indices (B, L, h, w) and latents (B, D, h, w) of slices at places (B,)."""
+        """Store indices (B, L, h, w) and latents (B, D, h, w) of slices at places (B,)."""
         plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
         self.indices[places] = indices.to(self.indices.dtype)
         found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
         self.pooled[places] = found.to(self.pooled.device)
 
     def sum_over(self, world: World) -> None:
-        """Put together what the processes have found, each of its own share."""
+        """Combine the grids that the processes have found, each for its own share."""
         if world.size > 1:
             found = [each for each in (self.indices, self.expected, self.kept) if each is not None]
             for part in (part for each in found for part in each.split(SUMMED_AT_ONCE)):
@@ -72,7 +72,7 @@ def joined(parts: list[Grids]) -> Grids:
 def no_grids(
     count: int, grid: tuple[int, int], quantizer: ResidualQuantizer, device: torch.device
 ) -> Grids:
-    """Room for so many, of images."""
+    """Empty grids for `count` images."""
     levels, size, dimension = quantizer.codebooks.shape
     indices = torch.zeros(count, levels, *grid, dtype=narrowest(size), device=device)
     return Grids(indices, torch.zeros(count, PARTS * PARTS * dimension, device=device))
@@ -98,8 +98,8 @@ def index_grids(
 ) -> Grids:
     """Index grids of the named slices; every process finds a share of them.
 
-    Which codes are chosen depends on how many levels a file keeps; each slice has its turn at another.
-    Some of the mirrored ones look as another machine would show them, see `contrasts.py`.
+    The choice of codes depends on how many levels a file keeps, so this number varies from slice to
+    slice. Some of the mirrored slices look as another scanner would show them, see `contrasts.py`.
     """
     grids = no_grids(len(slices), grid, quantizer, world.device)
     levels = len(quantizer.codebooks)
@@ -134,20 +134,20 @@ def grids_in_turn(
     mirrored: bool = False,
     advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
-    """Index grids of slices that are coded in turn, each given the one before; processes share them.
+    """Index grids of slices that are coded in turn, each given the previous one; processes share them.
 
-    Mirrored ones are coded from their ends.
+    Mirrored sequences are coded from their ends.
 
     Args:
         networks: of a codec of volumes.
-        quantizer: its.
+        quantizer: of this codec.
         source: of the slices.
         parts: the places of each sequence, the longest first.
-        kept: (sequences,) levels that slices of each are decoded from.
+        kept: (sequences,) number of levels from which the slices of each are decoded.
         window: of the grids.
         world: the processes.
-        mirrored: whether all are.
-        advance: told of slices.
+        mirrored: whether all slices are mirrored.
+        advance: called with the number of slices done.
 
     Returns:
         Grids in the order of the places of all sequences.

@@ -1,9 +1,9 @@
-"""The prior as it learns: the integer network of `codec/prior.py` imitated in floating point.
+"""The prior in training: the integer network of `codec/prior.py`, imitated in floating point.
 
 Shapes: B batch, n targets, L levels, h×w grid, K codes, F features, H hidden.
 
 Weights and activations are rounded to the integers that the prior will have, with gradients passed
-straight through (Jacob et al. 2018), so that little is lost when they become integers for good.
+straight through (Jacob et al. 2018). So little is lost when they finally become integers.
 """
 
 import math
@@ -29,7 +29,7 @@ from oasisvq.codec.prior import (
 )
 
 KMEANS_ITERATIONS = 20
-FEATURE_DEVIATION = 0.5  # of the features that codes start with
+FEATURE_DEVIATION = 0.5  # of the initial features of codes
 
 
 def rounded(values: Tensor, units: float | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every training is set up by, and the learning rate that follows from it."""
+"""The settings that all trainings share, and the learning rate that follows from them."""
 
 import math
 from typing import Protocol
@@ -7,7 +7,7 @@ FINAL_RATE = 0.01  # share of the learning rate where the cosine ends
 
 
 class LoopConfig(Protocol):
-    """What every training is set up by."""
+    """The settings that all trainings share."""
 
     @property
     def epochs(self) -> int:
@@ -23,7 +23,7 @@ class LoopConfig(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of weights, order and every draw."""
+        """The seed of weights, order and every draw."""
 
     @property
     def precision(self) -> str:
@@ -41,5 +41,5 @@ def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
 
 
 def warm_up_steps(steps: int) -> int:
-    """Steps of rising learning rate."""
+    """Number of steps with a rising learning rate."""
     return max(1, min(500, steps * 3 // 100))

@@ -1,4 +1,4 @@
-"""What a training says of itself, and to whom: the loop speaks, progress.py and display.py show."""
+"""The reports of a training, which the loop makes, and progress.py and display.py show."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -9,9 +9,9 @@ class Start(NamedTuple):
     Attributes:
         what: what is trained, in a word: the kind of its rows in the metrics.
         epochs: of the whole training.
-        steps_per_epoch: of each.
-        first_step: steps done before, by what it resumes.
-        past: the metrics' rows of the epochs done before.
+        steps_per_epoch: steps of each epoch.
+        first_step: steps already done by the training that it resumes.
+        past: the rows of the metrics for epochs already done.
     """
 
     what: str
@@ -22,7 +22,7 @@ class Start(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Steps of the whole training."""
         return self.epochs * self.steps_per_epoch
 
 
@@ -38,7 +38,7 @@ class StepReport(NamedTuple):
 
 
 class EpochReport(Protocol):
-    """What an epoch ends with."""
+    """The results of an epoch."""
 
     @property
     def epoch(self) -> int:
@@ -46,7 +46,7 @@ class EpochReport(Protocol):
 
     @property
     def images_per_second(self) -> float:
-        """Slices trained on."""
+        """Speed of the training in slices per second."""
 
     def _asdict(self) -> dict[str, Any]: ...
 
@@ -55,7 +55,7 @@ class EpochReport(Protocol):
 
 
 class Reporter(Protocol):
-    """Who is told how a training goes."""
+    """Receives the reports of a training."""
 
     def started(self, start: Start) -> None:
         """The first step is about to run."""
@@ -71,7 +71,7 @@ class Reporter(Protocol):
 
 
 def duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Seconds as 1:02:03 or 2:03."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

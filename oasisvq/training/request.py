@@ -1,4 +1,4 @@
-"""What a training is asked for, and what it leaves."""
+"""The request for a training, and its results."""
 
 import dataclasses
 from pathlib import Path
@@ -24,8 +24,8 @@ class Request:
     max_minutes: float | None
     resume: bool
     force: bool
-    compiled: bool | None = None  # None: where it pays
-    start_from: Path | None = None  # a model file or run folder; of a prior alone, a run folder
+    compiled: bool | None = None  # if None, where it pays off
+    start_from: Path | None = None  # a model file or run folder; for a prior alone, a run folder
     with_prior: bool = True
     prior_only: bool = False
     with_volumes: bool = True
@@ -41,7 +41,7 @@ class Request:
         return ", ".join(map(str, self.data))
 
     def of(self, planned: "Following") -> "Following":
-        """The stages of those planned that are wanted now."""
+        """The planned stages that this request wants."""
         return Following(
             planned.prior_epochs if self.with_prior else 0,
             planned.prior_batch_size,
@@ -52,11 +52,11 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Following:
-    """The stages that follow one; each has no epochs where it does not.
+    """The stages that follow a stage; one that does not follow has 0 epochs.
 
     Attributes:
-        prior_epochs: of the prior; after the codec of volumes, of theirs.
-        prior_batch_size: slices a step of it; None for what fits the data.
+        prior_epochs: of the prior; after the codec of volumes, of the prior of volumes.
+        prior_batch_size: slices in a step of the prior; if None, chosen to fit the data.
         volumes_epochs: of the codec of volumes.
         residue_epochs: of the networks of residues.
     """
@@ -71,7 +71,7 @@ NOTHING_FOLLOWS = Following()
 
 
 class Trained(NamedTuple):
-    """What a training left."""
+    """The results of a training."""
 
     model: Path
     dataset: Dataset

@@ -1,9 +1,9 @@
-"""Slices -> slices as another machine might have made them, in bins of some bound.
+"""Augmentation: slices as another scanner might have made them, in bins of some bound.
 
 Shapes: B slices, H×W pixels.
 
-A network that has seen only one scanner's slices of 8 bits would know little else. So gain, contrast,
-noise, depth, sign and direction are drawn anew for each slice of each step, and the bound too.
+A network that has seen only slices of 8 bits from one scanner would know little else. So gain, contrast,
+noise, depth, sign, direction and bound are drawn for each slice in each step.
 """
 
 import math
@@ -16,7 +16,7 @@ from oasisvq.data.devices import send
 from oasisvq.training.residue_inputs import SCALES, Passes, Slices
 
 KINDS = 3
-SCALE_SHARES = (0.74, 0.17, 0.06, 0.03)  # about the share of pixels that is coded at each scale
+SCALE_SHARES = (0.74, 0.17, 0.06, 0.03)  # approximate share of pixels coded at each scale
 BOUNDS = (0, 0, 0, 0, 1, 2, 3, 4, 6, 9)  # of slices of 8 bits
 LARGEST_STEP = 130  # values to a bin, of deeper slices
 DEEP_SHARE, DEEPEST_GAIN = 0.35, 40.0
@@ -32,8 +32,8 @@ class Drawn(NamedTuple):
 
     Attributes:
         values: (B, H, W).
-        decoded: (B, H, W); 0 where there is none.
-        before: (B, slices before, H, W); 0 where there is none.
+        decoded: (B, H, W); 0 if there is none.
+        before: (B, slices before, H, W); 0 if there is none.
         has_decoded: (B,) 1 or 0.
         has_before: (B, slices before) 1 or 0.
     """
@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """How each slice is changed, and what pass it is in; all (B,)."""
+    """How each slice is changed, and which pass it is in; all (B,)."""
 
     kinds: Tensor
     scales: Tensor
@@ -58,7 +58,7 @@ class Looks(NamedTuple):
     sign: Tensor
     mirrored: Tensor
     turned: Tensor
-    backwards: Tensor  # whether the slice after counts as the one before
+    backwards: Tensor  # whether the next slice counts as the previous one
     with_decoded: Tensor
     with_before: Tensor
     with_second: Tensor
@@ -73,12 +73,12 @@ class Looks(NamedTuple):
         return Looks(*(send(each, device) for each in self))
 
     def part(self, places: slice) -> "Looks":
-        """Those of some of the slices."""
+        """The looks of some of the slices."""
         return Looks(*(each[places] for each in self))
 
 
 def draw_passes(count: int, generator: torch.Generator) -> Passes:
-    """Kinds and scales of passes, as often as pixels are coded in them."""
+    """Draw kinds and scales of passes, as often as pixels are coded in them."""
     kinds = torch.randint(KINDS, (count,), generator=generator)
     shares = torch.tensor(SCALE_SHARES)
     chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
@@ -86,7 +86,7 @@ def draw_passes(count: int, generator: torch.Generator) -> Passes:
 
 
 def draw_looks(count: int, generator: torch.Generator) -> Looks:
-    """The looks of so many slices."""
+    """Draw the looks of `count` slices."""
     passes = draw_passes(count, generator)
     draws = torch.rand(_UNIFORM, count, generator=generator).double()
     normal = torch.randn(_NORMAL, count, generator=generator).double()
@@ -138,7 +138,7 @@ def plain_looks(passes: Passes, bound: int, with_decoded: bool) -> Looks:
 
 
 def in_bins(drawn: Drawn, looks: Looks, generator: torch.Generator) -> Slices:
-    """The slices as they are to look, in bins; the generator is the device's."""
+    """The slices with these looks, in bins; the generator is on their device."""
     per_slice = (slice(None), None, None)
     brightest = drawn.values.flatten(1).amax(1).clamp_min(1)[per_slice]
     values = torch.cat([drawn.values[:, None], drawn.before], 1)
@@ -161,7 +161,7 @@ def in_bins(drawn: Drawn, looks: Looks, generator: torch.Generator) -> Slices:
 
 
 def _changed(values: Tensor, brightest: Tensor, looks: Looks) -> Tensor:
-    """(B, parts, H, W) values that are not ground, in another contrast and gain."""
+    """Values (B, parts, H, W) that are not ground, in another contrast and gain."""
     brightest = brightest[:, None]
     inverted, gamma, gain = (
         each[:, None, None, None] for each in (looks.inverted, looks.gamma, looks.gain)
@@ -172,7 +172,7 @@ def _changed(values: Tensor, brightest: Tensor, looks: Looks) -> Tensor:
 
 
 def _noisy(values: Tensor, brightest: Tensor, looks: Looks, generator: torch.Generator) -> Tensor:
-    """With noise, and with the grey levels that a deeper slice has between those of 8 bits."""
+    """Values with noise, and with grey levels between those of 8 bits, as in a deeper slice."""
     noise = (looks.noise * looks.gain)[:, None, None, None] * brightest[:, None]
     fill = ((looks.gain > 1) * looks.gain)[:, None, None, None]
     values = values + noise * _normal(values, generator)

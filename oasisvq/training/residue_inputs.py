@@ -1,10 +1,10 @@
-"""Slices and places in them -> what the networks of residues see, on the device.
+"""Slices and places in them -> the inputs of the networks of residues, on the device.
 
 Shapes: B slices, H×W pixels, n places a slice, F slots of known places, W places of a window.
 
-The same inputs as `codec/residue.py` and `codec/ground.py` make, of places of a few slices at once. A
-slice is drawn one kind of pass and one scale; its places lie anywhere, for the networks know only what
-is around them.
+These are the same inputs as those in `codec/residue.py` and `codec/support.py`, for places of a few
+slices at once. Each slice gets one random kind of pass and one scale. Its places lie anywhere, since the
+networks only see what is around a place.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ AROUND = 16  # known places whose mean distance from it is the spread
 LEAST_SPREAD = 0.3  # bins
 LEAST_NOISE = 0.05  # bins
 SCALES = (1, 2, 4, 8)
-BRIGHTEST_GUIDE = 16  # the support network sees a quarter of the range, in so many units
+BRIGHTEST_GUIDE = 16  # units to the range, of which the support network sees a quarter
 
 
 class Slices(NamedTuple):
@@ -63,7 +63,7 @@ class Passes(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the network of the residue is asked: all (B·n,), but for inputs (B·n, I)."""
+    """Targets of the network of the residue: all (B·n,), except inputs (B·n, I)."""
 
     inputs: Tensor
     centre: Tensor
@@ -98,7 +98,7 @@ class _Windows(nn.Module):
         return (cells // width + self.margin) * (width + 2 * self.margin) + cells % width + self.margin
 
     def known(self, padded: Tensor, places: Tensor, passes: Passes) -> Tensor:
-        """(B, H', W') -> (B, n, F), also what the kind of pass does not see."""
+        """(B, H', W') -> (B, n, F), including slots that the kind of pass does not see."""
         steps = self.slots * passes.scales[:, None, None]  # (B, F, 2)
         return _taken(padded, places, steps)
 
@@ -230,7 +230,7 @@ def noise_of(bins: Tensor) -> Tensor:
 
 
 def _ends(bins: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, W) -> the least and the greatest bin (B,) that is not ground; 1 where there is none."""
+    """(B, H, W) -> the least and the greatest bin (B,) that is not ground; 1 if there is none."""
     flat = bins.flatten(1)
     is_ground = flat == 0
     lowest = flat.masked_fill(is_ground, torch.inf).amin(1)

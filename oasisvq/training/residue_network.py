@@ -1,12 +1,11 @@
-"""The networks of residues as they learn: the integers of `codec/residue.py` and `codec/ground.py`.
+"""The networks of residues in training: the integers of `codec/residue_networks.py`.
 
 Shapes: n targets, H hidden, C components of a mixture.
 
-Everything between layers is an integer, as float32 holds it, and gradients pass straight through the
-rounding (Jacob et al. 2018). Weights are rounded to 8 bits a row, with a power of two as the row's
-steps, so scales are powers of two and float32 computes here to the last bit what the codec will. In
-bfloat16 the numbers that enter a product are exact still, and its sums are rounded to 8 bits: enough to
-learn by.
+Everything between layers is an integer in float32, and gradients pass straight through the rounding
+(Jacob et al. 2018). Weights are rounded to 8 bits, with a power of two as the steps of a row. So scales
+are powers of two, and float32 computes here to the last bit what the codec will. In bfloat16 the inputs
+of a product are still exact, and its sums are rounded to 8 bits, which is enough for learning.
 """
 
 import math
@@ -34,22 +33,22 @@ from oasisvq.training.integers import rounded
 Arrays = dict[str, NDArray[np.generic]]
 
 WEIGHT_MAX = 127
-LEAST_WEIGHT = 1e-7  # a row of smaller ones keeps the steps of this
+LEAST_WEIGHT = 1e-7  # a row of smaller weights has the steps of this weight
 SUPPORT_LOGIT_UNITS = 1 / math.log(257 / 256)  # steps to a logit of 1, see `codec/questions.py`
 LEAST_SCALE, LARGEST_SCALE = -7.5, 4.0  # octaves, of a component by the spread
 NARROWEST = 20.0  # a component's scale in bins is at least 1 / 20
-FLOOR, SHARE_OF_FLOOR = 1.5e-5, 2e-3  # no bin is impossible: what tables of frequencies give at least
+FLOOR, SHARE_OF_FLOOR = 1.5e-5, 2e-3  # no bin is impossible: the least that frequency tables give
 
 
 class StepLinear(nn.Module):
     """A layer of integers whose weights learn; a row's steps to a weight of 1 are a power of two.
 
     Args:
-        inputs: numbers that enter.
-        outputs: numbers that leave.
-        gain: of the first weights.
-        units_in: steps to 1 of what enters.
-        units_out: steps to 1 of what leaves, for all rows or for each.
+        inputs: how many.
+        outputs: how many.
+        gain: of the initial weights.
+        units_in: steps to 1 of the inputs.
+        units_out: steps to 1 of the outputs, for all rows or for each.
     """
 
     units_out: Tensor
@@ -104,7 +103,7 @@ class StepLinear(nn.Module):
 
 
 def activations(stream: Tensor) -> Tensor:
-    """What is kept of a stream in 64ths: 0 to 127, in 16ths."""
+    """The activations of a stream in 64ths: 0 to 127, in 16ths."""
     return rounded(stream * (ACTIVATION_UNITS / STREAM_UNITS)).clamp(0, ACTIVATION_MAX)
 
 
@@ -126,7 +125,7 @@ class ResidueNetwork(nn.Module):
         units = [
             each for unit in (OCTAVE_UNITS, CENTRE_UNITS, OCTAVE_UNITS) for each in [unit] * components
         ]
-        # inputs enter it beside the activations, as if they too were in 16ths
+        # inputs enter it beside the activations, as if they were in 16ths too
         self.output = StepLinear(hidden + inputs, 3 * components, 0.3, ACTIVATION_UNITS, units)
         with torch.no_grad():
             self.output.weight[:, :hidden] *= math.sqrt((hidden + inputs) / hidden)
@@ -182,15 +181,15 @@ class SupportNetwork(nn.Module):
 def mixture_bits(
     mixture: Tensor, centre: Tensor, spread: Tensor, bins: Tensor, lowest: Tensor, highest: Tensor
 ) -> Tensor:
-    """What bins cost by a mixture of logistic distributions, cut off at the ends of what bins there are.
+    """The cost of bins by a mixture of logistic distributions, truncated to the range of bins.
 
     Args:
         mixture: (n, 3·C) integers, see `ResidueNetwork`.
-        centre: (n,) of the known bins around.
-        spread: (n,) of them around it.
+        centre: (n,) of the known bins nearby.
+        spread: (n,) of these bins around the centre.
         bins: (n,) that are coded.
-        lowest: (n,) the least bin of the slice.
-        highest: (n,) the greatest one.
+        lowest: (n,) the smallest bin of the slice.
+        highest: (n,) the largest bin of the slice.
 
     Returns:
         (n,) bits.
@@ -208,7 +207,7 @@ def mixture_bits(
 
 
 def support_bits(logits: Tensor, wanted: Tensor) -> Tensor:
-    """What answers cost: (n,) logits in steps, (n,) 1 where a voxel is not ground -> (n,) bits."""
+    """The cost of answers: (n,) logits in steps, (n,) 1 if a voxel is not ground -> (n,) bits."""
     nats = F.binary_cross_entropy_with_logits(
         logits.float() / SUPPORT_LOGIT_UNITS, wanted, reduction="none"
     )

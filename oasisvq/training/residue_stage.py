@@ -52,7 +52,7 @@ def residue_config(config: ModelConfig) -> ResidueConfig:
 
 
 def support_config(config: ModelConfig) -> SupportConfig:
-    """The network of the support for a codec: asked at few places only, so it may be large."""
+    """The network of the support for a codec: it runs at few places only, so it may be large."""
     hidden = 4 * config.code_dim, 2 * config.code_dim
     return SupportConfig(reach=REACH, window=WINDOW, slices_before=2, hidden=hidden)
 
@@ -68,10 +68,10 @@ def residue_training_config(
 
 
 def residue_settings(checkpoint: Checkpoint, run: Path) -> tuple[ResidueTrainingConfig, Images, int]:
-    """How the training of a checkpoint was set up: its config, and what its dataset holds.
+    """How the training of a checkpoint was set up: its config, and the images and size of its dataset.
 
     Raises:
-        ModelError: it does not say so, or a network's config is out of range.
+        ModelError: the checkpoint does not tell, or a network's config is out of range.
     """
     fields = {f.name for f in dataclasses.fields(ResidueTrainingConfig)} - {"residue", "support"}
     with saying_how_to_start_anew(run / CHECKPOINT_FILE):
@@ -85,7 +85,7 @@ def residue_settings(checkpoint: Checkpoint, run: Path) -> tuple[ResidueTraining
 
 
 def start(session: Session) -> Ran:
-    """Networks of residues for a codec that is there."""
+    """Train networks of residues for an existing codec."""
     codec, dataset = session.given_codec()
     config = residue_training_config(
         codec.config,
@@ -100,7 +100,7 @@ def start(session: Session) -> Ran:
 
 
 def follow(session: Session, ran: Ran) -> Ran | None:
-    """Networks of residues after all else, where they were asked for."""
+    """Train networks of residues after everything else, if they are asked for."""
     epochs = ran.planned.residue_epochs
     if not epochs:
         return None
@@ -112,7 +112,7 @@ def follow(session: Session, ran: Ran) -> Ran | None:
 
 
 def resume(session: Session, checkpoint: Checkpoint) -> Ran:
-    """What is left of them."""
+    """Train the rest of networks of residues."""
     run = session.request.run
     config, images, size = residue_settings(checkpoint, run)
     dataset = session.open(images, size)

@@ -1,4 +1,4 @@
-"""A run folder, which one training has at a time."""
+"""A run folder, which only one training uses at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from oasisvq.files import METRICS_FILE, claimed, make_folder
 
 @contextmanager
 def alone_in(run: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder, by its metrics; what is made for it and not used goes.
+    """Keep other trainings out of a run folder, by locking its metrics; remove what stays empty.
 
     Raises:
         FileError: another process trains into it, or it cannot be written to.
@@ -33,10 +33,10 @@ def alone_in(run: Path) -> Iterator[None]:
 
 @contextmanager
 def saying_how_to_start_anew(path: Path) -> Iterator[None]:
-    """What is wrong with the settings in a checkpoint is an error of the file.
+    """Turn errors in the settings of a checkpoint into an error of the file.
 
     Raises:
-        ModelError: something was.
+        ModelError: the settings are incomplete or invalid.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the stages of a training share: what was asked for, the processes, the data, the run folder."""
+"""What the stages of a training share: the request, the processes, the data, the run folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Ran(NamedTuple):
     """A stage that was run.
 
     Attributes:
-        trained: what it left.
+        trained: its results.
         planned: the stages after it that are wanted.
         seed: of the training.
         precision: of the training.
@@ -55,7 +55,7 @@ class Session(NamedTuple):
     advance: Callable[[int, int], None]  # while slices are read
 
     def run(self, loop: Loop, checkpoint: Checkpoint | None) -> bool:
-        """One stage to its end; False where it was stopped."""
+        """Run one stage to its end; False if it was stopped."""
         if checkpoint is not None:
             loop.resume(checkpoint)
             self.tell(f"resuming the {loop.what} at step {loop.step:,} of {loop.steps:,}")
@@ -66,12 +66,12 @@ class Session(NamedTuple):
         return finished
 
     def trained(self, loop: Loop, finished: bool) -> Trained:
-        """What a stage left that was run."""
+        """The results of a stage that was run."""
         model = self.request.run / MODEL_FILE
         return Trained(model, loop.dataset, loop.what, loop.step, finished, loop.metrics.length)
 
     def preset(self) -> Preset:
-        """What the request names or leaves to the device, before its overrides."""
+        """The preset that the request names, or the default of the device, before its overrides."""
         request, device = self.request, self.world.device.type
         name = request.preset or ("base" if device == "cuda" else "small")
         reason = "" if request.preset else f" (the default on {device})"
@@ -84,11 +84,11 @@ class Session(NamedTuple):
 
     @property
     def precision(self) -> str:
-        """Of the networks."""
+        """The precision of the networks."""
         return choose_precision(self.request.precision or "auto", self.world.device)
 
     def given_codec(self) -> tuple[ModelFile, Dataset]:
-        """The codec that --model names, and the data as it was trained on them."""
+        """The codec that --model names, and the data in the form in which it was trained on them."""
         request = self.request
         assert request.model is not None
         codec = read_model(choose_model(request.model, Path.cwd()).path)
@@ -97,12 +97,12 @@ class Session(NamedTuple):
         return codec, self.open(request.images or images, side if type(side) is int else 256)
 
     def forget(self, *checkpoints: str) -> None:
-        """Delete these and the pictures, which the training that -f replaces has left."""
+        """Delete these checkpoints and the pictures of a training that -f replaces."""
         for name in (*checkpoints, *PICTURES) if self.world.first else ():
             (self.request.run / name).unlink(missing_ok=True)
 
     def open(self, images: Images, size: int) -> Dataset:
-        """The dataset; of many processes the first one prepares or joins it, and checks the whole."""
+        """The dataset; the first of several processes prepares or joins it, and verifies it."""
         request, world = self.request, self.world
         is_given = len(request.data) == 1 and is_prepared(request.data[0])
         folder = request.data[0] if is_given else request.run / "dataset"
@@ -114,7 +114,7 @@ class Session(NamedTuple):
         return open_dataset(folder)
 
     def _prepare(self, folder: Path, images: Images, size: int) -> Dataset:
-        """What is trained on, in a folder that is there or made now."""
+        """The dataset to train on, from an existing folder or prepared now."""
         request = self.request
         if len(request.data) == 1:
             return self._opened(request.data[0], folder, images, size)
@@ -125,7 +125,7 @@ class Session(NamedTuple):
             if data.resolve() in made:
                 raise TrainingError(f"{data}: is made by this training; name another run folder with -o")
         given = next((open_dataset(data) for data in request.data if is_prepared(data)), None)
-        if given and not request.resume:  # raw folders beside it are prepared alike
+        if given and not request.resume:  # raw folders beside it are prepared in the same way
             images, size = given.images, given.size
         parts = [
             dataclasses.replace(self._opened(data, cache, images, size), named=data)

@@ -1,4 +1,4 @@
-"""The slices of a split as a volume's networks see them: each in its own range, beside its neighbours.
+"""The slices of a split as the networks of volumes see them: each in its own range, with neighbours.
 
 Shapes: N slices, B batch, H×W window, L levels, h×w grid, D code dimension.
 """
@@ -18,13 +18,13 @@ from oasisvq.data.dataset import SliceRecord
 from oasisvq.data.devices import send
 from oasisvq.training.quantizer import ResidualQuantizer
 
-LARGEST_GAP = 4  # in the numbers of two slices, for one to count as the slice before the other
+LARGEST_GAP = 4  # between the numbers of two slices that count as neighbours
 BLUR_REACH = 6  # pixels
 READ_AT_ONCE = 256  # slices
 
 
 def neighbours(records: tuple[SliceRecord, ...]) -> NDArray[np.int64]:
-    """Of each slice the one before and the one after in the same volume; -1 where there is none."""
+    """The previous and the next slice of each slice in its volume; -1 if there is none."""
     found = np.full((len(records), 2), -1, np.int64)
     volumes = [(record.subject, record.volume) for record in records]
     for place in range(1, len(records)):
@@ -39,7 +39,7 @@ def sequences(records: tuple[SliceRecord, ...], longest: int | None = None) -> l
 
     Args:
         records: of a split.
-        longest: slices after which a sequence is cut; None to leave all as they are.
+        longest: number of slices after which a sequence is cut; None for no cuts.
     """
     ends = np.flatnonzero(neighbours(records)[:, 1] < 0) + 1
     whole = torch.arange(len(records)).tensor_split(torch.from_numpy(ends[:-1]))
@@ -48,7 +48,7 @@ def sequences(records: tuple[SliceRecord, ...], longest: int | None = None) -> l
 
 
 class OwnRanges:
-    """The slices of a split, each from its own darkest grey level, 0, to its brightest, 1."""
+    """The slices of a split, each scaled from its own darkest grey level, 0, to its brightest, 1."""
 
     def __init__(self, batches: SliceBatches, array: NDArray[np.uint8]) -> None:
         """Take batches of an array (N, H, W), and find the ranges of its slices."""
@@ -66,7 +66,7 @@ class OwnRanges:
         return ((self.batches.draw(slices, mirrored) - low) / size).clamp_(0, 1)
 
     def moved(self, pixels: Tensor, slices: Tensor, others: Tensor) -> Tensor:
-        """Pixels (B, 1, H, W) in the ranges of slices (B,) -> in those of others, as `Chain.context`."""
+        """Pixels (B, 1, H, W) in the ranges of slices (B,) -> those of others, see `Chain.context`."""
         (low, size), (other_low, other_size) = self._ranges(slices), self._ranges(others)
         return ((pixels * size + low - other_low) / other_size).clamp(0, 1)
 
@@ -92,7 +92,7 @@ def blurred(pixels: Tensor, deviations: Tensor) -> Tensor:
 
 
 class Networks(Protocol):
-    """Networks that see the slice before."""
+    """Networks that see the previous slice."""
 
     def encoder(self, pixels: Tensor, context: Tensor | None = None, /) -> Tensor:
         """(B, 1, H, W) -> latents (B, D, h, w)."""
@@ -102,12 +102,12 @@ class Networks(Protocol):
 
 
 class Coded(NamedTuple):
-    """Slices of a few sequences, one of each, as they are coded.
+    """The slices of a few sequences, one from each, as they are coded.
 
     Attributes:
         places: (B,) of the slices, on the CPU.
         pixels: (B, 1, H, W) in their ranges.
-        context: (B, 1, H, W) the slices before as they were decoded; None of the first slices.
+        context: (B, 1, H, W) the previous slices as they were decoded; None for the first slices.
         latents: (B, D, h, w).
         indices: (B, L, h, w).
         decoded: (B, 1, H, W).
@@ -130,15 +130,15 @@ def coded_in_turn(
     mirrored: bool = False,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Coded]:
-    """Code sequences slice by slice, all at once, each slice given the one before as it was decoded.
+    """Code sequences slice by slice, all at once, each slice given the previous one as it was decoded.
 
     Args:
-        networks: that code.
-        quantizer: theirs.
+        networks: that code the slices.
+        quantizer: of the same codec.
         source: of the slices.
         parts: the places of each sequence, the longest first.
-        kept: (sequences,) levels that slices of each are decoded from, on the CPU.
-        mirrored: whether all are.
+        kept: (sequences,) number of levels from which the slices of each are decoded, on the CPU.
+        mirrored: whether all slices are mirrored.
         autocast: in which the networks run.
     """
     decoded: Tensor | None = None

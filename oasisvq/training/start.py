@@ -1,4 +1,4 @@
-"""A training that starts from another model: its weights, with blocks and levels added where asked."""
+"""A training that starts from the weights of another model, with blocks and levels added if asked."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ _AT_LEAST = ("encoder_blocks", "decoder_blocks", "levels")
 
 @torch.no_grad()
 def copy_weights(source: Model, target: Model) -> None:
-    """Give `target` all that `source` has learned.
+    """Copy everything that `source` has learned to `target`.
 
-    Residual blocks that only `target` has become the identity, so the networks compute what those of
-    `source` do. Codebooks of further levels are left alone.
+    Residual blocks that only `target` has become the identity, so its networks compute the same as those
+    of `source`. Codebooks of further levels are left unchanged.
 
     Raises:
         TrainingError: `target` has other channels, stride or codes, or fewer blocks or levels.
@@ -49,9 +49,9 @@ def copy_weights(source: Model, target: Model) -> None:
 
 @torch.no_grad()
 def copy_images_codec(source: Model, target: Model) -> None:
-    """Give a codec of volumes all that the codec of images knows that it starts from.
+    """Copy everything that a codec of images has learned to the codec of volumes that starts from it.
 
-    It has the same layers, contexts beside them, which start as nothing, and as many levels or fewer.
+    The latter has the same layers; contexts beside them, which add nothing at first; and no more levels.
     """
     for old, new in ((source.encoder, target.encoder), (source.decoder, target.decoder)):
         new.layers.load_state_dict(old.layers.state_dict())

@@ -1,4 +1,4 @@
-"""How long a training will take, from trials of what it is made of before it begins."""
+"""How long a training will take, by trials of its parts before it begins."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ VALIDATIONS = 10
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that something takes the second time: the first may choose kernels and compile."""
+    """Seconds that work takes the second time, since the first may choose kernels and compile."""
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
@@ -29,13 +29,13 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def scored_slices(dataset: Dataset) -> int:
-    """Slices of the validation split, all of which are scored in the end."""
+    """Number of slices in the validation split, all of which are scored in the end."""
     split = dataset.splits.get("validation")
     return len(split.records) if split else 0
 
 
 def seconds_of_scoring(file: ModelFile, dataset: Dataset) -> float:
-    """Seconds of the scores of the validation split, by a trial; none without a split."""
+    """Seconds to score the validation split, by a trial; 0 without such a split."""
     scored = scored_slices(dataset)
     if not scored:
         return 0.0
@@ -44,9 +44,9 @@ def seconds_of_scoring(file: ModelFile, dataset: Dataset) -> float:
 
 
 def is_tenth(epoch: int, epochs: int) -> bool:
-    """Whether a tenth of a training ends with an epoch, counted from 1: then NumPy may validate it.
+    """Whether a tenth of a training ends with this epoch, counted from 1: then NumPy may validate it.
 
-    At every epoch a GPU would wait for that most of the time.
+    If NumPy did so after every epoch, a GPU would mostly wait.
     """
     return epoch % max(1, epochs // VALIDATIONS) == 0 or epoch == epochs
 
@@ -55,8 +55,8 @@ class Pace(NamedTuple):
     """Seconds that a slice takes.
 
     Attributes:
-        step: to be learnt from once.
-        coding: to be coded by the integers, as in a validation.
+        step: to learn from it once.
+        coding: to code it by the integers, as in a validation.
     """
 
     step: float
@@ -76,7 +76,7 @@ class StepClock:
         self._total = self._cost = 0.0
 
     def count(self, seconds: float, cost: float) -> None:
-        """One more step. The first also chooses kernels and compiles: it stands alone until the next."""
+        """Count a step. The first also chooses kernels and compiles, so the second replaces it."""
         self._steps += 1
         if self._steps == 2:
             self._total = self._cost = 0.0
@@ -86,7 +86,7 @@ class StepClock:
 
 
 class Progress:
-    """Says now and then how far a phase is that has no steps: `what` with counts of `unit`."""
+    """Reports now and then the progress of a phase without steps: `what`, with counts of `unit`."""
 
     def __init__(self, tell: Callable[[str], None], what: str, total: int, unit: str) -> None:
         self.tell, self.what, self.total, self.unit = tell, what, total, unit
@@ -94,7 +94,7 @@ class Progress:
         self.began = self.told = time.monotonic()
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Count `count` more units as done."""
         self.done += count
         now = time.monotonic()
         if now - self.told > SECONDS_PER_NOTE and self.done < self.total:
