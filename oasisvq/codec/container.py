@@ -70,15 +70,16 @@ coder 2 labels MUST be there, and the payload codes them without a model. With c
 stands for the rank of a label in this order, from low 0 to high count - 1.
 
 The *ground* is one value that many voxels share: a float64, which may be NaN, if the sample type is a
-float type, else a signed number. A varint gives the length of the support in bytes. Decoded voxels
-outside the support are the ground. A voxel of the support that would decode to the ground's value gets
-the next value above it that the sample type has; if there is none, an integer type takes the next below
-it, and a float type its negative.
+float type, else a signed number up to 2^53 in magnitude. A varint gives the length of the support in
+bytes. Decoded voxels outside the support are the ground. A voxel of the support that would decode to the
+ground's value gets the next value above it that the sample type has or, if there is none, the next below
+it.
 
 A *residue* holds all other voxels to within a bound, by bins, see `bins.py`. It begins with one byte for
 the rule: 0 whole, for integer sample types; 1 multiples or 2 within, for float types. After rule 0
-follow step, from 1 on, and bound as varints of at most 10 bytes, and origin as a signed number; after
-rule 1 step as a float64 and origin as a signed number; after rule 2 step, bound and origin as float64.
+follow step, from 1 to 2^54, and bound, to 2^54, as varints of at most 10 bytes, and origin as a signed
+number up to 2^55 in magnitude; after rule 1 step as a float64 and origin as after rule 0; after rule 2
+step, bound and origin as float64.
 Then come the smallest and the largest bin, as signed numbers below 2^56 in magnitude, and a varint of
 the payload's length in bytes. Bins are coded given what all the indices decode to, before ground is laid
 on. Without its residue the file decodes to the image of its indices, with as many of the first levels as
@@ -87,9 +88,9 @@ the reader asks for.
 *Outliers* are voxels whose values are stored here and override everything else. The block holds a varint
 of their number, 1 to 65,535. Then, for each outlier, a varint gives the step to its place from the place
 before; places count through all slices laid flat, and the first step counts from -1. Last come the
-values: signed numbers if the sample type is an integer type, else finite, in the sample type,
-little-endian. Outliers MUST be in the support, and have no bins in a residue. Labels have neither ground
-nor residue nor outliers.
+values: signed numbers up to 2^53 in magnitude if the sample type is an integer type, else finite, in the
+sample type, little-endian. Outliers MUST be in the support, and have no bins in a residue. Labels have
+neither ground nor residue nor outliers.
 
 A *restoration* corrects decoded voxels by their depth in the support, see `restoration.py`. For each
 depth from 1 to 4 it holds the weights own - 256, around and offset as signed numbers from -1024 to 1024.

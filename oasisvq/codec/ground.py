@@ -96,8 +96,8 @@ def laid_on(planes: Planes, ground: Ground) -> Planes:
 
 
 def _beside(value: float, dtype: np.dtype[np.generic]) -> float:
-    """The next value above the ground's; if there is none, the one below (for floats the negative)."""
+    """The next value above the ground's; if there is none, the one below."""
     if dtype.kind == "f":
-        above: float = np.nextafter(np.array(value, dtype), np.array(math.inf, dtype)).item()
-        return above if math.isfinite(above) else -value
+        above, below = (np.nextafter(np.array(value, dtype), end) for end in (math.inf, -math.inf))
+        return float(above if math.isfinite(above) else below)
     return value + 1 if value < np.iinfo(dtype.name).max else value - 1
