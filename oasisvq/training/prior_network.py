@@ -233,6 +233,10 @@ class Kinds(NamedTuple):
         ]
         return torch.cat(nearest).to(pooled_latents.device)
 
+    def counted(self, pooled_latents: Tensor) -> "Kinds":
+        """The same kinds, as often as they are among the slices of (N, 9·D)."""
+        return self._replace(counts=_counts_of(self.nearest(pooled_latents), len(self.counts)))
+
     def integers(self) -> dict[str, NDArray[np.generic]]:
         """The arrays of `PriorConfig.kind_shapes`."""
         centres = (rounded_features(self.centres) * FEATURE_UNITS).round()
@@ -251,6 +255,12 @@ def kind_frequencies(counts: list[int]) -> NDArray[np.int32]:
     return frequencies.astype(np.int32)
 
 
+def _counts_of(kinds: Tensor, count: int) -> Tensor:
+    """How many of the slices (N,) are of each kind, without waiting for the device."""
+    ones = torch.ones(len(kinds), device=kinds.device)
+    return torch.zeros(count, device=kinds.device).index_add_(0, kinds, ones)
+
+
 def kinds_of(pooled_latents: Tensor, count: int, generator: torch.Generator) -> Kinds:
     """k-means over (N, 9·D) pooled latents; a kind that no slice has keeps its centre."""
     starts = torch.randperm(len(pooled_latents), generator=generator)
@@ -258,8 +268,7 @@ def kinds_of(pooled_latents: Tensor, count: int, generator: torch.Generator) -> 
     kinds = Kinds(pooled_latents[chosen], torch.zeros(count, device=pooled_latents.device))
     for _ in range(KMEANS_ITERATIONS):
         nearest = kinds.nearest(pooled_latents)
-        ones = torch.ones(len(nearest), device=nearest.device)
-        counts = torch.zeros_like(kinds.counts).index_add_(0, nearest, ones)
+        counts = _counts_of(nearest, count)
         sums = torch.zeros_like(kinds.centres).index_add_(0, nearest, pooled_latents)
         means = sums / counts.clamp_min(1)[:, None]
         kinds = Kinds(torch.where(counts[:, None] > 0, means, kinds.centres), counts)

@@ -258,7 +258,9 @@ class PriorTraining(Loop):
         self.network.start_with_codebooks(quantizer.codebooks)
         training, self.validation = self.grids(quantizer, tell)
         self.indices, self.expected, self.kept = training.indices, training.expected, training.kept
-        self.kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
+        kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
+        # samples look like the slices as they are, and not as another machine would show them
+        self.kinds = kinds.counted(training.pooled[: len(training.pooled) // 2])
         world.broadcast_(self.kinds.centres)
         world.broadcast_(self.kinds.counts)
         self.pooled = training.pooled

@@ -75,7 +75,7 @@ def test_a_training_stopped_resumed_and_replaced_leaves_every_file_decodable(
 
     unnamed = run("encode", "scan.png", "-o", "bundled.codes")
     assert unnamed.code == 0
-    assert f"{other_model} (the bundled model; that in oasisvq-run is of a training" in unnamed.err
+    assert f"{other_model} (the bundled model; the one in oasisvq-run is of a training" in unnamed.err
     named = run("encode", "scan.png", "-o", "stopped.codes", "--model", "oasisvq-run")
     assert "(named, of a training that got to step 2 of 6), kept as " in named.err
     used = store / kept(trained)
@@ -114,7 +114,7 @@ def test_a_model_is_finished_when_its_prior_is(
         stop_at(STEPS - 1, patch)  # of the codec, which ends by itself; then the prior stops
         assert run("train", data, *TINY, "--prior-epochs", "3").code == 130
     told = run("encode", "scan.png", "-o", "a.codes").err
-    assert "that in oasisvq-run is of a training that got to step 1 of 9 of its prior" in told
+    assert "the one in oasisvq-run is of a training that got to step 1 of 9 of its prior" in told
     assert run("train", data, "--resume", "--device", "cpu").code == 0
     card = read_model(trained).card
     assert card["finished"] is True

@@ -48,7 +48,7 @@ def test_a_name_is_refused_before_it_is_exported(
     assert run("encode", phantom_png, "-o", "aux.codes", "--model", model_file).code == 0
     result = run("export", ".", "-o", "t.npz")
     assert_shown_safely(result, code=1)
-    assert "cannot be a path below the output folder: 'aux'; rename it" in result.err
+    assert "the name 'aux' cannot be a path below the output folder; rename the file" in result.err
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
