@@ -75,7 +75,7 @@ def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str
     """The config of a training that starts from the prior in a checkpoint; `name` is for messages.
 
     Raises:
-        TrainingError: the config of that prior is another.
+        TrainingError: that prior has another config.
     """
     settings = checkpoint.progress.get("settings")
     settings = settings if isinstance(settings, dict) else {}

@@ -49,9 +49,9 @@ from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
-PLACES = 512  # in a slice at which a step predicts the residue
+PLACES = 512  # in a slice, at which a step predicts the residue
 NEAR, FAR = 192, 64  # places for the support: near the border of the ground, and anywhere
-DECODED_SLICES = 2048  # most of the training split by the codec of images; as many by that of volumes
+DECODED_SLICES = 2048  # at most, from the training split, by each codec: of images, and of volumes
 DECODED_IN_TURN = 8  # slices of a volume, the first without a context
 AVERAGED = 0.999  # decay of the average of weights over steps, after the first steps
 VALIDATION_SLICES = 48

@@ -41,7 +41,7 @@ from oasisvq.training.weights import build_model, model_arrays
 CHECKPOINT_FILE = "volumes-checkpoint.safetensors"
 MOST_KEPT = 16_384  # reconstructions; with more slices, only some slices have one
 ALONE_SHARE = 0.07  # of slices that are given no context
-FAR_SHARE, FURTHEST = 0.15, 4  # of slices whose context is 2 or more slices away, and the most
+FAR_SHARE, FURTHEST = 0.15, 4  # of slices whose context is 2 or more slices away; 4 at most
 FOLLOWING_SHARE = 0.75  # of slices that keep as many levels as their context did
 BLUR = 0.7, 2.0  # smallest and largest deviation in pixels
 RISING_STEPS = 60  # during which the learning rate rises further, in a long training
