@@ -1,12 +1,12 @@
-"""A prepared dataset with some of its training slices once more as skull-stripped ones.
+"""Copies a prepared dataset, and adds skull-stripped copies of some of its training slices.
 
 oasisvq preprocess keras_png_slices_data -o data/
 oasisvq preprocess keras_png_slices_data -o labels/ --images segmentations --size 256
 python examples/add_stripped.py data/ labels/ -o data-stripped/
 
-A model that has seen whole heads only does poorly on skull-stripped ones. Where tissue labels of the
-same slices are at hand, the brain they fill is cut out and stretched to the whole range of grey. The
-bundled model was trained on such a dataset.
+A model that has only seen whole heads does poorly on skull-stripped ones. Where there are tissue labels
+of the same slice, the brain that they fill is cut out and stretched to the whole range of grey levels.
+The bundled model was trained on such a dataset.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from scipy import ndimage
 
 from oasisvq.data.dataset import Dataset, array_checksum, manifest_bytes, open_dataset
 
-CLOSED_OVER = 4  # pixels: furrows between the labels belong to the brain
-FEWEST_PIXELS = 1_500  # a smaller cut through a brain is left out
+CLOSED_OVER = 4  # pixels of closing, so that furrows between the labels belong to the brain
+FEWEST_PIXELS = 1_500  # slices with a smaller area of brain are left out
 
 
 def stripped(plane: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """A slice (H, W) within its closed and filled labels (H, W); None if they cover little."""
+    """A slice (H, W) cut to its closed and filled labels (H, W); None if these cover too little."""
     padded = np.pad(labels > 0, 2 * CLOSED_OVER)
     closed = ndimage.binary_fill_holes(ndimage.binary_closing(padded, iterations=CLOSED_OVER))
     height, width = plane.shape
@@ -37,7 +37,7 @@ def stripped(plane: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.
 
 
 def with_stripped(scans: Dataset, labels: Dataset, folder: Path, every: int) -> Dataset:
-    """Write the arrays of the new dataset, and describe it; each subject's slices take turns."""
+    """Write the arrays of the new dataset, and return it; subjects differ in which slices are added."""
     split = scans.splits["train"]
     planes, maps = scans.array("train"), labels.array("train")
     place_of = {
@@ -67,7 +67,7 @@ def with_stripped(scans: Dataset, labels: Dataset, folder: Path, every: int) -> 
 
 
 def main() -> None:
-    """Write the new dataset beside the old ones."""
+    """Write the new dataset to a folder of its own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""A model whose card says what each quality typically keeps, which a training adds by itself.
+"""Adds to the card of a model what each quality typically keeps; a training does so by itself.
 
 python examples/add_typical.py model.safetensors data/ -o other.safetensors --every 10
 
-The files that a model makes do not depend on its card, and its fingerprint does not cover it. `encode`
-warns by it of scans that the model does not suit.
+The files that a model makes do not depend on its card, and its fingerprint does not cover the card. From
+these values `encode` knows which scans the model does not suit, and warns.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from oasisvq.errors import OasisVQError
 
 
 def main() -> None:
-    """Write the model with another card."""
+    """Write the model with the new card."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,8 +4,9 @@ python examples/commands.py             # a line for each
 python examples/commands.py README.md   # those of one document
 python examples/commands.py --list      # only those that are not run, and why
 
-Every block of commands has a folder of its own, with a drawn scan, volume, label map, raw folder and
-what else it names. What needs real scans, a cluster or hours is listed in `NOT_RUN` with its reason.
+Every block of commands runs in a folder of its own, with a drawn scan, volume, label map, raw folder and
+whatever else the commands name. Commands that need real scans, a cluster or hours are not run: `NOT_RUN`
+lists them with the reasons.
 """
 
 import argparse
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("oasisvq", "examples", "tests")
 FENCED = re.compile(r"^```(sh|console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-NOT_RUN = {  # what is in a command -> why it is not run here
+NOT_RUN = {  # part of a command -> why such commands are not run here
     "pip install": "installs packages; .ci/run runs the two commands of README.md",
     "pytest": "the tests, of which this is one",
     ".ci/run": "runs the tests",
@@ -66,13 +67,13 @@ class Block(NamedTuple):
 
 
 def documents() -> list[Path]:
-    """The documents of the project."""
+    """All documents of the project."""
     below = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))
     return sorted([*ROOT.glob("*.md"), *below])
 
 
 def blocks_of(document: Path) -> Iterator[Block]:
-    """The blocks of one document; of `console` blocks the lines after a `$`, without comments."""
+    """The blocks of one document, without comments; of `console` blocks only the lines after a `$`."""
     name = str(document.relative_to(ROOT))
     for language, text in FENCED.findall(document.read_text("utf-8")):
         lines = text.rstrip().split("\n")
@@ -91,7 +92,7 @@ def reason_for(command: str) -> str | None:
 
 
 def draw_volume(depth: int) -> NDArray[np.float64]:
-    """(depth, 96, 80) a head of two ellipsoids, from 0 to 1, with a little texture."""
+    """A head of two ellipsoids with a little texture: (depth, 96, 80), from 0 to 1."""
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (depth, 96, 80)), indexing="ij")
     distance = np.sqrt((x / 0.75) ** 2 + (y / 0.85) ** 2 + (z / 1.3) ** 2)
     folds = 0.12 * np.sin(9 * x) * np.cos(11 * y + 4 * z)
@@ -100,7 +101,7 @@ def draw_volume(depth: int) -> NDArray[np.float64]:
 
 
 def draw(folder: Path) -> None:
-    """What the commands take as given: scans, labels, a folder of slices, a raw folder."""
+    """Draw what the commands expect to be there: scans, labels, a folder of slices, raw folders."""
     volume = draw_volume(4)
     voxels = np.rint(1000 * volume.transpose(2, 1, 0)).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / "scan.nii.gz")
@@ -121,7 +122,7 @@ def draw(folder: Path) -> None:
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """`folder` as the working folder, and as the place where models are kept."""
+    """Make `folder` the working folder, and its `store` the place where models are kept."""
     before, store = Path.cwd(), os.environ.get("OASISVQ_STORE")
     os.chdir(folder)
     os.environ["OASISVQ_STORE"] = str(folder / "store")
@@ -135,7 +136,7 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 def run(command: str) -> str | None:
-    """Run one `oasisvq` command, or several joined by `&&`; what it says if it fails."""
+    """Run one `oasisvq` command, or several joined by `&&`; returns the output of a failure, or None."""
     for each in command.split(" && "):
         name, *arguments = shlex.split(each)
         said = io.StringIO()
@@ -154,13 +155,13 @@ def run_block(block: Block, given: Path) -> list[tuple[str, str | None]]:
     """Run a block in a folder of its own, a copy of `given`.
 
     Returns:
-        Each command that was run, with what it said if it failed.
+        Each command that was run, with its output if it failed, else None.
     """
     text = "\n".join(block.lines)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "here"
         shutil.copytree(given, folder)
-        for name in ("scan.codes", "volume.codes", "codes", "data"):  # those that the block makes
+        for name in ("scan.codes", "volume.codes", "codes", "data"):  # left out if the block makes it
             made = re.search(rf"-o {re.escape(name)}(/|\s|$)", text)
             if made or (name == "scan.codes" and re.search(r"encode scan\.png *$", text, re.MULTILINE)):
                 path = folder / name
@@ -173,7 +174,7 @@ def run_block(block: Block, given: Path) -> list[tuple[str, str | None]]:
 
 
 def run_all(chosen: list[Path]) -> Iterator[tuple[str, str, str | None]]:
-    """Run the commands of documents: the document, the command, and what it said if it failed."""
+    """Run the commands of documents: yields the document, the command, and its output if it failed."""
     with tempfile.TemporaryDirectory() as temporary:
         given = Path(temporary)
         draw(given)
@@ -192,7 +193,7 @@ def run_all(chosen: list[Path]) -> Iterator[tuple[str, str, str | None]]:
 
 
 def main() -> int:
-    """Print a line for each command; 1 if one fails."""
+    """Print a line for each command; returns 1 if one fails, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("documents", type=Path, nargs="*", help="all of the project, if none is named")
     parser.add_argument("--list", action="store_true", help="only those that are not run, and why")

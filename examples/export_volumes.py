@@ -1,4 +1,4 @@
-"""The tokens of a folder as a store that is mapped into memory, whatever its size; and one slice of it.
+"""Exports the tokens of a folder as a store that is mapped into memory, and looks at one slice of it.
 
 python examples/export_volumes.py codes/ all.tokens
 """

@@ -1,8 +1,8 @@
-"""A folder of scans to a folder of codes in two processes, but for what is left out; and once more.
+"""Encodes a folder of scans, except those left out, in two processes; and then once more.
 
 python examples/folder_of_scans.py slices/ codes/ "case_002*"
 
-The second run finds all files finished, and reads no model.
+The second run finds all files finished, and does not even read the model.
 """
 
 import subprocess

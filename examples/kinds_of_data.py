@@ -1,12 +1,12 @@
-"""A model whose samples are of the kinds that a dataset holds, as often as it holds them.
+"""Makes the samples of a model have the kinds of slices in a dataset, as often as the dataset has them.
 
 python examples/kinds_of_data.py model.safetensors data/ -o other.safetensors
 
-The prior first draws the kind of a slice, as often as its own training split had it. A model that was
-trained on skull-stripped slices as well draws those too; counted anew over whole heads, it draws
-whole heads, and codes both as before, with the kind of a stripped one taking up to two bytes. The
-bundled model was counted so. Other frequencies make another prior: files coded by the one are not
-read by the other.
+The prior first draws the kind of a slice, as often as the training split of the model had it. So a model
+that was also trained on skull-stripped slices draws those too. If its kinds are counted again over whole
+heads, it draws whole heads. It codes both as before, but the kind of a stripped slice takes up to two
+bytes. The kinds of the bundled model were counted in this way. Other frequencies make another prior:
+files coded with one cannot be read with the other.
 """
 
 import argparse

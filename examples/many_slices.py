@@ -1,4 +1,4 @@
-"""Many slices at once, their latents, and what becomes of changed indices.
+"""Encodes and decodes many slices at once, shows their latents, and decodes changed indices.
 
 python examples/many_slices.py folder/*.png
 """
@@ -12,7 +12,7 @@ import oasisvq
 
 
 def main(paths: list[Path]) -> None:
-    """Encode all on two cores; give the first slice the fine levels of the second."""
+    """Encode all slices on two cores; give the first one the fine levels of the second."""
     codec = oasisvq.load()
     contents = codec.encode_many(paths, levels=codec.config.levels, jobs=2)
     slices = codec.decode_many(contents)
@@ -25,5 +25,5 @@ def main(paths: list[Path]) -> None:
     print(f"mixed {codec.decode_indices(mixed, first.header).shape}")
 
 
-if __name__ == "__main__":  # processes start the script anew
+if __name__ == "__main__":  # each process imports this script again
     main([Path(each) for each in sys.argv[1:]])

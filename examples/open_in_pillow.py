@@ -1,4 +1,4 @@
-"""Any tool that opens pictures by Pillow opens `.codes` files, and nibabel gets volumes.
+"""Any tool that opens images with Pillow opens `.codes` files; for nibabel there is `load_volume`.
 
 python examples/open_in_pillow.py slice.codes volume.codes
 """

@@ -1,4 +1,4 @@
-"""A scan to bytes and back with the Python API, on the CPU, with the bundled model.
+"""Turns a scan into bytes and back with the Python API, on the CPU, with the bundled model.
 
 python examples/round_trip.py [scan.png]
 """
@@ -13,7 +13,7 @@ import oasisvq
 
 
 def main(path: Path) -> None:
-    """Encode, write, read the indices without torch, decode, compare."""
+    """Encode, decode and compare at each quality; write a file, and read its indices without torch."""
     scan = np.asarray(Image.open(path))
     codec = oasisvq.load()
     for levels in range(1, codec.config.levels + 1):

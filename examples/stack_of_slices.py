@@ -1,4 +1,4 @@
-"""The slices of one subject as one file: half as large as a file each.
+"""Encodes the slices of one subject as one file, half as large as a file for each slice.
 
 python examples/stack_of_slices.py case_402_slice_*.png
 """

@@ -1,4 +1,4 @@
-"""Train a small transformer on level 1: each cell is guessed from those before it.
+"""Trains a small transformer on level 1: it predicts each cell from the cells before it.
 
 python examples/token_transformer.py codes/ [steps]
 """

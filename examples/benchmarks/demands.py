@@ -2,8 +2,9 @@
 
 python examples/benchmarks/demands.py keras_png_slices_validate --every 40
 
-Every demanded quality is checked on what the file decodes to. Beside it stands the one `-q` that keeps
-the quality on all slices but the worst 5 %. Then the time that measuring takes, over that of encoding.
+Every demanded quality is checked on the decoded file. Beside it stands the lowest `-q` that keeps this
+quality on all slices but the worst 5 %. The last table compares the time of measuring with that of
+encoding.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from oasisvq.scans.scan import Scan
 
 Plane = NDArray[np.generic]
 Made = TypeVar("Made")
-SHARE = 0.95  # of slices on which the one quality has to suffice
+SHARE = 0.95  # of slices on which a fixed `-q` has to suffice
 DEMANDS = (
     Demands(ssim=0.97),
     Demands(foreground_ssim=0.95),
@@ -85,18 +86,18 @@ def main() -> None:
 
 
 def row_of(codec: Codec, plane: Plane, wish: Wish) -> Row:
-    """Encode, decode the file and measure."""
+    """Encode a slice, decode the file and measure."""
     content = codec.encode_scan(Scan(plane[None]), wish)
     return Row(len(content), codec.measure(plane, content))
 
 
 def mean_bytes(rows: list[Row]) -> float:
-    """Of the files."""
+    """Mean size of the files in bytes."""
     return float(np.mean([row.file_bytes for row in rows]))
 
 
 def demand_line(demands: Demands, rows: list[Row], by_level: list[list[Row]]) -> str:
-    """A demanded quality beside the one number of levels."""
+    """A row of the table: a demanded quality beside a fixed number of levels."""
     met = sum(demands.are_met(row.found) for row in rows)
     line = f"| {demands.words} | {met} of {len(rows)} | {mean_bytes(rows):,.0f} |"
     for levels, each in enumerate(by_level, start=1):
@@ -108,7 +109,7 @@ def demand_line(demands: Demands, rows: list[Row], by_level: list[list[Row]]) ->
 
 
 def cost_line(codec: Codec, planes: list[Plane], name: str, wish: Wish) -> str:
-    """Computing time of encoding, and of measuring what that gave."""
+    """A row of the table: CPU time of encoding, and of measuring the result."""
     spent = [0.0, 0.0]
     for plane in planes:
         scan = Scan(plane[None])
@@ -119,7 +120,7 @@ def cost_line(codec: Codec, planes: list[Plane], name: str, wish: Wish) -> str:
 
 
 def timed(spent: list[float], place: int, call: Callable[[], Made]) -> Made:
-    """What a call gives; its computing time is added."""
+    """The result of a call, whose CPU time in seconds is added to `spent[place]`."""
     started = time.process_time()
     made = call()
     spent[place] += time.process_time() - started

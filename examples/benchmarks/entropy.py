@@ -1,10 +1,11 @@
-"""How much smaller the prior makes files, and how near the range coder comes to its cross-entropy.
+"""How much smaller the prior makes files, and how close their sizes are to its cross-entropy.
 
     python examples/benchmarks/entropy.py data/ --split validation
 
-Of every slice and quality: the packed file, the prior-coded file, and the bits that the prior's
-frequencies give the same indices, plus the header. The whole grid counts beside the window that is
-coded, since fixed-width codes of whole images are what other VQ codecs store.
+For every quality, means over slices: the size of the packed file, of the prior-coded file, and of the
+cross-entropy of the same indices by the prior's frequencies, plus the header. Only a window of the grid
+is coded; the size of the whole grid, packed, is shown too, since other VQ codecs store fixed-width codes
+of whole images.
 """
 
 import argparse

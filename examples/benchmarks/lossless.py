@@ -1,9 +1,9 @@
-"""What AVIF takes at the PSNR that files within bounds have, and by how much it is off then.
+"""The size of AVIF files at the PSNR that our files within bounds have, and AVIF's largest errors.
 
 python examples/benchmarks/lossless.py FOLDER --every 40
 
-Of 8-bit images. Beside codecs that guarantee a bound, files are compared by
-`oasisvq score data/ --against jpegls,jpegxl --lossless --max-error 1`, volumes by
+This is for 8-bit images. Codecs that guarantee a bound are compared on images by
+`oasisvq score data/ --against jpegls,jpegxl --lossless --max-error 1`, and on volumes by
 `oasisvq score scan.nii.gz --against sperr,sz3,zfp --max-error 1%`.
 """
 
@@ -47,7 +47,7 @@ def number_of(path: Path) -> list[int]:
 def measured(
     planes: list[Plane], encode: Callable[[Plane], bytes], decode: Callable[[bytes], NDArray[np.generic]]
 ) -> Row:
-    """Encode and decode each slice."""
+    """Encode and decode each slice, and measure."""
     rows = []
     for plane in planes:
         content = encode(plane)
@@ -58,7 +58,7 @@ def measured(
 
 
 def at_psnr(decibels: float, rows: list[Row]) -> float:
-    """Bytes at a PSNR, between the nearest points of a curve; nan outside of it."""
+    """Bytes at a PSNR, interpolated between the nearest points of a curve; nan outside the curve."""
     ordered = sorted(rows, key=lambda row: row.psnr)
     known = [row.psnr for row in ordered]
     sizes = np.log([row.bytes for row in ordered])
@@ -66,7 +66,7 @@ def at_psnr(decibels: float, rows: list[Row]) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slices", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take every so many of them")

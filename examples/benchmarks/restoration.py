@@ -1,4 +1,4 @@
-"""What the restoration near known ground brings to volumes: the same file with it and without.
+"""What volumes gain by the restoration near known ground: compares the same file with and without it.
 
 python examples/benchmarks/restoration.py 1104_SS.nii.gz ...
 """

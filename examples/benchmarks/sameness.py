@@ -1,13 +1,13 @@
-"""Whether bytes and pixels are the same, whatever computes them.
+"""Whether bytes and pixels are the same on every machine.
 
 Encodes and decodes scans, and takes a SHA-256 of the `.codes` bytes and of the decoded values of each.
-The first image is also coded as one of 16 bits, at every quality, and within two bounds.
+The first image is also coded within two bounds, and at every quality, with 8 bits and with 16.
 
     python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --record here.json
     python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --against here.json
 
-With `--ways` this machine does it in each way that it knows, in a process of its own: 1, 2 and 4
-threads, and the kernels of OpenBLAS for other processors, the generic ones among them.
+With `--ways` this machine computes them in several ways, each in a process of its own: with 1, 2 and 4
+threads, and with the kernels of OpenBLAS for other processors, including generic ones.
 
     python examples/benchmarks/sameness.py scans/ volume.nii.gz labels.nii.gz --ways
 """
@@ -41,7 +41,7 @@ WAYS: list[dict[str, str]] = [
 
 
 def digests(content: bytes, decoded: NDArray[Any]) -> list[str]:
-    """SHA-256 of a file and of what it is decoded to."""
+    """SHA-256 of a file and of its decoded values, little-endian."""
     values = np.ascontiguousarray(decoded, decoded.dtype.newbyteorder("<")).tobytes()
     return [hashlib.sha256(part).hexdigest() for part in (content, values)]
 
@@ -67,7 +67,7 @@ def coded(codec: Codec, paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
 
 
 def chosen(sources: list[Path], count: int) -> list[Path]:
-    """Files as named, and of folders so many images, evenly spaced."""
+    """The named files, and at most `count` images of each folder, evenly spaced."""
     paths: list[Path] = []
     for source in sources:
         found = sorted(source.glob("*.png")) if source.is_dir() else [source]
@@ -77,7 +77,7 @@ def chosen(sources: list[Path], count: int) -> list[Path]:
 
 
 def in_every_way(arguments: list[str]) -> int:
-    """Run this program in each of the ways; 1 if one gave something else than the first."""
+    """Run this program in each of the ways; returns 1 if one fails or differs from the first, else 0."""
     outputs: list[str] = []
     for way in WAYS:
         command = [sys.executable, __file__, *arguments]
@@ -93,7 +93,7 @@ def in_every_way(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """Print digests, record them, or compare them."""
+    """Print the digest of all files; record or compare the digests; returns 1 if any differ, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("scans", type=Path, nargs="+", help="files, and folders of images")
     parser.add_argument("--slices", type=int, default=64, help="images taken of a folder")

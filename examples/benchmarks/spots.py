@@ -2,11 +2,12 @@
 
 python examples/benchmarks/spots.py SLICES --labels LABELS --every 80
 
-Spots are Gaussian, of deviations 1, 2 and 4 pixels, 60 grey levels brighter or darker than what they are
-drawn into, in white and grey matter by the label maps of the same slices (whose last two levels they
-are). A slice gets four of one size, far from each other. What is kept of a spot is what the slice with
-it and the slice without it differ by after decoding, projected on what they differed by before. Beside
-each setting of ours is AVIF (Pillow) at as many bytes, between the nearest two of its qualities.
+Spots are Gaussians with deviations of 1, 2 and 4 pixels, 60 grey levels brighter or darker than the
+tissue that they are drawn into. This is grey or white matter, the two highest labels in the label map of
+the slice. A slice gets four spots of one size, far from each other. What is kept of a spot is the
+decoded difference between the slices with and without spots, projected on the difference before
+encoding. Beside each of our settings is AVIF (Pillow) at the same size, interpolated between the nearest
+two of its qualities.
 """
 
 import argparse
@@ -29,18 +30,18 @@ from oasisvq.scans.scan import Scan
 Plane = NDArray[np.uint8]
 DEVIATIONS = (1, 2, 4)  # pixels
 HEIGHT = 60  # grey levels
-APART = 28  # pixels at least, of two spots
+APART = 28  # least distance of two spots in pixels
 KINDS = tuple((tissue, sign) for tissue in ("white", "grey") for sign in (1, -1))
 AVIF_QUALITIES = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
 
 
 class Spotted(NamedTuple):
-    """A slice and what it becomes with spots.
+    """A slice without and with spots.
 
     Attributes:
-        plane: without any.
-        spots: by deviation, the slice with one of each kind.
-        places: of each kind, the row and column of its centre.
+        plane: without spots.
+        spots: by deviation, the slice with one spot of each kind.
+        places: by kind, the row and column of the spot's centre.
     """
 
     plane: Plane
@@ -54,7 +55,7 @@ def number_of(path: Path) -> list[int]:
 
 
 def spotted(plane: Plane, labels: Plane, rng: np.random.Generator) -> Spotted | None:
-    """Draw a place for each kind of spot; None where there is no room for all."""
+    """Draw a spot of each kind at random places; None if there is no room for all."""
     grey, white = np.unique(labels)[-2:]
     places: dict[tuple[str, int], tuple[int, int]] = {}
     for tissue, sign in KINDS:
@@ -84,11 +85,11 @@ def profile(shape: tuple[int, ...], row: int, column: int, deviation: int) -> ND
 
 
 class Kept(NamedTuple):
-    """At one setting.
+    """The results at one setting.
 
     Attributes:
-        bytes: of the slices with spots, the mean.
-        contrast: (deviations, kinds) the shares kept, medians over slices.
+        bytes: mean size of the slices with spots.
+        contrast: (deviations, kinds) shares of the contrast that are kept, medians over slices.
     """
 
     bytes: float
@@ -98,7 +99,7 @@ class Kept(NamedTuple):
 def kept_by(
     slices: list[Spotted], encode: Callable[[Plane], bytes], decode: Callable[[bytes], Plane]
 ) -> Kept:
-    """Encode and decode all slices, with and without spots."""
+    """Encode and decode all slices, with and without spots, and measure."""
     sizes, shares = [], np.zeros((len(slices), len(DEVIATIONS), len(KINDS)))
     for number, each in enumerate(slices):
         plain = decode(encode(each.plane)).astype(np.float64)
@@ -114,7 +115,7 @@ def kept_by(
 
 
 def avif(quality: int) -> Callable[[Plane], bytes]:
-    """What writes AVIF files of a quality."""
+    """An encoder of AVIF files of a quality."""
 
     def encode(plane: Plane) -> bytes:
         content = io.BytesIO()
@@ -130,7 +131,7 @@ def opened(content: bytes) -> Plane:
 
 
 def at_bytes(size: float, curve: list[Kept]) -> NDArray[np.float64] | None:
-    """What is kept at a size, between two points of a curve; None where no point is so large."""
+    """Shares kept at a size in bytes, interpolated between points of a curve; None outside the curve."""
     sizes = np.array([each.bytes for each in curve])
     if not sizes.min() <= size <= sizes.max():
         return None
@@ -141,7 +142,7 @@ def at_bytes(size: float, curve: list[Kept]) -> NDArray[np.float64] | None:
 
 
 def row(name: str, size: float, contrast: NDArray[np.float64] | None) -> None:
-    """One row of the table."""
+    """Print one row of the table."""
     cells = ["–"] * (len(DEVIATIONS) * len(KINDS))
     if contrast is not None:
         cells = [f"{100 * share:.0f}" for share in contrast.reshape(-1)]

@@ -1,4 +1,4 @@
-"""Slices of a subject one by one, and as one stack: bytes and quality of both.
+"""The slices of a subject one by one and as one stack: size and quality of both.
 
 python examples/benchmarks/stacks.py keras_png_slices_validate --cases 402 --levels 1 2
 """
@@ -18,7 +18,7 @@ SLICES = 32
 
 
 def quality(originals: NDArray[Any], restored: NDArray[Any]) -> str:
-    """Means over slices, on a range of 255."""
+    """SSIM, foreground SSIM and PSNR in dB for a range of 255, means over slices."""
     found = [similarity(*pair, 255.0) for pair in zip(originals, restored, strict=True)]
     fields = [np.mean([getattr(each, name) for each in found]) for name in ("ssim", "foreground_ssim")]
     psnr = np.mean([each.psnr for each in found])

@@ -1,9 +1,10 @@
-"""Images a second in training: ours, MONAI's VQVAE, and our networks around `ResidualVQ`.
+"""Images per second in training: ours, MONAI's VQVAE, and our networks around `ResidualVQ`.
 
-All train on the same random slices with the same batch, precision and reconstruction loss: forward,
-backward and step. Each runs in a process of its own, one after the other, for several rounds; the
-ratios are of the same round. MONAI's VQVAE gets three halvings like ours, and its own proportions of
-channels (1, 1, 2 with three residual layers), narrowed until it has about as many parameters.
+All train on the same random slices, with the same batch size, precision and reconstruction loss (the
+others without its squared error). A step is forward pass, backward pass and update. Each contender runs
+in a process of its own, one after the other, for several rounds; ratios compare times of one round.
+MONAI's VQVAE halves the resolution three times like ours. It keeps its proportions of channels (1, 1, 2,
+with three residual layers), but is narrowed until it has about as many parameters.
 
     pip install monai vector-quantize-pytorch
     python examples/benchmarks/train_speed.py --preset small --precision bfloat16
@@ -41,7 +42,7 @@ WARM_UP_STEPS = 3
 
 
 def operations(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds of all convolutions of one forward pass, counted by running it."""
+    """Multiply-adds of all convolutions in one forward pass, counted by running it."""
     total = 0
 
     def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -71,7 +72,7 @@ class Silent:
 
 
 def our_training(arguments: argparse.Namespace, folder: Path) -> Training:
-    """Our training on a prepared dataset of noise in the field where anatomy lies."""
+    """Our training on a prepared dataset of noise, in the field where the anatomy of a slice lies."""
     preset = PRESETS[arguments.preset]
     planes = np.zeros((SLICES, SIZE, SIZE), dtype=np.uint8)
     inside = planes[:, FIELD.top : FIELD.bottom, FIELD.left : FIELD.right]
@@ -93,7 +94,7 @@ def our_training(arguments: argparse.Namespace, folder: Path) -> Training:
 
 
 def peer(name: str, training: Training) -> nn.Module:
-    """A module of pixels -> (reconstruction, quantization loss)."""
+    """A peer as a module: pixels -> (reconstruction, quantization loss)."""
     config = training.config.model
 
     class MonaiVQVAE(nn.Module):
@@ -145,7 +146,7 @@ def peer(name: str, training: Training) -> nn.Module:
 
 
 def peer_step(network: nn.Module, training: Training) -> Callable[[], None]:
-    """A training step of a peer, on batches drawn as ours are."""
+    """A training step of a peer, on batches drawn from the same slices."""
     config = training.config
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
 
@@ -162,14 +163,14 @@ def peer_step(network: nn.Module, training: Training) -> Callable[[], None]:
 
 
 class Clock:
-    """Seconds spent within some methods, the device's queue emptied before and after."""
+    """Seconds spent in some methods; the queue of the device is emptied before and after each call."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, float] = {}
 
     def now(self) -> float:
-        """The time when all work so far is done."""
+        """The time in seconds, once all work so far is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -188,7 +189,7 @@ class Clock:
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
-    """Multiply-adds a second of a large matrix product, the measured peak of the device."""
+    """Multiply-adds per second of a large matrix product: the measured peak of the device."""
     side = 2048 if device.type == "cpu" else 8192
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -201,7 +202,7 @@ def matmul_peak(device: torch.device, precision: str) -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """One contender in this process."""
+    """Measure one contender in this process."""
     device = torch.device(arguments.device)
     clock = Clock(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +249,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
                 step()
             whole = clock.now() - began
             result |= {f"share_{label}": spent / whole for label, spent in clock.seconds.items()}
-    rate = 3 * forward * result["images_per_second"]  # backward costs twice a forward
+    rate = 3 * forward * result["images_per_second"]  # a backward pass costs two forward passes
     result["peak_share"] = rate / matmul_peak(device, arguments.precision)
     result["peak_megabytes"] = (
         torch.cuda.max_memory_allocated() / 1e6

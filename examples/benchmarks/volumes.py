@@ -1,4 +1,4 @@
-"""Volumes as one file against the files of their slices, and how long they take.
+"""Sizes of volumes as one file and as a file for each slice; and the time to encode and decode them.
 
 python examples/benchmarks/volumes.py scan.nii.gz ...
 """
@@ -20,7 +20,7 @@ from oasisvq.scans.source import source_at
 
 
 def slice_bytes(codec: Codec, scan: Scan, wish: Wish) -> int:
-    """Bytes of the files that the slices have as images, each stretched to its own 16-bit range."""
+    """Bytes of all slices as image files, each slice stretched to the whole range of 16 bits."""
     total = 0
     for plane in scan.planes:
         low, high = float(plane.min()), float(plane.max())
@@ -30,7 +30,7 @@ def slice_bytes(codec: Codec, scan: Scan, wish: Wish) -> int:
 
 
 def main() -> None:
-    """Print one row a volume."""
+    """Print one row for each volume."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("volumes", type=Path, nargs="+")
     parser.add_argument("-q", "--quality", type=int)

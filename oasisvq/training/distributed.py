@@ -1,7 +1,7 @@
-"""One process or many: what a training needs to know of its world.
+"""What a training needs to know about its processes, whether there are one or many.
 
-Under `torchrun` each process trains on its share of every batch (DistributedDataParallel; NCCL
-on CUDA, gloo on the CPU). Alone, everything here is the identity.
+Under `torchrun` each process trains on its share of every batch (DistributedDataParallel; NCCL on CUDA,
+gloo otherwise). With a single process, every operation here is the identity.
 """
 
 import os
@@ -21,7 +21,7 @@ PATIENCE = timedelta(hours=6)  # the others wait while the first process prepare
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, computing on `device`."""
+    """This process among all: number `rank` (from 0) of `size`, which computes on `device`."""
 
     rank: int
     size: int
@@ -29,21 +29,21 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one process that writes and reports."""
+        """Whether this is the process that writes and reports."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> None:
-        """Replace `tensor` by its sum over all processes."""
+        """Replace `tensor` in place by its sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """Replace `tensor` by that of the first process."""
+        """Replace `tensor` in place by that of the first process."""
         if self.size > 1:
             dist.broadcast(tensor, 0)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set in any process; every process must ask."""
+        """Whether `flag` is set in any process; every process must call this."""
         if self.size == 1:
             return flag
         votes = torch.tensor([float(flag)], device=self.device)
@@ -51,19 +51,23 @@ class World:
         return bool(votes.item() > 0)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
 
 def launched_by_torchrun() -> bool:
-    """Whether the environment names a rank and a world larger than one process."""
+    """Whether the environment says that there is more than one process."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def joined_world(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started, or be a world of one."""
+    """Join the processes that torchrun started, or be a world of one.
+
+    Raises:
+        TrainingError: another process has ended.
+    """
     if not launched_by_torchrun():
         yield World(0, 1, device)
         return
@@ -75,7 +79,7 @@ def joined_world(device: torch.device) -> Iterator[World]:
     )
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
-    except RuntimeError as error:  # how gloo and NCCL say that another process is gone
+    except RuntimeError as error:  # gloo and NCCL raise it if another process is gone
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""The networks of a model file, frozen, through which the stages after the codec see slices.
+"""The frozen networks of a model file, through which the stages after the codec see slices.
 
 Shapes: B batch, H×W image, h×w grid, D code dimension.
 """
@@ -16,7 +16,7 @@ from oasisvq.training.weights import build_model
 
 
 class Frozen(nn.Module):
-    """The networks of a model file, which compute the same as `codec/networks.py`, for many slices."""
+    """The networks of a model file, with the results of `codec/networks.py`, for many slices at once."""
 
     def __init__(self, file: ModelFile, device: torch.device) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Floating(nn.Module):
     """The networks in floating point: nearly the same results as the integers, several times faster."""
 
     def __init__(self, file: ModelFile, device: torch.device, precision: str) -> None:
-        """Build the networks in the precision of a training, see `TrainingConfig`."""
+        """Build the networks; they run in the precision of a training, see `TrainingConfig`."""
         super().__init__()
         self.model = build_model(file).to(device)
         channels_last(self.model)
@@ -69,15 +69,15 @@ Trained = Frozen | Floating
 def networks_for(split: str, file: ModelFile, device: torch.device, precision: str) -> Trained:
     """The networks that code the slices of a split, with previous slices or without.
 
-    Later stages learn from slices of `train` that are coded in floating point. They are measured on
-    slices of other splits, which are coded as in files.
+    Later stages learn from slices of `train`, which are coded in floating point. They are validated on
+    slices of other splits, which are coded as in files, by the integers.
     """
     return Floating(file, device, precision) if split == "train" else Frozen(file, device)
 
 
 @contextmanager
 def _exactly(numbers: Tensor) -> Iterator[None]:
-    """Compute with nothing narrower than float32 on the device of a tensor."""
+    """Compute in float32 or wider on the device of a tensor: without autocast and TF32."""
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
     with torch.autocast(numbers.device.type, enabled=False), exact:
         yield

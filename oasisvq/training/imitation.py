@@ -2,14 +2,14 @@
 
 Shapes: B batch, C channels, H×W image, h×w grid, D code dimension.
 
-It is the same arithmetic as in `codec/networks.py`, number for number: sums of integers in float32, a
-scale and a bias, rounding, tables. Gradients pass straight through the rounding. On a CPU in float32 the
-results are equal to the last bit. In bfloat16, or on a device that multiplies less exactly, they are
-close, which is enough for learning.
+It is the arithmetic of `codec/networks.py`, number for number: sums of integers in float32, a scale and
+a bias, rounding, tables. Gradients pass straight through the rounding. On a CPU in float32 the results
+are equal to the last bit. In bfloat16, or on a device that multiplies less exactly, they are close,
+which is enough for learning.
 
-The last quarter of a training imitates the integers. Before that, networks learn in floating point at
-full speed, and gauges record the ranges that they need. Then ranges and steps are fixed, and weights
-settle on integers.
+The last part of a training imitates the integers, see `TrainingConfig`. Before that, networks learn in
+floating point at full speed, and gauges record the ranges that will be needed. Then ranges and steps are
+fixed, and weights settle on integers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,19 +32,19 @@ Spec = tuple[int, ...]
 
 
 class Integers(nn.Module):
-    """Encoder and decoder of one config, for given integer arrays; holds only tables."""
+    """Encoder and decoder of one config; it holds only tables, and each call is given the arrays."""
 
     def __init__(
         self, config: ModelConfig, specs: Mapping[str, Spec], device: torch.device, exact: bool
     ) -> None:
-        """Take the arrays `table` and `scaling` of a model, by name.
+        """Compute the tables of a model.
 
         Args:
             config: of the model.
-            specs: the arrays.
-            device: where the tables are put, so that none is sent there during a step.
-            exact: whether latents are normalised in float64, as in the codec, even on an accelerator. A
-                training step there does without, and some latents differ by 1/256.
+            specs: its arrays `table` and `scaling`, by name.
+            device: where the tables are put, so that none has to be sent there during a step.
+            exact: whether latents are normalised in float64, as in the codec, on every device that has
+                it. Otherwise this is done on CPUs only; elsewhere some latents differ by 1/256.
         """
         super().__init__()
         self.config, self.specs, self.exact = config, dict(specs), exact
@@ -62,7 +62,7 @@ class Integers(nn.Module):
         Args:
             arrays: of the model.
             pixels: of the slices.
-            context: the previous slice of each, likewise; None if there is none.
+            context: (B, 1, H, W) in [0, 1], the previous slice of each; None if there is none.
         """
         channels, blocks = self.config.encoder_channels, self.config.encoder_blocks
         grid = unshuffled(rounded(pixels * PIXEL_STEPS), patch_of(self.config, channels))
@@ -146,9 +146,9 @@ def _layer(arrays: Mapping[str, Tensor], name: str, numbers: Tensor, stride: int
 
 
 class _LookUp(torch.autograd.Function):
-    """The values of a table at integers, as floats; in place of their steps, silu has the gradient.
+    """The values of a table at integers held as floats. The gradient is that of silu, and 0 outside.
 
-    One pass over the numbers each way: most of a step's time is such passes, not products.
+    Each direction is a single pass over the numbers: such passes, not products, take most of a step.
     """
 
     @staticmethod
@@ -168,7 +168,7 @@ class _LookUp(torch.autograd.Function):
 class _Scale(torch.autograd.Function):
     """Sums (B, C, h, w) · scale (C,) + bias (C,), rounded, with the gradient passed straight through.
 
-    A scale has none: it follows from the weights' range, which learns by the weights.
+    The scale gets no gradient: it follows from the weights, which get their own.
     """
 
     @staticmethod
@@ -185,7 +185,7 @@ class _Scale(torch.autograd.Function):
 
 
 def _normalised(latents: Tensor, exact: bool) -> Tensor:
-    """(B, D, h, w) in any unit -> with a mean square of 1, multiples of 1/256."""
+    """(B, D, h, w) in any unit -> vectors with a mean square of 1, in multiples of 1/256."""
     device = latents.device.type
     with torch.autocast(device, enabled=False):
         wide = torch.float64 if device == "cpu" or (exact and device != "mps") else torch.float32
@@ -195,10 +195,10 @@ def _normalised(latents: Tensor, exact: bool) -> Tensor:
 
 
 class Imitation(nn.Module):
-    """The integers of a model that learns; each pass makes them anew of its weights."""
+    """The integers of a model that learns; each pass computes them anew from its weights."""
 
     def __init__(self, model: Model) -> None:
-        """Fix ranges and steps by what the gauges have seen, where that was not done before."""
+        """Fix ranges and steps by what the gauges have recorded, and limits that are still open."""
         super().__init__()
         self.parts = model.parts()
         for part in self.parts:
@@ -238,9 +238,9 @@ def _kind(entry: Gauge | None) -> str:
 
 @torch.no_grad()
 def update_ranges(model: nn.Module, world: World) -> None:
-    """Let each gauge take over what it has seen since the last time, in all processes."""
+    """Update the range of each gauge by what it has seen since the last time, in all processes."""
     gauges = list(_gauges(model))
-    seen = torch.stack([gauge.seen for gauge in gauges])  # (G, 3)
+    seen = torch.stack([gauge.seen for gauge in gauges])  # (gauges, 3)
     world.sum_(seen)
     ends = seen[:, 1:] / seen[:, :1].clamp_min(1)
     for gauge, end, met in zip(gauges, ends, seen[:, 0] > 0, strict=True):

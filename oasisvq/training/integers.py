@@ -2,10 +2,10 @@
 
 Shapes: C channels, D code dimension, K codes, L levels.
 
-A weight is rounded to a step of its output channel, what enters a layer to a step of the layer. Steps
-follow from the range that a gauge has seen, and from how large an input may be for all sums to be exact.
-Everything is differentiable, with gradients passed straight through the rounding (Jacob et al. 2018), so
-`imitation.py` can train what the integers compute.
+Weights are rounded to steps, of one size for each output channel; the inputs of a layer are rounded to
+steps of one size. The sizes follow from the ranges that the gauges have recorded, and from how large an
+input may be if all sums are to be exact. Everything is differentiable, with gradients passed straight
+through the rounding (Jacob et al. 2018), so `imitation.py` can train what the integers compute.
 """
 
 import math
@@ -29,24 +29,24 @@ from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS, STREAM_UNITS
 from oasisvq.training.networks import Activation, Decoder, Encoder, Gauge, ResidualBlock
 
 WEIGHT_MAX = 127
-LEAST_LIMIT = 255  # of an input: 8 bits and a sign, however large the weights are
-MARGIN = 1.2  # of a range, for what lies beyond the average
+LEAST_LIMIT = 255  # inputs may always be this large, 8 bits and a sign, whatever the weights are
+MARGIN = 1.2  # ranges are averages, so they are widened by this factor
 TABLE_ENTRIES = 2**14
-LEAST_SILU, LOWEST_AT = -0.278465, -1.278465  # silu is lowest there
-_FURTHEST = 24.0  # below -24 and beyond 24 silu is 0 and x
-_LAST = 2**31 - 128  # the greatest int32 that float32 holds
+LEAST_SILU, LOWEST_AT = -0.278465, -1.278465  # the minimum of silu, and where it is
+_FURTHEST = 24.0  # below -24, silu is practically 0
+_LAST = 2**31 - 128  # the largest int32 that float32 holds
 
 
 class Part(NamedTuple):
-    """A layer of a network, and what it lies between.
+    """A layer of a network, and what comes before and after it.
 
     Attributes:
         name: of its arrays, see `codec/networks.py`.
         layer: the convolution.
-        entry: what numbers pass before it; None where they are pixels.
-        units_out: steps to 1 of what comes out; None where a table of its own is looked up with it.
-        after: the gauge of that table.
-        fold: cells of channels that the layer unfolds its outputs to.
+        entry: the gauge that its inputs pass; None if they are pixels.
+        units_out: steps to 1 of its outputs; None if a table follows, which sets the steps.
+        after: the gauge of this table; None if no table follows.
+        fold: side in cells of the block that the channels of one cell are unfolded to; 1 for none.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Part(NamedTuple):
 
 
 def parts_of(network: nn.Module, name: str) -> Iterator[Part]:
-    """The layers of an encoder or decoder in their order."""
+    """The layers of an encoder or decoder: those for contexts first, then the others in order."""
     assert isinstance(network, Encoder | Decoder)
     layers = network.layers
     for stage, context in enumerate(network.contexts.layers, start=1):
@@ -94,7 +94,7 @@ def rounded(numbers: Tensor) -> Tensor:
 
 
 def units_of(part: Part) -> float:
-    """Steps to 1 of the results of a part."""
+    """Steps to 1 of the outputs of a part."""
     if part.units_out is not None:
         return part.units_out
     assert part.after is not None
@@ -102,19 +102,19 @@ def units_of(part: Part) -> float:
 
 
 def _inner_units(gauge: Gauge) -> int:
-    """Steps to 1 of what is looked up between the two layers of a block."""
+    """Steps to 1 of the numbers between the two layers of a block, before they are looked up."""
     low, high = _bounds(gauge)
     return max(1, min(int((TABLE_ENTRIES - 3) / (high - low)), LARGEST_UNITS))
 
 
 def _bounds(gauge: Gauge) -> tuple[float, float]:
-    """The range of a gauge, with a margin, around 0."""
+    """The range of a gauge with a margin; it contains 0 and begins at -24 or above."""
     low, high = (float(end) * MARGIN for end in gauge.range)
     return max(-_FURTHEST, min(low, -1e-3)), max(1e-3, high)
 
 
 def _largest_output(gauge: Gauge) -> tuple[float, float]:
-    """The least and the greatest number that leaves a gauge."""
+    """The least and the greatest number that leaves a gauge; without silu, they differ in sign only."""
     low, high = _bounds(gauge)
     if isinstance(gauge, Activation):
         return LEAST_SILU if low < LOWEST_AT else _silu(low), _silu(high)
@@ -128,7 +128,10 @@ def _silu(number: float) -> float:
 
 @torch.no_grad()
 def free_limit(part: Part) -> int:
-    """The largest input for which all weights of a part may have their full 8 bits."""
+    """The largest input, from 255 to 4095, with which the weights of a part can use their full 8 bits.
+
+    The lower end takes precedence: at 255, some weights may have to use fewer.
+    """
     assert part.entry is not None
     low, high = _largest_output(part.entry)
     size = max(-low, high)
@@ -142,13 +145,13 @@ def free_limit(part: Part) -> int:
 
 
 class Entry(NamedTuple):
-    """What enters a layer, in integers.
+    """The inputs of a layer, in integers.
 
     Attributes:
-        spec: the array `table` or `scaling`; None of pixels.
+        spec: the array `table` or `scaling`; None for pixels.
         units: steps to 1.
         low: the least integer.
-        high: the greatest one.
+        high: the greatest integer.
     """
 
     spec: Tensor | None
@@ -158,7 +161,10 @@ class Entry(NamedTuple):
 
 
 def entry_of(part: Part) -> Entry:
-    """How numbers enter a layer: by its gauge, and as large as that or the weights allow."""
+    """The inputs of a layer, by the range of its gauge and the largest integer that they may become.
+
+    The gauge holds this limit once it is fixed; until then `free_limit` gives it.
+    """
     if part.entry is None:
         return Entry(None, PIXEL_STEPS, 0, PIXEL_STEPS)
     limit = int(part.entry.limit) or free_limit(part)
@@ -186,8 +192,8 @@ def layer_of(part: Part, entry: Entry, units: float) -> dict[str, Tensor]:
 
     Args:
         part: the layer.
-        entry: what enters it.
-        units: its `units_of`, which reads a range: on a device that would be waited for.
+        entry: its inputs.
+        units: its `units_of`. The caller may keep it: computing it reads a range, which waits for a GPU.
     """
     weight, bias = _laid_out(part)
     rows = weight.flatten(1)
@@ -196,11 +202,11 @@ def layer_of(part: Part, entry: Entry, units: float) -> dict[str, Tensor]:
     above, below = signed.clamp_min(0).sum(1), (-signed).clamp_min(0).sum(1)
     high, low = max(entry.high, 0), max(-entry.low, 0)
     sums = torch.maximum(above * high + below * low, above * low + below * high)
-    # rounding adds at most half a step to each weight, and a few parts in a million to the sums here
+    # rounding adds at most half a step to each weight; the sums here are off by a few parts in a million
     room = (EXACT - 1) * (1 - 1e-5) - rows.shape[1] / 2 * max(high, low)
     step = torch.maximum(size.amax(1) / WEIGHT_MAX, sums / max(room, 1.0)).clamp_min(1e-12)
     shape = -1, *(1,) * (weight.dim() - 1)
-    # the largest weight of a row is at the bound, and learns whichever side of it rounding puts it on
+    # the largest weight of a row lies at the bound: it must learn on whichever side rounding puts it
     steps = weight / step.view(shape)
     whole = steps + (steps.round().clamp(-WEIGHT_MAX, WEIGHT_MAX) - steps).detach()
     scale = (step * (units / entry.units * 2**SCALE_BITS)).round().clamp(0, _LAST)
@@ -212,9 +218,10 @@ def layer_of(part: Part, entry: Entry, units: float) -> dict[str, Tensor]:
 
 
 def _laid_out(part: Part) -> tuple[Tensor, Tensor]:
-    """Weight (outputs, rows, columns, inputs) and bias of a layer as the model file orders them.
+    """Weight (outputs, rows, columns, inputs) and bias of a layer, in the order of the model file.
 
-    Torch folds cells into channels in the order C, row, column; the file has row, column, C.
+    A dense layer has a weight (outputs, inputs). Torch unfolds cells from channels in the order C, row,
+    column; the file has row, column, C.
     """
     weight, bias = part.layer.weight.float().permute(0, 2, 3, 1), part.layer.bias
     assert bias is not None
@@ -230,7 +237,7 @@ def _laid_out(part: Part) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def floats_into(part: Part, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Set a layer and the range of its gauge by the integers of a model file."""
+    """Set a layer, and the range of its gauge if it has one, from the integers of a model file."""
     weight, scale, bias = (
         torch.from_numpy(arrays[f"{part.name}.{each}"]).double() for each in ("weight", "scale", "bias")
     )
@@ -246,7 +253,7 @@ def floats_into(part: Part, arrays: Mapping[str, NDArray[Any]]) -> None:
         size = limit / entry_units / MARGIN
         part.entry.range.copy_(torch.tensor([-size, size]))
     units_out = part.units_out
-    if units_out is None:  # of the table after it
+    if units_out is None:  # those of the table that follows
         units_out = int(arrays[part.name.removesuffix("first") + "second.table"][2])
     step = scale / 2**SCALE_BITS * entry_units / units_out
     weight = weight * step.view(-1, *(1,) * (weight.dim() - 1))

@@ -1,4 +1,4 @@
-"""The named set-ups: `seed`, `small` and `base`; and the prior that goes with a codec."""
+"""The presets `seed`, `small` and `base`; the codec of volumes and the prior that go with a codec."""
 
 import dataclasses
 
@@ -9,15 +9,15 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.errors import TrainingError
 
 VOLUMES_LEVELS = 6
-EXPECTED = 3  # cells to a side that the prior of volumes is given of the latents that it may expect
+EXPECTED = 3  # side in cells of the window of expected latents that the prior of volumes sees
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A model and how long to train it; the window comes from the data."""
+    """A model, and how it is trained; the window follows from the data."""
 
     purpose: str
-    size: int  # pixels to a side that a raw folder is prepared with
+    size: int  # side in pixels of the slices that are prepared from a raw folder
     stride: int
     encoder_channels: tuple[int, ...]
     encoder_blocks: tuple[int, ...]
@@ -33,7 +33,7 @@ class Preset:
     prior_epochs: int
     volumes_epochs: int
     residue_epochs: int
-    prior_batch_size: int | None = None  # what fits the data
+    prior_batch_size: int | None = None  # if None, chosen to fit the data
 
 
 PRESETS = {
@@ -98,7 +98,7 @@ PRESETS = {
 
 
 def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
-    """The preset's model with the window that holds all training content.
+    """The config of the preset's model, with the smallest window that holds all training content.
 
     Raises:
         TrainingError: the dataset has no training split.
@@ -118,7 +118,7 @@ def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
 def volumes_config(codec: ModelConfig) -> ModelConfig:
     """The codec of volumes that goes with one of images: the same networks, with contexts.
 
-    With the slice before at hand, further levels bring less than they cost.
+    It has at most 6 levels: given the previous slice, further levels gain less than they cost.
     """
     levels = min(VOLUMES_LEVELS, codec.levels)
     default_levels = min(codec.default_levels, levels)
@@ -126,10 +126,10 @@ def volumes_config(codec: ModelConfig) -> ModelConfig:
 
 
 def prior_config(config: ModelConfig) -> PriorConfig:
-    """The prior for a codec: most of it for the first level, whose neighbours say most.
+    """The prior for a codec: most of it is for the first level, where neighbours tell most.
 
-    Further levels code what is left over, which depends on what is below it and hardly on its
-    neighbours: two passes and a small network are enough.
+    Further levels code what is left over. It depends on the levels below, but hardly on its neighbours,
+    so two passes and a small network are enough.
     """
     further = config.levels - 1
     return PriorConfig(

@@ -27,11 +27,11 @@ class Grids(NamedTuple):
     """Index grids of slices.
 
     Attributes:
-        indices: (n, L, h, w) of the smallest type that holds them, since they stay on the device.
-        pooled: (n, 9·D) pooled latents, by which kinds are found.
+        indices: (n, L, h, w) in the smallest type that holds them, since they stay on the device.
+        pooled: (n, 9·D) pooled latents, which decide the kinds of slices.
         expected: (n, h, w, D) int8, steps of the features of expected latents; None for images.
-        kept: (n,) uint8 number of levels from which each slice and the slices before it were decoded;
-            a file would not hold the indices of further levels. None for images, which have all.
+        kept: (n,) uint8 number of levels from which each slice and the slices before it were decoded. A
+            file would not hold the indices of further levels. None for images, whose levels all count.
     """
 
     indices: Tensor
@@ -40,14 +40,14 @@ class Grids(NamedTuple):
     kept: Tensor | None = None
 
     def put(self, places: Tensor, indices: Tensor, latents: Tensor) -> None:
-        """Store indices (B, L, h, w) and latents (B, D, h, w) of slices at places (B,)."""
+        """Store indices (B, L, h, w), and pool and store latents (B, D, h, w), at places (B,)."""
         plain = latents.permute(0, 2, 3, 1).cpu().numpy() * LATENT_UNITS
         self.indices[places] = indices.to(self.indices.dtype)
         found = torch.from_numpy(pooled(plain) / LATENT_UNITS).float()
         self.pooled[places] = found.to(self.pooled.device)
 
     def sum_over(self, world: World) -> None:
-        """Combine the grids that the processes have found, each for its own share."""
+        """Combine the grids of all processes, each of which has found its own share."""
         if world.size > 1:
             found = [each for each in (self.indices, self.expected, self.kept) if each is not None]
             for part in (part for each in found for part in each.split(SUMMED_AT_ONCE)):
@@ -58,7 +58,7 @@ class Grids(NamedTuple):
 
 
 def joined(parts: list[Grids]) -> Grids:
-    """Grids one after the other."""
+    """Grids concatenated in their order."""
     expected = [each.expected for each in parts if each.expected is not None]
     kept = [each.kept for each in parts if each.kept is not None]
     return Grids(
@@ -72,7 +72,7 @@ def joined(parts: list[Grids]) -> Grids:
 def no_grids(
     count: int, grid: tuple[int, int], quantizer: ResidualQuantizer, device: torch.device
 ) -> Grids:
-    """Empty grids for `count` images."""
+    """Grids of zeros for `count` images, to be filled."""
     levels, size, dimension = quantizer.codebooks.shape
     indices = torch.zeros(count, levels, *grid, dtype=narrowest(size), device=device)
     return Grids(indices, torch.zeros(count, PARTS * PARTS * dimension, device=device))
@@ -96,7 +96,7 @@ def index_grids(
     mirrored: bool = False,
     advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
-    """Index grids of the named slices; every process finds a share of them.
+    """Index grids of the given slices (n,); every process finds a share of them.
 
     The choice of codes depends on how many levels a file keeps, so this number varies from slice to
     slice. Some of the mirrored slices look as another scanner would show them, see `contrasts.py`.
@@ -117,7 +117,7 @@ def index_grids(
 
 
 def _in_contrasts(pixels: Tensor, seed: int) -> Tensor:
-    """Pixels (B, 1, H, W) in [0, 1], some of them changed."""
+    """Pixels (B, 1, H, W) in [0, 1] with some slices changed, see `contrasts.py`."""
     contrasts = draw_contrasts(len(pixels), torch.Generator().manual_seed(seed))
     return contrasts.noisy(contrasts.shown(pixels))
 
@@ -136,7 +136,7 @@ def grids_in_turn(
 ) -> Grids:
     """Index grids of slices that are coded in turn, each given the previous one; processes share them.
 
-    Mirrored sequences are coded from their ends.
+    Mirrored sequences are coded from the last slice to the first.
 
     Args:
         networks: of a codec of volumes.
@@ -144,13 +144,13 @@ def grids_in_turn(
         source: of the slices.
         parts: the places of each sequence, the longest first.
         kept: (sequences,) number of levels from which the slices of each are decoded.
-        window: of the grids.
+        window: the cells that the grids cover.
         world: the processes.
         mirrored: whether all slices are mirrored.
         advance: called with the number of slices done.
 
     Returns:
-        Grids in the order of the places of all sequences.
+        Grids in rising order of the places of all slices.
     """
     every = torch.cat(parts).sort().values
     grid = window.height, window.width

@@ -3,7 +3,7 @@
 Shapes: B batch, n targets, L levels, h×w grid, K codes, F features, H hidden.
 
 Weights and activations are rounded to the integers that the prior will have, with gradients passed
-straight through (Jacob et al. 2018). So little is lost when they finally become integers.
+straight through the rounding (Jacob et al. 2018). So little is lost when they become integers.
 """
 
 import math
@@ -33,23 +33,23 @@ FEATURE_DEVIATION = 0.5  # of the initial features of codes
 
 
 def rounded(values: Tensor, units: float | Tensor) -> Tensor:
-    """Rounded to multiples of 1 / units, straight through."""
+    """Rounded to multiples of 1 / units, with the gradient passed straight through."""
     return values + ((values * units).round() / units - values).detach()
 
 
 def rounded_activations(stream: Tensor) -> Tensor:
-    """Rectified and rounded to 0..127 steps of 1/16, straight through."""
+    """Rectified and rounded to 0..127 steps of 1/16; see `rounded`."""
     return rounded(stream.clamp(0, ACTIVATION_MAX / ACTIVATION_UNITS), ACTIVATION_UNITS)
 
 
 def rounded_features(features: Tensor) -> Tensor:
-    """Rounded to -127..127 steps of 1/32, straight through."""
+    """Rounded to -127..127 steps of 1/32; see `rounded`."""
     limit = ACTIVATION_MAX / FEATURE_UNITS
     return rounded(features.clamp(-limit, limit), FEATURE_UNITS)
 
 
 class RoundedLinear(nn.Module):
-    """A linear layer whose weights are rounded to 8 bits a row."""
+    """A linear layer whose weights are rounded to 8 bits, in steps of one size for each row."""
 
     def __init__(self, inputs: int, outputs: int, gain: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class RoundedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def units(self) -> Tensor:
-        """(outputs, 1) integer steps to a weight of 1: all fit 8 bits, and all sums are exact."""
+        """(outputs, 1) steps to a weight of 1, so that all weights fit 8 bits and all sums are exact."""
         size = self.weight.detach().abs()
         inputs = size.shape[1]
         # rounding adds at most half a step to each weight
@@ -70,8 +70,8 @@ class RoundedLinear(nn.Module):
         return F.linear(inputs, rounded(self.weight, self.units()), self.bias)
 
     def integers(self, units_in: int, units_out: int) -> dict[str, NDArray[np.generic]]:
-        """Weight, scale and bias for inputs and outputs in the given units."""
-        # on the CPU, for not every device has float64
+        """Weight, scale and bias, for inputs and outputs with these steps to 1."""
+        # on the CPU, since not every device has float64
         units = self.units().cpu().double()
         weight = (self.weight.detach().cpu().double() * units).round()
         scale = (units_out / units_in / units[:, 0] * 2**SHIFT).round()
@@ -92,7 +92,7 @@ class LevelNetwork(nn.Module):
         self.config, self.level = config, level
         size, features = config.codebook_size, config.features
         hidden = config.hidden[level]
-        # an empty table learns nothing, and several processes would wait for its gradient
+        # an empty table gets no gradient, for which several processes would wait
         self.lower = nn.Parameter(
             torch.randn(level, size, features) * FEATURE_DEVIATION, requires_grad=level > 0
         )
@@ -122,9 +122,9 @@ class LevelNetwork(nn.Module):
         Args:
             indices: (B, L, h, w) int64.
             kinds: (B,) int64.
-            known: (B, h, w) bool, cells of this level that count as known.
-            targets: batch, row and column of each cell to predict, (n,) each.
-            expected: (B, h, w, D) steps of features, see `as_features`; where the config says so.
+            known: (B, h, w) bool, whether a cell of this level counts as known.
+            targets: slice, row and column of each cell to predict, (n,) each.
+            expected: (B, h, w, D) steps of features, see `as_features`; needed if the config says so.
         """
         batch, row, column = targets
         reach = self.config.reach[self.level]
@@ -217,7 +217,7 @@ class Kinds(NamedTuple):
 
     Attributes:
         centres: (kinds, 9·D) pooled latents.
-        counts: (kinds,) slices of each.
+        counts: (kinds,) number of slices of each.
     """
 
     centres: Tensor
@@ -247,8 +247,8 @@ class Kinds(NamedTuple):
 
 
 def kind_frequencies(counts: list[int]) -> NDArray[np.int32]:
-    """Slices of each kind -> how often the prior expects it, as `Prior.kind_frequencies` has it."""
-    shares = [count + 1 for count in counts]  # none is impossible
+    """Number of slices of each kind -> its frequency, as in `Prior.kind_frequencies`."""
+    shares = [count + 1 for count in counts]  # so that no kind is impossible
     whole = 2**FREQUENCY_BITS - len(shares)
     frequencies = np.array([share * whole // sum(shares) for share in shares], dtype=np.int64)
     frequencies[frequencies.argmax()] += whole - frequencies.sum()
@@ -262,7 +262,7 @@ def _counts_of(kinds: Tensor, count: int) -> Tensor:
 
 
 def kinds_of(pooled_latents: Tensor, count: int, generator: torch.Generator) -> Kinds:
-    """k-means over (N, 9·D) pooled latents; a kind that no slice has keeps its centre."""
+    """Find kinds by k-means over (N, 9·D) pooled latents; a kind without slices keeps its centre."""
     starts = torch.randperm(len(pooled_latents), generator=generator)
     chosen = starts.repeat(-(-count // len(starts)))[:count].to(pooled_latents.device)
     kinds = Kinds(pooled_latents[chosen], torch.zeros(count, device=pooled_latents.device))
@@ -285,9 +285,9 @@ class PriorNetwork(nn.Module):
 
     @torch.no_grad()
     def start_with_codebooks(self, codebooks: Tensor) -> None:
-        """Let codes start with features by their vectors (L, K, D), so that near codes are alike.
+        """Start the features of codes from their vectors (L, K, D), so that near codes are alike.
 
-        Only where there are at least as many features as dimensions; the rest stay random.
+        With fewer features than dimensions, all features stay random; with more, the further ones do.
         """
         dimensions = codebooks.shape[2]
         if dimensions > self.config.features:
@@ -300,7 +300,7 @@ class PriorNetwork(nn.Module):
                 network.current[:, :dimensions] = scaled[level]
 
     def prior(self, kinds: Kinds) -> Prior:
-        """The prior with integers in place of what was rounded."""
+        """The prior that a model file gets: the integers that were imitated."""
         arrays: dict[str, NDArray[np.generic]] = kinds.integers()
         for level, network in enumerate(self.levels, start=1):
             assert isinstance(network, LevelNetwork)

@@ -31,7 +31,7 @@ from oasisvq.training.volumes_training import VolumesTraining
 
 
 def start(session: Session) -> Ran:
-    """A prior for a codec that is there."""
+    """Train a prior for an existing codec."""
     request = session.request
     codec, dataset = session.given_codec()
     preset = session.asked()
@@ -46,7 +46,7 @@ def start(session: Session) -> Ran:
     )
     source: Checkpoint | None = None
     if request.start_from:
-        if request.start_from.is_file():  # a model file has integers in place of its prior's weights
+        if request.start_from.is_file():  # a model file holds a prior's integers, not its weights
             raise TrainingError(f"{request.start_from}: a file; expected a run folder with a prior")
         source = load_checkpoint(request.start_from / CHECKPOINT_FILE)
         config = starting_from(config, source, str(request.start_from))
@@ -55,7 +55,7 @@ def start(session: Session) -> Ran:
 
 
 def follow(session: Session, ran: Ran) -> Ran | None:
-    """The prior after its codec, where one was asked for."""
+    """Train the prior after its codec, if it is asked for."""
     planned = ran.planned
     if not planned.prior_epochs:
         return None
@@ -74,7 +74,7 @@ def follow(session: Session, ran: Ran) -> Ran | None:
 
 
 def follow_volumes(session: Session, ran: Ran) -> Ran | None:
-    """The prior of volumes after the codec of volumes, where one was asked for."""
+    """Train the prior of volumes after the codec of volumes, if it is asked for."""
     planned = ran.planned
     if ran.trained.what != VolumesTraining.what or not planned.prior_epochs:
         return None
@@ -89,12 +89,12 @@ def follow_volumes(session: Session, ran: Ran) -> Ran | None:
 
 
 def resume(session: Session, checkpoint: Checkpoint) -> Ran:
-    """What is left of it."""
+    """Train the rest of a prior."""
     return _resume(session, checkpoint, PriorTraining)
 
 
 def resume_volumes(session: Session, checkpoint: Checkpoint) -> Ran:
-    """What is left of that of volumes."""
+    """Train the rest of a prior of volumes."""
     return _resume(session, checkpoint, VolumesPriorTraining)
 
 
@@ -123,9 +123,9 @@ def _train(
     source: Checkpoint | None = None,
     of: type[PriorTraining] = PriorTraining,
 ) -> Ran:
-    """Train a prior, after `metrics_bytes` of the metrics that its codec left in the run folder.
+    """Train a prior: resume `checkpoint`, or start from the weights in `source`, or from random ones.
 
-    It goes on from `checkpoint`, or starts from the weights in `source`, or from random ones.
+    Earlier stages have left `metrics_bytes` bytes of metrics in the run folder, which are kept.
     """
     request, world = session.request, session.world
     codec = file

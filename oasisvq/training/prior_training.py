@@ -1,4 +1,4 @@
-"""The training of the prior: index grids of the training split in, bits an index out.
+"""The training of the prior: index grids of the training split in, bits per index out.
 
 Shapes: N slices, B batch of this process, n targets, L levels, h×w grid, K codes.
 """
@@ -39,10 +39,10 @@ from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "prior-checkpoint.safetensors"
-CELLS_PER_TARGET = 4  # in a step, one cell in so many is a target on the first two levels
-HALVED_FROM = 2  # levels from here on, counted from 0, have half as many, for there is less to learn
+CELLS_PER_TARGET = 4  # in a step, at most one cell in this many is a target on the first two levels
+HALVED_FROM = 2  # levels from this one on, counted from 0, have half as many: there is less to learn
 VALIDATION_SLICES = 32  # each takes as long as a few steps
-FEWEST_STEPS = 12  # of an epoch
+FEWEST_STEPS = 12  # in an epoch, unless batches become too small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,12 @@ class PriorTrainingConfig:
     Attributes:
         prior: what is trained.
         epochs: passes over the training split.
-        batch_size: slices a step, over all processes.
+        batch_size: slices in a step, over all processes.
         learning_rate: the highest one, after the warm-up.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
-        started_from: fingerprint, in hexadecimal, of the codec whose prior's weights it starts from.
+        started_from: fingerprint in hexadecimal of the codec whose prior gave the initial weights; None
+            for random weights.
         following: the stages after it.
     """
 
@@ -74,7 +75,7 @@ def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str
     """The config of a training that starts from the prior in a checkpoint; `name` is for messages.
 
     Raises:
-        TrainingError: that prior is of another set-up.
+        TrainingError: that prior has another config.
     """
     settings = checkpoint.progress.get("settings")
     settings = settings if isinstance(settings, dict) else {}
@@ -87,13 +88,13 @@ def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str
 
 
 class PriorEpoch(NamedTuple):
-    """What an epoch ends with."""
+    """The results of an epoch."""
 
     epoch: int
-    loss: float  # bits an index, in the imitated arithmetic
-    bits_of_levels: list[float]  # training
+    loss: float  # bits per index in training, with imitated integers; the mean over levels
+    bits_of_levels: list[float]  # the same for each level
     images_per_second: float
-    validation_bits: list[float]  # bits an index of each level, by the integers; or none this time
+    validation_bits: list[float]  # bits per index of each level, by the integers; empty if not validated
 
     def summary(self) -> str:
         """One line for a person."""
@@ -103,20 +104,22 @@ class PriorEpoch(NamedTuple):
 
 
 def spread(draws: Tensor, count: int) -> Tensor:
-    """(B, 2) draws in [0, 1) -> (B, n): the first, and n - 1 evenly spaced from the second on.
+    """(B, 2) draws in [0, 1) -> (B, n): the first, and n - 1 evenly spaced from the second on, modulo 1.
 
-    Each is as even as a draw of its own. Two numbers are sent to the device in place of n, and fewer
-    targets fall on the same cell.
+    Each of them is distributed as if it were drawn itself. But only two numbers are sent to the device,
+    and fewer targets fall on the same cell.
     """
     places = torch.arange(count - 1, device=draws.device) / max(1, count - 1)
     return torch.cat([draws[:, :1], (draws[:, 1:] + places).frac()], 1)
 
 
 class _Cells(nn.Module):
-    """Draws targets of one level: cells of one pass each, evenly over all cells of the grid.
+    """Draws the targets of one level: for each slice, cells of one pass.
+
+    A larger pass is drawn more often, so that all cells are equally likely.
 
     Attributes:
-        largest: cells of the largest pass; with more targets some would be the same.
+        largest: number of cells of the largest pass; with more targets, some would be the same.
     """
 
     order: Tensor
@@ -135,11 +138,11 @@ class _Cells(nn.Module):
         self.register_buffer("starts", sizes.cumsum(0) - sizes)
 
     def forward(self, draws: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """(B, n) draws in [0, 1) -> known cells (B, h, w), and (B·n,) targets: slice, row, column."""
+        """(B, n) draws in [0, 1) -> known cells (B, h, w), and (B·n,) slice, row, column of targets."""
         batch, count = draws.shape
         cells = self.order.numel()
         number = self.order.reshape(-1)[(draws[:, 0] * cells).long()]  # (B,) pass of each slice
-        # the first draw has chosen the pass; within its cells it is used up and shifted
+        # the first draw has chosen the pass; what it has left of its randomness chooses a cell in it
         within = torch.cat([(draws[:, :1] * cells).frac(), draws[:, 1:]], 1)
         places = (within * self.sizes[number, None]).long() + self.starts[number, None]
         chosen = self.by_pass[places].reshape(-1)
@@ -149,12 +152,12 @@ class _Cells(nn.Module):
 
 
 class PriorStep(nn.Module):
-    """Index grids -> bits an index of every level."""
+    """Index grids -> bits per index of each level."""
 
     def __init__(
         self, network: PriorNetwork, grid: tuple[int, int], precision: str, targets: int
     ) -> None:
-        """Take the network that learns; `targets` are those of the first level in a slice, at most."""
+        """Take the network that learns; `targets` is the largest number of them in a slice and level."""
         super().__init__()
         self.network, self.targets = network, targets
         self.precision = precision
@@ -168,14 +171,14 @@ class PriorStep(nn.Module):
         expected: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> Tensor:
-        """Bits an index of each level, (L,).
+        """Bits per index of each level, (L,).
 
         Args:
             indices: (B, L, h, w).
             kinds: (B,).
             draws: (B, L, 2) in [0, 1).
-            expected: (B, h, w, D) steps of features, where the config has expected latents.
-            kept: (B,) levels of each slice that count; all where None.
+            expected: (B, h, w, D) steps of features, if the config has expected latents.
+            kept: (B,) number of levels of each slice that count; all if None.
         """
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
@@ -196,12 +199,12 @@ class PriorStep(nn.Module):
 
 
 def fitting_batch_size(slices: int, most: int) -> int:
-    """Slices a step: as many as keep a GPU busy, but fewer where an epoch would have but a few steps."""
+    """Slices in a step: at most `most`, but fewer if an epoch would have only a few steps."""
     return max(1, min(most, slices, max(4, slices // FEWEST_STEPS)))
 
 
 def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
-    """Try a step and the coding of one slice on a network that is thrown away, for an estimate."""
+    """Time a step and the coding of one slice, with a throwaway network."""
     prior, (height, width) = config.prior, config.prior.grid
     network = new_network(prior, config.seed).to(device)
     step = PriorStep(network, prior.grid, config.precision, targets_of(prior.grid)).to(device)
@@ -218,7 +221,7 @@ def rehearse(config: "PriorTrainingConfig", device: torch.device) -> Pace:
 
 
 def targets_of(grid: tuple[int, int]) -> int:
-    """Targets of the first level in a slice."""
+    """Number of targets in a slice of the first level."""
     return max(1, grid[0] * grid[1] // CELLS_PER_TARGET)
 
 
@@ -246,7 +249,11 @@ class PriorTraining(Loop):
         tell: Callable[[str], None] = lambda message: None,
         slices: int | None = None,
     ) -> None:
-        """Set up a training on so many slices of the training split; on all where None."""
+        """Set up a training on `slices` slices of the training split; on all if None.
+
+        Raises:
+            TrainingError: no batch fits the slices, or batches do not divide among the processes.
+        """
         slices = len(dataset.splits["train"].records) if slices is None else slices
         steps_per_epoch(dataset, config, world, slices)
         self.config, self.codec = config, codec
@@ -274,7 +281,10 @@ class PriorTraining(Loop):
     def grids(
         self, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
-        """Of the training split as it is and mirrored, (2·N, L, h, w); of some validation slices."""
+        """The grids of all training slices, plain and then mirrored, and of some validation slices.
+
+        The latter are None without a validation split.
+        """
         dataset, config = self.dataset, self.codec.config
         own = -(-2 * self.slices // self.world.size)
         progress = Progress(tell, "finding indices", own, "slices")
@@ -296,7 +306,7 @@ class PriorTraining(Loop):
         return training, grids("validation", some, False)
 
     def networks(self, split: str) -> Trained:
-        """What finds the indices of a split."""
+        """The networks that code a split."""
         return networks_for(split, self.codec, self.world.device, self.config.precision)
 
     # --- one step -----------------------------------------------------------------------------
@@ -306,7 +316,7 @@ class PriorTraining(Loop):
         return seeded_generator(self.config.seed, 4, self.step)
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Bits an index: the mean, then each level's."""
+        """Bits per index: the mean over the levels, then each level."""
         size, levels = self.config.batch_size, self.config.prior.levels
         mirrored = torch.rand(size, generator=generator) < 0.5
         draws = torch.rand(size, levels, 2, generator=generator)
@@ -321,27 +331,27 @@ class PriorTraining(Loop):
         return torch.cat([bits.mean()[None], bits])
 
     def learn(self, generator: torch.Generator) -> None:
-        """All of it learns by gradient."""
+        """Do nothing: everything learns by gradients."""
 
     # --- the end of an epoch ------------------------------------------------------------------
 
     def epoch_report(self, means: list[float], images_per_second: float) -> PriorEpoch:
-        """Bits an index, of the validation slices by the integers that the model file gets."""
+        """Bits per index; for validation slices, by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
         validation = self.validate() if self.validates(epoch) else []
         return PriorEpoch(epoch, means[0], means[1:], images_per_second, validation)
 
     def validates(self, epoch: int) -> bool:
-        """Every tenth part of the training, and at its end."""
+        """Whether this epoch ends a tenth of the training, and there is a validation split."""
         return self.validation is not None and is_tenth(epoch, self.config.epochs)
 
     def expect(self, pace: Pace) -> None:
-        """Let the time left be known from the start, by a trial."""
+        """Estimate the time of a validation from a trial, so that the time left is known at once."""
         if self.validation is not None:
             self.seconds_between = pace.coding * len(self.validation.indices) / self.world.size
 
     def validate(self) -> list[float]:
-        """Bits an index of each level over evenly spaced validation slices."""
+        """Bits per index of each level, over evenly spaced validation slices."""
         assert self.validation is not None
         own = slice(self.world.rank, None, self.world.size)
         kinds = self.kinds.nearest(self.validation.pooled)[own].cpu().numpy()
@@ -357,14 +367,14 @@ class PriorTraining(Loop):
     # --- state --------------------------------------------------------------------------------
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """The kinds."""
+        """The kinds of slices."""
         return {"kinds.centres": self.kinds.centres, "kinds.counts": self.kinds.counts}
 
     def start_from(self, checkpoint: Checkpoint, name: str) -> None:
         """Take over the weights and the kinds of another training's prior; `name` is for messages.
 
         Raises:
-            ModelError: the checkpoint does not hold a prior's state.
+            ModelError: the checkpoint does not hold the state of such a prior.
         """
         try:
             with torch.no_grad():
@@ -380,17 +390,17 @@ class PriorTraining(Loop):
         self.kind_of_slice = self.kinds.nearest(self.pooled)
 
     def prepare_model(self) -> None:
-        """The network is usable at any step."""
+        """Do nothing: the network is usable at any step."""
 
     def write_model(self) -> None:
-        """The codec's file with the prior added."""
+        """Write the file of the codec with the prior added."""
         prior = self.network.prior(self.kinds)
         card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.codec.with_prior(prior, card), self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:
-        """The config, and the codec whose indices it learns."""
+        """The config, and the codec whose indices the prior learns."""
         fields = dataclasses.asdict(self.config) | {"prior": config_to_dict(self.config.prior)}
         return fields | {"codec": self.codec.fingerprint.hex()}
 
@@ -401,9 +411,13 @@ def bits_of_levels(
     kinds: NDArray[np.integer],
     expected: NDArray[np.integer] | None = None,
 ) -> NDArray[np.float64]:
-    """Bits of each level that indices (n, L, h, w) of slices of (n,) kinds cost by a prior.
+    """The cost in bits of each level of indices (n, L, h, w), by a prior: (L,).
 
-    Where it is given expected latents, those are (n, h, w, D) in steps of features.
+    Args:
+        prior: that predicts them.
+        grids: the indices.
+        kinds: (n,) kind of each slice.
+        expected: (n, h, w, D) expected latents in steps of features, for a prior that sees them.
     """
     bits = np.zeros(grids.shape[1])
 

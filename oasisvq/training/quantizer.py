@@ -3,9 +3,9 @@
 Shapes: B batch, N = B·h·w vectors, D code dimension, K codes, L levels, h×w grid.
 
 Level 1 is the codebook of van den Oord et al. 2017 (nearest vector by Euclidean distance); each
-further level quantizes what the levels before it left over. What counts is the sum of all levels, so
-a level takes the code from which the levels after it come nearest, which need not be the nearest
-code itself. A query never changes a codebook: how codebooks learn is in `training/codebooks.py`.
+further level quantizes what the levels before it left over. What counts is the sum over all levels. So a
+level takes the code with which it and the following levels come nearest, which need not be the nearest
+code. A query never changes a codebook: how codebooks learn is in `training/codebooks.py`.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-CANDIDATES = 4  # nearest codes of a level that are followed through the levels after it
-VECTORS_AT_ONCE = 65_536  # bounds the N×K distances held at a time
-VECTORS_IN_CACHE = 2_048  # the same on a CPU, which is several times faster on what its cache holds
+CANDIDATES = 4  # nearest codes of a level that are tried with the following levels
+VECTORS_AT_ONCE = 65_536  # bounds the N×K distances in memory
+VECTORS_IN_CACHE = 2_048  # the same on a CPU, which is several times faster while they fit its cache
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -27,15 +27,15 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 def best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None = None) -> Tensor:
-    """Index of the code of the first level from which all levels together come nearest.
+    """Index of the code of the first level with which all levels together come nearest to each vector.
 
-    Each of the `CANDIDATES` nearest codes is completed by the nearest codes of the levels after it,
-    and the one that ends nearest is taken.
+    Each of the `CANDIDATES` nearest codes is followed by the nearest code of each further level. The
+    candidate whose sum ends nearest is taken.
 
     Args:
         vectors: (N, D).
-        codebooks: (l, K, D) of the levels that are left, at least one.
-        costs: (N, K) that using a code adds to its squared distance.
+        codebooks: (l, K, D) of this level and the following ones, at least one.
+        costs: (N, K) cost of each code, which is added to its squared distance.
 
     Returns:
         (N,) int64.
@@ -65,14 +65,14 @@ def _best(vectors: Tensor, codebooks: Tensor, costs: Tensor | None) -> Tensor:
 
 
 def _distances(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """(N, D) and (K, D) -> (N, K) squared distances less |vector|², in float32."""
+    """(N, D) and (K, D) -> (N, K) squared distances minus |vector|², in float32."""
     with torch.autocast(vectors.device.type, enabled=False):
         codebook = codebook.float()
         return torch.addmm(codebook.square().sum(1), vectors.float(), codebook.t(), alpha=-2)
 
 
 def _least(distances: Tensor) -> Tensor:
-    """(N, K) -> (N,) the place of the least in each row; `argmin` takes twice as long on a CPU."""
+    """(N, K) -> (N,) place of the smallest in each row; `argmin` takes twice as long on a CPU."""
     return distances.min(1).indices
 
 
@@ -93,13 +93,13 @@ def to_grid(vectors: Tensor, batch: int, height: int, width: int) -> Tensor:
 
 
 def levels_counted(kept: Tensor, levels: int) -> list[int]:
-    """(B,) levels 1..L that images keep, on the CPU -> how many keep 1, 2, .. L."""
+    """(B,) numbers of levels, 1..L, that images keep, on the CPU -> how many images keep 1, 2, .. L."""
     counts: list[int] = kept.bincount(minlength=levels + 1)[1:].tolist()
     return counts
 
 
 class ResidualQuantizer(nn.Module):
-    """Codebooks (L, K, D) with their two inverse queries."""
+    """Codebooks (L, K, D), queried in both directions: `quantize` and `dequantize`."""
 
     codebooks: Tensor
 
@@ -112,9 +112,9 @@ class ResidualQuantizer(nn.Module):
 
         Args:
             latents: of B images.
-            kept: (B,) how many levels, 1..L, will be dequantized of each. Up to there each level looks
-                ahead to the others; those above take the nearest code of what is left. It lies on the
-                CPU, for it decides what is computed.
+            kept: (B,) number of levels, 1..L, of each image that will be dequantized. Each of them looks
+                ahead to the others; further levels take the code nearest to what is left over. This
+                tensor lies on the CPU, since it decides what is computed.
         """
         batch, _, height, width = latents.shape
         counts = levels_counted(kept, len(self.codebooks))
@@ -125,19 +125,19 @@ class ResidualQuantizer(nn.Module):
     def quantize_vectors(self, vectors: Tensor, counts: Sequence[int], order: Tensor) -> Tensor:
         """Vectors (N, D) of B images -> indices (L, N); see `quantize`.
 
-        Nothing here depends on a value on the device: only `counts` says what is computed.
+        What is computed depends on `counts` alone, not on any value on the device.
 
         Args:
             vectors: of whole images, one after the other.
             counts: how many images keep 1, 2, .. L levels.
-            order: (B,) the images, those that keep fewest levels first, where the vectors are.
+            order: (B,) the images, those that keep the fewest levels first; on the vectors' device.
         """
         levels, batch = len(self.codebooks), len(order)
         cells = len(vectors) // batch
         residual = vectors.reshape(batch, cells, -1)[order].flatten(0, 1)
         indices = []
         for level, codebook in enumerate(self.codebooks):
-            # images that keep no further level come first and look no further
+            # images that keep no level beyond this one come first, and do not look ahead
             images = [sum(counts[: level + 1]), *counts[level + 1 :]]
             parts = residual.split([count * cells for count in images])
             index = torch.cat(
@@ -157,7 +157,7 @@ class ResidualQuantizer(nn.Module):
 
         Args:
             indices: of B images.
-            kept: (B,) of how many levels each is the sum; of all where None.
+            kept: (B,) number of levels that are summed for each image; all if None.
         """
         batch, levels, height, width = indices.shape
         vectors = torch.zeros(

@@ -1,10 +1,11 @@
-"""The training of the networks of residues: slices of the training split in, bits a value out.
+"""The training of the networks of residues: slices of the training split in, bits per value out.
 
-Shapes: N slices, B batch of this process, n places a slice, H×W window, L levels.
+Shapes: N slices, B batch of this process, n places in a slice, H×W window, L levels.
 
-A step looks at a few slices in many guises, see `residue_drawing.py`, and asks at some of their places
-for the bin of the residue, and whether there is ground. The decoded image beside a slice is what the
-trained codec makes of it, by its integers, with one number of levels or another.
+A step takes a few slices, each changed at random (`residue_drawing.py`). At some of their places the
+networks predict the bin of the residue, and whether there is ground. The decoded image beside a slice
+comes from the trained codec, with a varying number of levels. For training slices the codec computes in
+floating point, for validation slices in its integers.
 """
 
 import copy
@@ -48,11 +49,11 @@ from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
 CHECKPOINT_FILE = "residue-checkpoint.safetensors"
-PLACES = 512  # of a slice, that a step asks for
-NEAR, FAR = 192, 64  # places of the support: where ground begins or ends, and anywhere
-DECODED_SLICES = 2048  # of the training split, by the codec of images; as many by that of volumes
-DECODED_IN_TURN = 8  # of a volume, the first without a context
-AVERAGED = 0.999  # of the average of weights over steps, after the first ones
+PLACES = 512  # in a slice, at which a step predicts the residue
+NEAR, FAR = 192, 64  # places for the support: near the border of the ground, and anywhere
+DECODED_SLICES = 2048  # at most, from the training split, by each codec: of images, and of volumes
+DECODED_IN_TURN = 8  # slices of a volume, the first without a context
+AVERAGED = 0.999  # decay of the average of weights over steps, after the first steps
 VALIDATION_SLICES = 48
 VALIDATION_BOUNDS = (0, 3)
 
@@ -62,10 +63,10 @@ class ResidueTrainingConfig:
     """One training of the networks of residues.
 
     Attributes:
-        residue: what is trained.
-        support: what is trained beside it.
+        residue: of the network of the residue.
+        support: of the network of the support, which is trained beside it.
         epochs: passes over the training split.
-        batch_size: slices a step, over all processes.
+        batch_size: slices in a step, over all processes.
         learning_rate: the highest one, after the warm-up.
         seed: of weights, order and every draw.
         precision: `float32`, or `bfloat16` for autocast.
@@ -81,13 +82,14 @@ class ResidueTrainingConfig:
 
 
 class ResidueEpoch(NamedTuple):
-    """What an epoch ends with."""
+    """The results of an epoch."""
 
     epoch: int
-    loss: float  # bits a value, and of the support a pixel
-    bits_of_parts: list[float]  # training: a value; of the support, a pixel
+    loss: float  # in training: bits per value plus bits of the support per pixel
+    bits_of_parts: list[float]  # these two parts
     images_per_second: float
-    validation_bits: list[float]  # a value lossless and at a bound of 3; of the support, a pixel
+    # bits per value, lossless and at a bound of 3, and of the support per pixel; empty if not validated
+    validation_bits: list[float]
 
     def summary(self) -> str:
         """One line for a person."""
@@ -103,14 +105,14 @@ class ResidueEpoch(NamedTuple):
 
 
 class Networks(nn.Module):
-    """Both networks."""
+    """The networks of the residue and of the support."""
 
     def __init__(self, residue: ResidueConfig, support: SupportConfig) -> None:
         super().__init__()
         self.residue, self.support = ResidueNetwork(residue), SupportNetwork(support)
 
     def integers(self) -> tuple[IntegerResidue, IntegerSupport]:
-        """What a model file gets."""
+        """The integer networks that a model file gets."""
         residue = IntegerResidue(self.residue.config, self.residue.integers())
         return residue, IntegerSupport(self.support.config, self.support.integers())
 
@@ -123,7 +125,7 @@ def new_networks(residue: ResidueConfig, support: SupportConfig, seed: int) -> N
 
 
 class ResidueStep(nn.Module):
-    """Slices -> bits of what a step asks for."""
+    """Slices -> bits at the places that a step draws."""
 
     def __init__(self, networks: Networks, precision: str) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class ResidueStep(nn.Module):
         self.of_support = SupportInputs(networks.support.config)
 
     def forward(self, slices: Slices, looks: Looks, draws: Tensor) -> Tensor:
-        """(B, places) draws in [0, 1) -> (2,) bits a value, and of the support a pixel."""
+        """(B, places) draws in [0, 1) -> (2,) bits per value, and of the support per pixel."""
         enabled = self.precision == "bfloat16"
         chosen, where = draws.split([draws.shape[1] - NEAR - FAR, NEAR + FAR], 1)
         cells, is_given = cells_of(slices.bins != 0, chosen)
@@ -149,7 +151,7 @@ class ResidueStep(nn.Module):
 
 
 def cells_of(mask: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells of a mask (B, H, W), evenly by draws (B, n) in [0, 1).
+    """Cells of a mask (B, H, W), all equally likely, by draws (B, n) in [0, 1).
 
     Returns:
         Cells (B, n), counted over the pixels of a slice; and (B·n,) 1, or 0 where the mask has none.
@@ -162,10 +164,15 @@ def cells_of(mask: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (B, n) at which the support is asked for, more of them where ground begins or ends.
+    """Places at which the support is predicted, most of them near the border of the ground.
+
+    Args:
+        bins: (B, H, W), 0 on the ground.
+        scales: (B,) of the passes; the larger, the further from the border a place counts as near.
+        draws: (B, n) in [0, 1), for `NEAR` and then `FAR` places.
 
     Returns:
-        Cells (B, n); and weights (B·n,), so that a sum over them is one over all pixels, on average.
+        Cells (B, n); and weights (B·n,), with which a sum over them is one over all pixels, on average.
     """
     marks = (bins != 0).float()[:, None]
     low = -F.max_pool2d(-marks, 3, 1, 1)
@@ -184,7 +191,7 @@ def places_of_support(bins: Tensor, scales: Tensor, draws: Tensor) -> tuple[Tens
 
 
 class _Source:
-    """The slices of one split, what is beside each, and what the codecs make of some."""
+    """The slices of one split with their neighbours, and some of them decoded by the codecs."""
 
     def __init__(self, batches: SliceBatches, records: tuple[SliceRecord, ...], before: int) -> None:
         self.batches, self.before = batches, before
@@ -193,13 +200,13 @@ class _Source:
         self.decoded: Tensor | None = None
 
     def keep(self, slices: Tensor, decoded: Tensor) -> None:
-        """What a codec makes of slices (n,): (n, H, W) uint8 grey levels."""
+        """Keep slices (n,) as a codec decoded them: (n, H, W) uint8 grey levels."""
         before = decoded[:0] if self.decoded is None else self.decoded
         self.place_of_decoded[slices] = torch.arange(len(before), len(before) + len(slices))
         self.decoded = torch.cat([before, decoded])
 
     def draw(self, slices: Tensor, backwards: Tensor) -> Drawn:
-        """Slices (B,) and what is known beside them."""
+        """Slices (B,) with their decoded images and previous slices; next slices where `backwards`."""
         side, wanted, given = backwards.long(), [slices], []
         beside = slices
         for _ in range(self.before):
@@ -283,7 +290,7 @@ class ResidueTraining(Loop):
         return networks_for(split, file, device, self.config.precision), quantizer_of(file).to(device)
 
     def _sequences(self, split: str) -> list[Tensor]:
-        """Training slices that the codec of volumes decodes, if there is one."""
+        """Sequences of training slices for the codec of volumes to decode; none without such a codec."""
         if self.file.volumes is None or split != "train":
             return []
         records = self.dataset.splits[split].records
@@ -298,7 +305,7 @@ class ResidueTraining(Loop):
         return seeded_generator(self.config.seed, 6, self.step)
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The sum of bits a value and of the support a pixel, then each."""
+        """Bits per value plus bits of the support per pixel, then each of them."""
         size, device = self.config.batch_size, self.world.device
         looks = draw_looks(size, generator)
         draws = torch.rand(size, PLACES + NEAR + FAR, generator=generator)
@@ -313,7 +320,7 @@ class ResidueTraining(Loop):
 
     @torch.no_grad()
     def learn(self, generator: torch.Generator) -> None:
-        """The average of the weights follows them."""
+        """Update the moving average of the weights."""
         share = min(AVERAGED, (self.step + 1) / (self.step + 10))
         for mean, learnt in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
             mean.lerp_(learnt, 1 - share)
@@ -321,23 +328,26 @@ class ResidueTraining(Loop):
     # --- the end of an epoch ------------------------------------------------------------------
 
     def epoch_report(self, means: list[float], images_per_second: float) -> ResidueEpoch:
-        """Bits, of the validation slices by the integers that the model file gets."""
+        """Bits; for validation slices, by the integers that the model file gets."""
         epoch = self.step // self.steps_per_epoch
         validation = self.validate() if self.validates(epoch) else []
         return ResidueEpoch(epoch, means[0], means[1:], images_per_second, validation)
 
     def validates(self, epoch: int) -> bool:
-        """Every tenth part of the training, and at its end."""
+        """Whether this epoch ends a tenth of the training, and there is a validation split."""
         return self.validation is not None and is_tenth(epoch, self.config.epochs)
 
     def expect(self, pace: Pace) -> None:
-        """Let the time left be known from the start, by a trial."""
+        """Estimate the time of a validation from a trial, so that the time left is known at once."""
         if self.validation is not None:
             self.seconds_between = pace.coding * len(self.validation[1]) / self.world.size
 
     @torch.no_grad()
     def validate(self) -> list[float]:
-        """Bits a value at each of `VALIDATION_BOUNDS`, and of the support a pixel; or nothing."""
+        """Bits per value at each of `VALIDATION_BOUNDS`, and of the support per pixel.
+
+        The list is empty without a validation split.
+        """
         if self.validation is None:
             return []
         source, slices = self.validation
@@ -349,7 +359,7 @@ class ResidueTraining(Loop):
         return [float(each) / max(1.0, float(sums[-1])) for each in sums[:-1]]
 
     def _validated(self, source: _Source, slices: Tensor) -> Tensor:
-        """Sums of the bits of slices (B,), and their number."""
+        """The sums over slices (B,) of what `validate` returns, and then their number."""
         residue, support = self.averaged.integers()
         step = ResidueStep(self.averaged, "float32").to(self.world.device)
         drawn = source.draw(slices, torch.zeros(len(slices), dtype=torch.bool))
@@ -381,22 +391,22 @@ class ResidueTraining(Loop):
         return {f"averaged.{name}": weight.data for name, weight in self.averaged.named_parameters()}
 
     def prepare_model(self) -> None:
-        """The average is usable at any step."""
+        """Do nothing: the average is usable at any step."""
 
     def write_model(self) -> None:
-        """The codec's file with both networks added."""
+        """Write the file of the codec with both networks added."""
         residue, support = self.averaged.integers()
         card = self.file.card | {"residue": self.card()}
         write_model(self.file.with_residue(residue, support, card), self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:
-        """The config, and the codec whose images it sees."""
+        """The config, and the codec whose decoded images the networks see."""
         fields = dataclasses.asdict(self.config)
         parts = {name: config_to_dict(getattr(self.config, name)) for name in ("residue", "support")}
         return fields | parts | {"codec": self.file.fingerprint.hex()}
 
 
 def _evenly(slices: Tensor, most: int) -> Tensor:
-    """At most so many of some slices, evenly spaced."""
+    """At most `most` of these slices, evenly spaced."""
     places = torch.linspace(0, len(slices) - 1, min(most, len(slices))).long()
     return slices[places]

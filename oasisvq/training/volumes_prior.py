@@ -1,4 +1,4 @@
-"""The training of the prior of volumes: it is given what the slice before lets expect."""
+"""The training of the prior of volumes, which sees the latents expected from the previous slice."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ class VolumesPriorTraining(PriorTraining):
         file: ModelFile,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Set it up for a model that has a codec of volumes."""
+        """Set up the training for a model that has a codec of volumes."""
         assert file.volumes is not None
         self.file = file
         codec = file.volumes.with_prior(None, {})
@@ -51,7 +51,10 @@ class VolumesPriorTraining(PriorTraining):
     def grids(
         self, quantizer: ResidualQuantizer, tell: Callable[[str], None]
     ) -> tuple[Grids, Grids | None]:
-        """Of training slices that have a neighbour; of some validation slices, in short sequences."""
+        """The grids of training slices with a neighbour, plain and then mirrored; validation grids.
+
+        The latter are of some slices, in short sequences; they are None without a validation split.
+        """
         dataset, config = self.dataset, self.codec.config
         own = -(-2 * self.slices // self.world.size)
         progress = Progress(tell, "coding volumes", own, "slices")
@@ -62,7 +65,7 @@ class VolumesPriorTraining(PriorTraining):
             batches = SliceBatches(array, window, config.stride, self.world.device)
             source, advance = OwnRanges(batches, array), progress.advance
             kept = torch.full((len(parts),), config.levels)
-            if split == "train":  # each sequence has its turn at another number of levels
+            if split == "train":  # the number of levels varies from sequence to sequence
                 kept = (torch.arange(len(parts)) + mirrored) % config.levels + 1
             networks = self.networks(split)
             return grids_in_turn(
@@ -80,13 +83,13 @@ class VolumesPriorTraining(PriorTraining):
         return seeded_generator(self.config.seed, 9, self.step)
 
     def write_model(self) -> None:
-        """The model with the prior added to its codec of volumes."""
+        """Write the model with the prior added to its codec of volumes."""
         volumes = self.codec.with_prior(self.network.prior(self.kinds), {})
         card = self.file.card | {"volumes": self.file.card.get("volumes", {}) | {"prior": self.card()}}
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.file.with_volumes(volumes, card), self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:
-        """The config, and the model whose volumes it learns."""
+        """The config, and the model whose codec of volumes the prior is for."""
         base = self.file.with_volumes(self.codec, {})
         return super().own_settings() | {"model": base.fingerprint.hex()}

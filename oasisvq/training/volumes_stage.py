@@ -1,4 +1,4 @@
-"""The stage of a training that gives a model a codec for volumes."""
+"""The stage of a training that gives a model a codec of volumes."""
 
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import Dataset
@@ -22,7 +22,11 @@ from oasisvq.training.volumes_training import CHECKPOINT_FILE, VolumesTraining, 
 
 
 def start(session: Session) -> Ran:
-    """A codec of volumes for a model that is there."""
+    """Train a codec of volumes for an existing model.
+
+    Raises:
+        TrainingError: no training slice has a neighbour, or the preset has no codec of volumes.
+    """
     request = session.request
     file, dataset = session.given_codec()
     if not len(slices_in_volumes(dataset)):
@@ -42,7 +46,7 @@ def start(session: Session) -> Ran:
 
 
 def follow(session: Session, ran: Ran) -> Ran | None:
-    """A codec of volumes after the codec of images and its prior, where it was asked for."""
+    """Train a codec of volumes after the codec of images and its prior, if it is asked for."""
     if not ran.planned.volumes_epochs:
         return None
     file, dataset = read_model(ran.trained.model), ran.trained.dataset
@@ -53,7 +57,7 @@ def follow(session: Session, ran: Ran) -> Ran | None:
 
 
 def resume(session: Session, checkpoint: Checkpoint) -> Ran:
-    """What is left of it."""
+    """Train the rest of a codec of volumes."""
     run = session.request.run
     config, images, size = training_settings(checkpoint, run / CHECKPOINT_FILE)
     dataset = session.open(images, size)
@@ -68,7 +72,10 @@ def _train(
     checkpoint: Checkpoint | None,
     metrics_bytes: int = 0,
 ) -> Ran:
-    """Train it, after `metrics_bytes` of the metrics that the stages before left in the run folder."""
+    """Train a codec of volumes, or resume from `checkpoint`.
+
+    Earlier stages have left `metrics_bytes` bytes of metrics in the run folder, which are kept.
+    """
     request, world = session.request, session.world
     card = {key: entry for key, entry in file.card.items() if key != "volumes"}
     base = file.with_volumes(None, card)

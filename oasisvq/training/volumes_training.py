@@ -1,11 +1,11 @@
-"""The training of the codec of volumes, whose networks see the slice before as it was decoded.
+"""The training of the codec of volumes, whose networks see the previous slice as it was decoded.
 
 Shapes: N slices, B batch, H×W window, L levels.
 
-It starts from the codec of images. A slice's context is what this model itself made of a neighbour, at
-some number of levels, when it last met it; the reconstructions of all slices are kept for that, and
-each step renews those of its own. Where a neighbour has none yet, it is blurred. Some slices are given
-another contrast, with their contexts (`contrasts.py`).
+It starts from the codec of images. The context of a slice is the latest reconstruction of a neighbour by
+this model, from some number of levels. For this purpose the reconstructions of all slices are kept (of
+very many, only some), and each step renews those of its slices. A neighbour without one is blurred. Some
+slices get another contrast, together with their contexts (`contrasts.py`).
 """
 
 from pathlib import Path
@@ -39,12 +39,12 @@ from oasisvq.training.timetable import seconds_of
 from oasisvq.training.weights import build_model, model_arrays
 
 CHECKPOINT_FILE = "volumes-checkpoint.safetensors"
-MOST_KEPT = 16_384  # reconstructions; of more slices only some have one
+MOST_KEPT = 16_384  # reconstructions; with more slices, only some slices have one
 ALONE_SHARE = 0.07  # of slices that are given no context
-FAR_SHARE, FURTHEST = 0.15, 4  # of slices whose context is some slices away, and how many at most
+FAR_SHARE, FURTHEST = 0.15, 4  # of slices whose context is 2 or more slices away; 4 at most
 FOLLOWING_SHARE = 0.75  # of slices that keep as many levels as their context did
-BLUR = 0.7, 2.0  # pixels
-RISING_STEPS = 60  # of the learning rate, of a long training
+BLUR = 0.7, 2.0  # smallest and largest deviation in pixels
+RISING_STEPS = 60  # during which the learning rate rises further, in a long training
 VALIDATED_IN_TURN = 8  # slices, the first without a context
 
 
@@ -55,7 +55,7 @@ def slices_in_volumes(dataset: Dataset) -> Tensor:
 
 
 def validation_sequences(dataset: Dataset, wanted: int) -> list[Tensor]:
-    """Evenly spaced sequences of validation slices, about as many slices as are wanted."""
+    """Evenly spaced sequences of validation slices, with about `wanted` slices in total."""
     parts = sequences(dataset.splits["validation"].records, VALIDATED_IN_TURN)
     parts = [part for part in parts if len(part) == len(parts[0])]
     count = min(len(parts), max(1, wanted // len(parts[0])))
@@ -63,14 +63,14 @@ def validation_sequences(dataset: Dataset, wanted: int) -> list[Tensor]:
 
 
 class Looks(NamedTuple):
-    """How a step looks at its slices; all of it (B,), on the CPU, the same in every process.
+    """How a step sees its slices; all (B,), on the CPU, the same in every process.
 
     Attributes:
         slices: their places.
         before: the places of their contexts; -1 for none.
-        mirrored: which of them are, with their contexts.
-        kept: levels.
-        deviations: of the blur, for contexts that were not decoded yet.
+        mirrored: whether a slice is mirrored, with its context.
+        kept: number of levels kept.
+        deviations: of the blur in pixels, for contexts without a reconstruction.
         contrasts: of slices and contexts.
     """
 
@@ -82,7 +82,7 @@ class Looks(NamedTuple):
     contrasts: Contrasts
 
     def part(self, own: slice) -> "Looks":
-        """Those of one process."""
+        """The looks of the slices of one process."""
         return Looks(
             self.slices[own],
             self.before[own],
@@ -94,12 +94,12 @@ class Looks(NamedTuple):
 
 
 class Reconstructions:
-    """What the model last made of each slice.
+    """The model's latest reconstructions of slices.
 
     Attributes:
         pixels: (n, H, W) uint8, in the ranges of the slices, of every `every`-th slice.
-        levels: (n,) uint8 of which each was decoded; 0 where there is none yet.
-        every: 1 of few slices.
+        levels: (n,) uint8 number of levels that each was decoded from; 0 if there is none yet.
+        every: 1 unless there are more than 16,384 slices.
     """
 
     def __init__(self, slices: int, window: tuple[int, int], device: torch.device) -> None:
@@ -109,17 +109,17 @@ class Reconstructions:
         self.levels = torch.zeros(kept, dtype=torch.uint8)  # on the CPU, where levels are drawn
 
     def levels_of(self, slices: Tensor) -> Tensor:
-        """Slices (B,) -> (B,) int64, 0 also for a place below 0."""
+        """Slices (B,) -> numbers of levels (B,) int64; 0 for slices not kept, and for places below 0."""
         is_kept = (slices >= 0) & (slices % self.every == 0)
         return torch.where(is_kept, self.levels[slices // self.every].long(), 0)
 
     def of(self, slices: Tensor) -> Tensor:
-        """Slices (B,) -> (B, 1, H, W) in [0, 1]; anything of one that has none."""
+        """Slices (B,) -> (B, 1, H, W) in [0, 1]; without meaning if `levels_of` is 0."""
         found = self.pixels[send(slices // self.every, self.pixels.device)]
         return found[:, None].float() / 255
 
     def renew(self, slices: Tensor, kept: Tensor, pixels: Tensor) -> None:
-        """Those of slices (B,) by pixels (B, H, W) uint8, decoded from (B,) levels."""
+        """Store pixels (B, H, W) uint8 of slices (B,), decoded from `kept` (B,) levels."""
         chosen = (slices % self.every == 0).nonzero()[:, 0]
         places, device = slices[chosen] // self.every, self.pixels.device
         self.pixels[send(places, device)] = pixels[send(chosen, device)]
@@ -141,7 +141,7 @@ class VolumesTraining(Training):
         reporter: Reporter,
         file: ModelFile,
     ) -> None:
-        """Set it up for a model, whose codec it starts from."""
+        """Set up the training for a model, from whose codec of images it starts."""
         self.places = slices_in_volumes(dataset)
         super().__init__(dataset, config, run, world, reporter, len(self.places))
         self.file = file
@@ -168,11 +168,11 @@ class VolumesTraining(Training):
         return seeded_generator(self.config.seed, 8, self.step)
 
     def rate(self) -> float:
-        """As elsewhere, but rising for longer: the first full steps would undo what the codec knows."""
+        """As in `Loop`, but rising for longer: early full steps would undo what the codec knows."""
         return super().rate() * min(1.0, (self.step + 1) / max(1, min(RISING_STEPS, self.steps // 4)))
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Reconstruct slices beside what was made of their neighbours."""
+        """Reconstruct slices, given their contexts."""
         looks = self._looks = self.draw_looks(self.places[batch], generator)
         local = self.config.batch_size // self.world.size
         own = looks.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
@@ -182,7 +182,7 @@ class VolumesTraining(Training):
         return torch.stack(list(passed.losses))
 
     def draw_looks(self, slices: Tensor, generator: torch.Generator) -> Looks:
-        """How to look at slices (B,)."""
+        """Draw how slices (B,) are seen."""
         count = len(slices)
         draws = torch.rand(count, 6, generator=generator)
         away = torch.randint(2, FURTHEST + 1, (count,), generator=generator)
@@ -218,7 +218,7 @@ class VolumesTraining(Training):
         return pixels, context
 
     def learn(self, generator: torch.Generator) -> None:
-        """Also keep what was made of these slices, but for those in another contrast."""
+        """Also keep the reconstructions of these slices, except those in another contrast."""
         super().learn(generator)
         assert self._looks is not None and self._reconstruction is not None
         decoded, looks = self._reconstruction[:, 0], self._looks
@@ -235,14 +235,14 @@ class VolumesTraining(Training):
         self._looks = self._reconstruction = None
 
     def example(self, slices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Slices in volumes, each its own context."""
+        """Slices that have a neighbour, each with itself as context, for trials."""
         pixels = self.source.draw(self.places[slices])
         return pixels, pixels.clone()
 
     # --- the end of an epoch ------------------------------------------------------------------
 
     def rehearse(self) -> float:
-        """As `Training.rehearse`; seconds to code and decode one slice."""
+        """As `Training.rehearse`; returns the seconds to encode and decode one slice."""
         self.imitation_cost = self.rehearse_imitation()
         pixels, context = self.example(self.first_slices()[:1])
         networks, quantizer = self.plain_step.networks, self.model.quantizer
@@ -265,7 +265,7 @@ class VolumesTraining(Training):
         """Mean SSIM over validation slices, coded in turn, by number of levels kept.
 
         Args:
-            slices: how many, at least one sequence; 0 for as many as an epoch's end takes.
+            slices: not used; the number is always that of the end of an epoch.
         """
         if self._validation_source is None:
             return []
@@ -287,25 +287,25 @@ class VolumesTraining(Training):
         return [float(each * levels / sums[0]) for each in sums[1:]]
 
     def drawings(self) -> Drawings:
-        """The curves; the panel stays that of images."""
+        """The curves; the panel of the codec of images stays."""
         return Loop.drawings(self)
 
     # --- state --------------------------------------------------------------------------------
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Also what was made of all slices."""
+        """Also the reconstructions."""
         made = {"made.pixels": self.made.pixels, "made.levels": self.made.levels}
         return super().extra_tensors() | made
 
     def write_model(self) -> None:
-        """The model with this codec for volumes, which has no prior yet."""
+        """Write the model with this codec of volumes, which has no prior yet."""
         volumes = ModelFile(self.config.model, model_arrays(self.model), None, {})
         card = self.file.card | {"volumes": self.card()}
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.file.with_volumes(volumes, card), self.run / MODEL_FILE)
 
     def own_settings(self) -> dict[str, Any]:
-        """The config, and the model that it starts from."""
+        """The config, and the model that the training starts from."""
         return super().own_settings() | {"codec": self.file.fingerprint.hex()}
 
 

@@ -1,4 +1,4 @@
-"""Model that learns <-> the integer arrays of a model file."""
+"""The networks and codebooks of a training <-> the integer arrays of a model file."""
 
 import dataclasses
 from pathlib import Path
@@ -38,24 +38,27 @@ class Model(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """Networks and the file that they came from."""
+    """Networks, and the file that they were read from."""
 
     model: Model
     file: ModelFile
 
     @property
     def card(self) -> dict[str, Any]:
-        """What the file says of its training."""
+        """What the file says about its training."""
         return self.file.card
 
     @property
     def fingerprint(self) -> bytes:
-        """What names the model in the files that it makes."""
+        """The fingerprint of the model, as in the codes that it makes."""
         return self.file.fingerprint
 
 
 def integer_tensors(model: Model) -> dict[str, Tensor]:
-    """The arrays of both networks by name, as float tensors of integers, with gradients; see `Part`."""
+    """The arrays of both networks by name; see `Part`.
+
+    Weights, scales and biases are float tensors of integers, with gradients to the weights and biases.
+    """
     tensors: dict[str, Tensor] = {}
     for part in model.parts():
         entry = entry_of(part)
@@ -69,7 +72,7 @@ def integer_tensors(model: Model) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def model_arrays(model: Model) -> dict[str, NDArray[Any]]:
-    """The arrays that a file holds of a model."""
+    """The arrays that a model file holds."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, tensor in integer_tensors(model).items():
         kind = np.int8 if name.endswith(".weight") else np.int32
@@ -80,7 +83,7 @@ def model_arrays(model: Model) -> dict[str, NDArray[Any]]:
 
 
 def quantizer_of(file: ModelFile) -> ResidualQuantizer:
-    """The codebooks of a model file, on the CPU: multiples of 1/256."""
+    """The codebooks of a model file, on the CPU, as multiples of 1/256."""
     quantizer = ResidualQuantizer(*file.arrays[CODEBOOKS].shape)
     quantizer.codebooks.copy_(torch.from_numpy(file.arrays[CODEBOOKS].astype(np.float32)))
     quantizer.codebooks.div_(LATENT_UNITS)
@@ -89,9 +92,10 @@ def quantizer_of(file: ModelFile) -> ResidualQuantizer:
 
 @torch.no_grad()
 def build_model(file: ModelFile) -> Model:
-    """Networks that compute what the integers of a file do, but for rounding; on the CPU, in eval mode.
+    """Networks that compute the same as the integers of a file, except for rounding.
 
-    The inverse of `model_arrays` as far as there is one: of these networks, integers are made anew.
+    They are on the CPU, in eval mode. This inverts `model_arrays` only approximately: arrays made from
+    these networks again may differ from those of the file.
     """
     model = Model(file.config)
     for part in model.parts():
@@ -106,17 +110,17 @@ def load_model(path: Path) -> LoadedModel:
 
     Raises:
         FileError: the file is missing or cannot be read.
-        ModelError: it is not a whole model file of ours.
+        ModelError: it is not a complete oasisvq model file.
     """
     file = read_model(path)
     return LoadedModel(build_model(file), file)
 
 
 def file_of(model: Model, card: dict[str, Any], prior: Prior | None = None) -> ModelFile:
-    """What a file of a model would hold."""
+    """The model file that `save_model` writes."""
     return ModelFile(model.config, model_arrays(model), prior, card)
 
 
 def save_model(model: Model, path: Path, card: dict[str, Any], prior: Prior | None = None) -> None:
-    """Write the model as one file, whole or not at all; the inverse of `load_model`."""
+    """Write the model as one file, completely or not at all; `load_model` reads it."""
     write_model(file_of(model, card, prior), path)
