@@ -63,9 +63,7 @@ def operations(module: nn.Module, *inputs: Tensor) -> int:
 class Silent:
     """A reporter that says nothing."""
 
-    def started(
-        self, what: str, config: TrainingConfig, steps_per_epoch: int, first_step: int
-    ) -> None: ...
+    def started(self, start: object) -> None: ...
     def step(self, report: object) -> None: ...
     def epoch(self, report: object) -> None: ...
     def note(self, message: str) -> None: ...
@@ -90,7 +88,10 @@ def our_training(arguments: argparse.Namespace, folder: Path) -> Training:
         precision=arguments.precision,
     )
     world = World(0, 1, torch.device(arguments.device))
-    return Training(dataset, config, folder, world, Silent(), arguments.compile)
+    training = Training(dataset, config, folder, world, Silent())
+    if arguments.compile:
+        training.compile(print, required=True)
+    return training
 
 
 def peer(name: str, training: Training) -> nn.Module:
