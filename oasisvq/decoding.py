@@ -208,7 +208,9 @@ class _Decoder:
     def _decode(self, task: _Task, name: str) -> Result:
         file, first = task.file, task.first
         if first not in (None, file):
-            raise FileError(f"{file}: its output {task.output} is also that of {first}; rename one")
+            raise FileError(
+                f"{file}: its output {task.output} would replace that of {first}; rename one"
+            )
         codes = self._read(task)
         header = codes.header
         refuse_large_codes(header, name, self.max_pixels)

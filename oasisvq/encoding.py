@@ -197,7 +197,7 @@ class _Encoder:
         source, codes, first = task
         if first != source.path:
             raise FileError(
-                f"{source.path}: its output {codes} is also that of {first.name}; rename one"
+                f"{source.path}: its output {codes} would replace that of {first.name}; rename one"
             )
         found = not self.force and not self.wish.demands.are_any
         if found and (header := _valid_header(codes, source, self.codec, self.wish)):

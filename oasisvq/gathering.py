@@ -128,6 +128,7 @@ class Gathering:
         if not ours:
             raise FileError(f"{folder}: {len(rows)} files, too few for so many shards; use fewer")
         kept = [rows[place] for place in ours]
+        self.reduced = sum(row[13] for row in kept)  # files of which only the indices are exported
         self._paths = [self._paths[place] for place in ours]
         self.names = [names[place] for place in ours]
         self.subjects = [
@@ -163,8 +164,8 @@ class Gathering:
         header = read_codes_file(path).header
         if header.coder is Coder.LABELS:
             raise CodesFileError(
-                f"{path}: holds labels kept exactly, and an array file holds indices; read it with "
-                "oasisvq.read_codes"
+                f"{path}: holds labels kept exactly, which have no indices; leave such files out with "
+                "--exclude, or read them with oasisvq.read_codes"
             )
         if path == self._paths[0]:
             self._first = header
@@ -177,7 +178,7 @@ class Gathering:
         sizes = (*header.window, *header.shape, *header.intensity)
         kinds = int(header.sample_type), header.levels, header.slices
         shown = header.stack.names[0] if header.stack else path.name  # tells the subject
-        return (*sizes, *kinds, numbers if header.volume else None, shown)
+        return (*sizes, *kinds, numbers if header.volume else None, shown, header.has_more)
 
     def blocks(self) -> Iterator[NDArray[np.uint16]]:
         """The rows (slices, L, h, w) of the array, file by file; afterwards `headers` are known.

@@ -115,6 +115,18 @@ def test_what_lies_beside_the_indices_is_left_out(
     assert restored.max() < 1e6
 
 
+def test_an_export_says_that_it_leaves_residues_out(
+    run: Run, tmp_path: Path, residue_model_file: Path, rng: np.random.Generator
+) -> None:
+    codec, phantom = oasisvq.load(residue_model_file), draw_head(rng)
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / "plain.codes").write_bytes(codec.encode(phantom, levels=1))
+    exported = "export", "codes", "-o", "t.npz", "--model", residue_model_file
+    assert "residues" not in run(*exported).out
+    (tmp_path / "codes" / "exact.codes").write_bytes(codec.encode(phantom, max_error=0))
+    assert "of 1 file only the indices are exported; residues," in run(*exported, "-f").out
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
 def test_volumes_come_back_with_their_geometry(
     run: Run, volumes_folder: Path, prior_model_file: Path, tmp_path: Path, suffix: str

@@ -63,7 +63,8 @@ def encode(
             "--output",
             metavar="PATH",
             help="File to write. It is a folder if it exists as one, if it ends with a slash, or if the "
-            "input is a folder or several files. [default: scan.codes]",
+            "input is a folder or several files. [default: beside the input, with .codes for its "
+            "ending]",
         ),
     ] = None,
     quality: Annotated[
@@ -72,9 +73,9 @@ def encode(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Levels to keep, the same for every file. With the bundled model a typical slice "
-            "has: 1: 330 bytes, SSIM 0.93; 2: 710 bytes, SSIM 0.96; 4: 1,720 bytes, SSIM "
-            "0.98; 8: 3,790 bytes, SSIM 0.99. To be sure of a quality, ask for it with --min-ssim. "
+            help="Levels to keep, 1 to 8 (volumes: 6), the same for every file. With the bundled model "
+            "a typical slice has: 1: 330 bytes, SSIM 0.93; 2: 710 bytes, SSIM 0.96; 4: 1,720 bytes, "
+            "SSIM 0.98; 8: 3,790 bytes, SSIM 0.99. To be sure of a quality, ask for it with --min-ssim. "
             "[default: the model's; the bundled one has 2]",
         ),
     ] = None,
@@ -114,8 +115,9 @@ def encode(
         bool,
         typer.Option(
             "--stacks",
-            help="Code all slices of one subject, found by names and sizes, in one file. It is smaller "
-            "than many files, and of better quality. `decode` gives the images back.",
+            help="Code all slices of one subject in one file, found by names such as "
+            "case_001_slice_0.png and by sizes. Mostly smaller than single files of equal quality. "
+            "`decode` gives the images back.",
         ),
     ] = False,
     lossy: Annotated[
@@ -133,9 +135,8 @@ def encode(
     carries_model: Annotated[
         bool,
         typer.Option(
-            " /--no-model",
-            help="Do not copy the model into the output folder. With the copy, `decode` needs nothing "
-            "else.",
+            "--model-copy/--no-model",
+            help="Copy the model into the output folder, so that `decode` needs nothing else.",
         ),
     ] = True,
     include: IncludeOption = None,
@@ -166,7 +167,8 @@ def encode(
     A demand such as --min-ssim or --max-bytes holds for each file. A volume is one file.
 
     At the end it prints the quality of the decoded files: SSIM (scikit-image's, with a Gaussian of 1.5),
-    foreground SSIM, PSNR, and the largest error of any voxel. It names the range that these are on.
+    foreground SSIM, PSNR, and the largest error of any voxel. It names the intensity range on which SSIM
+    and PSNR are measured.
     """
     from oasisvq.codec.container import SUFFIX
     from oasisvq.codec.content import Content
@@ -197,6 +199,11 @@ def encode(
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
+    is_single = len(inputs) == 1 and not inputs[0].is_dir() and chosen != ALL
+    if is_single and output is not None and not names_folder(output) and not names_codes:
+        usage_error(
+            f"{output}: encode writes {SUFFIX} files; end the name with {SUFFIX}, or with / for a folder"
+        )
     if chosen == ALL and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one volume; name a folder for all of them")
     if stacks and len(inputs) == 1 and not inputs[0].is_dir():

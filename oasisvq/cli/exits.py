@@ -44,8 +44,8 @@ def assumed_lines(outcome: "Outcome") -> list[str]:
         )
     if alone:
         lines.append(
-            f"{counted(alone, 'image')} coded one by one: no other image has the same name, size and "
-            "type, or nothing shows that they are of one subject"
+            f"{counted(alone, 'image')} coded one by one, for their names do not show which images are "
+            "slices of one subject; names such as case_001_slice_0.png do"
         )
     return lines
 

@@ -15,7 +15,7 @@ from oasisvq.cli.options import (
     QuietOption,
     ShardOption,
 )
-from oasisvq.cli.printing import print_line
+from oasisvq.cli.printing import counted, print_line
 
 
 def export(
@@ -41,7 +41,8 @@ def export(
 
     Use it to train on tokens. The array file holds `indices` (slices, levels, h, w) of images and
     volumes, 65535 where a slice has no index, and `names` and `subjects` of the files. `decode` turns
-    it back into images and volumes.
+    it back into images and volumes, at the quality of the indices alone: residues, exact ground and
+    outliers are not exported.
     """
     from oasisvq.folders import Globs, PassedOver
     from oasisvq.gathering import Gathering
@@ -54,6 +55,12 @@ def export(
     gathering.write(output)
     shape = " × ".join(f"{side:,}" for side in gathering.shape)
     subjects = len(set(gathering.subjects) - {""})
-    print_line(f"{output}: {shape} indices (slices, levels, h, w) of {subjects:,} known subjects")
+    of_subjects = f" of {subjects:,} subjects" if subjects else ""
+    print_line(f"{output}: {shape} indices (slices, levels, h, w){of_subjects}")
+    if gathering.reduced:
+        print_line(
+            f"of {counted(gathering.reduced, 'file')} only the indices are exported; residues, exact "
+            "ground and outliers are left out, and no bound holds for what is decoded from the array"
+        )
     if told := str(passed_over):
         print_line(told)

@@ -77,8 +77,8 @@ MaxErrorOption = Annotated[
     typer.Option(
         "--max-error",
         metavar="E",
-        help="Let no voxel be off by more than E from its stored value. A residue beside the indices "
-        "sees to that.",
+        help="Guarantee that no voxel is off by more than E, in stored values (before slope and "
+        "intercept). The file then also holds a correction, the residue.",
     ),
 ]
 LosslessOption = Annotated[bool, typer.Option("--lossless", help="Lose nothing; same as --max-error 0.")]

@@ -48,7 +48,7 @@ def preprocess(
             "--slices",
             metavar="N|FIRST:LAST|all",
             help="Which slices of a volume. N: N slices, evenly spaced over the brain. FIRST:LAST: from "
-            "FIRST mm above the lowest slice up to, but without, LAST mm. all: every mm of the brain. "
+            "FIRST to LAST mm (exclusive) above the lowest slice. all: every mm of the brain. "
             "Coronal slices are counted from the back, sagittal ones from the left.",
         ),
     ] = "32",

@@ -20,7 +20,10 @@ def show(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Picture to write: .png, .svg or .pdf. [default: scan.panel.png]"
+            "-o",
+            "--output",
+            help="Picture to write: .png, .svg or .pdf. "
+            "[default: beside the file, ending with .panel.png]",
         ),
     ] = None,
     original: Annotated[

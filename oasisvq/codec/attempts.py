@@ -187,7 +187,7 @@ class _Search:
         levels = first_of(every, lambda levels: self._fits(self.code(levels)))
         if levels is None:
             raise ImageError(
-                f"the smallest file of it takes {self.code(1).file_bytes:,} bytes, more than "
+                f"its smallest file takes {self.code(1).file_bytes:,} bytes, more than "
                 f"--max-bytes {self._demands.max_bytes}"
             )
         return self.code(levels)

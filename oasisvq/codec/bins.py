@@ -152,7 +152,7 @@ def binning_of(planes: Planes, supports: NDArray[np.bool_], ground: float, bound
         )
     is_whole = planes.dtype.kind in "iu"
     if is_whole and bound != int(bound):
-        raise ImageError(f"a largest error of {bound:g} of {planes.dtype}, expected a whole number")
+        raise ImageError(f"a largest error of {bound:g}: {planes.dtype} values need a whole number")
     if is_whole:
         start = int(ground) if has_ground else int(low)
         step = _greatest_step(planes, supports, start)

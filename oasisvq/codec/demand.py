@@ -84,9 +84,9 @@ def wrong_with(demands: Demands, levels: int | None = None, lossy: bool = False)
     if size is not None and size < LEAST_FILE_BYTES:
         return f"--max-bytes {size}: no file is so small; expected {LEAST_FILE_BYTES} or more"
     if levels is not None:
-        return "--quality names the levels, and what is demanded finds them; leave one out"
+        return "-q and demands such as --min-ssim or --max-bytes both choose the quality; leave one out"
     if lossy:
-        return "--lossy codes labels by the model, whose quality is a Dice; leave out what is demanded"
+        return "--lossy labels have a Dice score, and no SSIM or PSNR; leave out what is demanded"
     return ""
 
 

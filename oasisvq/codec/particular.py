@@ -300,4 +300,4 @@ def refuse_other_levels(header: CodesHeader, levels: int | None, name: str) -> N
     if levels is not None and header.labels and not header.levels:
         raise CodesFileError(f"{name}: holds labels, kept exactly, and no levels; leave out --quality")
     if levels is not None and not 1 <= levels <= header.levels:
-        raise CodesFileError(f"{name}: quality {levels}, but it holds 1 to {header.levels} levels")
+        raise CodesFileError(f"{name}: quality {levels}, but this file has 1 to {header.levels}")

@@ -139,7 +139,8 @@ def _chosen(path: Path, volumes: list[list[DicomSlice]], which: int | None) -> l
             "--volume, or each with --volume all"
         )
     if not 0 <= (which or 0) < len(volumes):
-        raise ImageError(f"{path}: has no volume {which}; it holds {len(volumes)}, counted from 0")
+        there = f"volumes 0 to {len(volumes) - 1:,}" if len(volumes) > 1 else "only volume 0"
+        raise ImageError(f"{path}: there is no volume {which}; it holds {there}")
     return volumes[which or 0]
 
 

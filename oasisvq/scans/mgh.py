@@ -62,7 +62,7 @@ def _read_header(path: Path, max_pixels: int) -> Any:  # noqa: ANN401 - nibabel 
         content = stream.read(_OFFSET)
     with _naming(path):
         if len(content) < _OFFSET or content[:4] != b"\0\0\0\1":
-            raise ImageError(f"{len(content)} bytes that are no header of MGH; get a whole copy")
+            raise ImageError("not an MGH file, or a damaged one; get a whole copy")
         known = content[:_HEADER_BYTES].ljust(MGHHeader.template_dtype.itemsize, b"\0")
         header = MGHHeader(known, check=False)
         try:

@@ -128,9 +128,7 @@ def _read_geometry(path: Path, is_pair: bool, max_pixels: int) -> Geometry:
         start = stream.read(max(form.header_bytes for form in Form))
     form = form_of(start, is_pair)
     if form is None or len(start) < form.header_bytes:
-        raise ImageError(
-            f"{path}: {len(start)} bytes that are no header of NIfTI or Analyze; get a whole copy"
-        )
+        raise ImageError(f"{path}: not a NIfTI or Analyze file, or a damaged one; get a whole copy")
     try:
         geometry = Geometry(form, start[: form.header_bytes])
         _refuse_unusable(geometry, max_pixels, path.name)

@@ -52,7 +52,8 @@ def chosen_of(count: int, which: int | None, shape: Sequence[int]) -> int:
             f"{count - 1} with --volume, or each with --volume all"
         )
     if not 0 <= (which or 0) < count:
-        raise ImageError(f"has no volume {which}; it holds {count:,}, counted from 0")
+        there = f"volumes 0 to {count - 1:,}" if count > 1 else "only volume 0"
+        raise ImageError(f"there is no volume {which}; it holds {there}")
     return which or 0
 
 

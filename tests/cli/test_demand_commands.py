@@ -84,7 +84,7 @@ def test_what_cannot_be_demanded_is_a_usage_error(
 def test_what_no_file_satisfies_names_the_nearest(
     refused: Refused, phantom_png: Path, residue_model_file: Path
 ) -> None:
-    refused("encode", "scan.png", "--max-bytes", "40", naming="the smallest file of it takes")
+    refused("encode", "scan.png", "--max-bytes", "40", naming="its smallest file takes")
     line = refused(
         "encode", "scan.png", "--min-ssim", "0.99", naming="scan.png: SSIM 0.99 cannot be kept"
     )

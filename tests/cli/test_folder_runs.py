@@ -165,7 +165,7 @@ def test_two_images_with_one_output_are_a_failure_of_the_second(
         result = run("encode", scans, "-o", "codes", "--model", model_file, *options)
         assert result.code == 1
         assert "1 failed:" in result.err
-        assert "scans/scan.tif: its output codes/scan.codes is also that of scan.png" in result.err
+        assert "scans/scan.tif: its output codes/scan.codes would replace that of scan.png" in result.err
         first = (tmp_path / "codes" / "scan.codes").read_bytes()
         assert first == (tmp_path / "alone.codes").read_bytes()
 

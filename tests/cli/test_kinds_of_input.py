@@ -141,7 +141,7 @@ def test_one_volume_of_a_series(
     np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
     np.testing.assert_array_equal(first.affine, second.affine)
     beyond = run("encode", "bold.nii.gz", "--volume", "3", "--model", model_file)
-    assert "has no volume 3; it holds 3, counted from 0" in beyond.err
+    assert "there is no volume 3; it holds volumes 0 to 2" in beyond.err
 
 
 def test_each_volume_of_a_series_beside_files_of_one(

@@ -50,9 +50,19 @@ def test_encode_never_writes_over_its_own_input(
     refused: Refused, phantom_png: Path, tmp_path: Path, force: tuple[str, ...]
 ) -> None:
     """Not with -f either: the codes do not hold the scan."""
-    (tmp_path / "link.png").symlink_to(phantom_png)
-    refused("encode", "scan.png", "-o", "scan.png", *force, naming="scan.png")
-    refused("encode", "link.png", "-o", "scan.png", *force, naming="scan.png")
+    (tmp_path / "own.codes").symlink_to(phantom_png)
+    refused("encode", "scan.png", "-o", "own.codes", *force, naming="own.codes")
+
+
+@pytest.mark.parametrize("output", ["scan.png", "out.nii.gz", "out.zip", "out"])
+def test_encode_writes_no_codes_under_another_ending(
+    run: Run, phantom_png: Path, tmp_path: Path, output: str
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    result = run("encode", phantom_png, "-o", output, "-f")
+    assert result.code == 2
+    assert f"{output}: encode writes .codes files" in result.err
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("place", ["missing/out", "a_file/out", "/proc/out"])

@@ -66,7 +66,7 @@ def test_a_run_over_a_folder_skips_what_holds_the_bound(run: Run, phantom_png: P
     [
         (["--max-error", "-1"], "--max-error -1: expected 0 or more", 2),
         (["--max-error", "nan"], "--max-error nan: expected 0 or more", 2),
-        (["--max-error", "1.5"], "expected a whole number", 1),
+        (["--max-error", "1.5"], "values need a whole number", 1),
         (["--max-error", "300"], "its values go from 0 to 255", 1),
         (["--lossless", "--max-error", "2"], "--lossless means --max-error 0", 2),
         (["--lossless", "--lossy"], "leave one out", 2),
@@ -91,4 +91,4 @@ def test_a_model_without_the_network_is_one_line(refused: Refused, phantom_png: 
 def test_a_quality_that_a_file_does_not_hold_is_one_line(
     run: Run, refused: Refused, codes: Path
 ) -> None:
-    refused("decode", codes, "-q", "3", naming="quality 3, but it holds 1 to 2 levels")
+    refused("decode", codes, "-q", "3", naming="quality 3, but this file has 1 to 2")

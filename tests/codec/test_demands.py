@@ -88,7 +88,7 @@ def test_what_cannot_be_names_the_nearest_that_can() -> None:
         ImageError, match=r"SSIM 0.97 takes 400 bytes.*--max-bytes 250.*0.9500.*200 bytes"
     ):
         smallest(SCAN, Demands(ssim=0.97, max_bytes=250), ways)
-    with pytest.raises(ImageError, match="the smallest file of it takes 100 bytes"):
+    with pytest.raises(ImageError, match="its smallest file takes 100 bytes"):
         smallest(SCAN, Demands(max_bytes=50), ways)
 
 

@@ -207,7 +207,7 @@ def test_some_levels_are_those_of_a_file_without_residue(
         codec.codes_of(container.read(plain, "x")).indices,
     )
     for levels in (0, 4):
-        with pytest.raises(CodesFileError, match=f"quality {levels}, but it holds 1 to 3 levels"):
+        with pytest.raises(CodesFileError, match=f"quality {levels}, but this file has 1 to 3"):
             codec.decode(kept, levels=levels)
 
 

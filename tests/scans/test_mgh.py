@@ -71,7 +71,7 @@ def test_one_of_the_frames_of_an_mgh_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(path, which=2).voxels, voxels[..., 2])
     with pytest.raises(ImageError, match=r"bold\.mgz: shape \(9, 7, 5, 3\), expected one volume"):
         read_scan(source_at(path))
-    with pytest.raises(ImageError, match="has no volume 3; it holds 3, counted from 0"):
+    with pytest.raises(ImageError, match="there is no volume 3; it holds volumes 0 to 2"):
         read_volume(path, which=3)
 
 
@@ -84,8 +84,8 @@ def test_what_follows_the_voxels_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:200], "no header of MGH"),
-        (lambda content: b"\0\0\0\2" + content[4:], "no header of MGH"),
+        (lambda content: content[:200], "not an MGH file"),
+        (lambda content: b"\0\0\0\2" + content[4:], "not an MGH file"),
         (lambda content: content[:-40], "truncated: "),
         (lambda content: content[:4] + b"\xff" * 4 + content[8:], "a damaged header"),
         (lambda content: content[:20] + b"\0\0\0\x09" + content[24:], "a damaged header"),
