@@ -36,9 +36,9 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="File or folder to write. An image becomes .png or .tif, a volume .nii.gz, .nii, .hdr, "
-            ".img or .mgz. The output is a folder if one of this name exists, if the name ends with a "
-            "slash, for a folder or several inputs, and for the images of a stack. [default: "
+            help="File or folder to write. An image becomes .png or .tif; a volume .nii.gz, .nii, .hdr, "
+            ".img, .mgz, .mgh or .tif. The output is a folder if one of this name exists, if the name "
+            "ends with a slash, for a folder or several inputs, and for a stack of images. [default: "
             "scan.decoded.png for an image; scan.decoded.nii.gz for a volume, or .img if it came as a "
             "pair; the folder scan.decoded for a stack]",
         ),

@@ -8,6 +8,10 @@ import pytest
 from conftest import Refused, Result, Run, carried, draw_phantom, files_below, fingerprint
 from PIL import Image
 
+from oasisvq.bulk import Result as Outcome
+from oasisvq.bulk import surviving
+from oasisvq.errors import ModelError
+
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
@@ -241,3 +245,17 @@ def test_a_second_run_over_finished_files_reads_no_model(
         assert "20 already there" in again.out
     next((tmp_path / "codes").rglob("*.codes")).unlink()
     assert "damaged model file" in run(*encode).err
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("quality 8, but this model has 1 to 6", "a/scan.nii: quality 8, but this model has 1 to 6"),
+        ("a/scan.nii: damaged", "a/scan.nii: damaged"),
+    ],
+)
+def test_a_failure_names_its_file(message: str, told: str) -> None:
+    def fail() -> Outcome:
+        raise ModelError(message)
+
+    assert surviving(fail, Path("a/scan.nii")).failure == told
