@@ -57,7 +57,7 @@ PRESETS = {
         residue_epochs=2,
     ),
     "small": Preset(
-        purpose="for a CPU; 5,760 slices take two cores with bfloat16 an hour and a half",
+        purpose="for a CPU; 5,760 slices take some hours",
         size=256,
         stride=8,
         encoder_channels=(64, 128),
