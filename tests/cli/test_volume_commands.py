@@ -279,7 +279,8 @@ def test_the_other_half_of_a_pair_is_not_written_over(
 ) -> None:
     nibabel.save(nibabel.Nifti1Pair(draw_volume(rng), AFFINE), tmp_path / "a.img")
     before = Path("a.img").read_bytes()
-    failed = run("encode", "a.hdr", "-o", "a.img", "-f", "--model", model_file)
+    Path("own.codes").symlink_to("a.img")
+    failed = run("encode", "a.hdr", "-o", "own.codes", "-f", "--model", model_file)
     assert failed.code == 1
     assert Path("a.img").read_bytes() == before
 

@@ -113,7 +113,7 @@ def test_several_series_of_a_folder_are_listed_and_each_can_be_read(tmp_path: Pa
         voxels_of(folder)
     assert voxels_of(folder, 0).shape == (5, 6, 3)
     np.testing.assert_array_equal(voxels_of(folder, 1)[..., 1], drawn(seed=11).T)
-    with pytest.raises(ImageError, match="has no volume 2; it holds 2"):
+    with pytest.raises(ImageError, match="there is no volume 2; it holds volumes 0 to 1"):
         voxels_of(folder, 2)
 
 

@@ -109,13 +109,13 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
     bad = tmp_path / "bad.nii.gz"
     for content, message in (
         (b"", "an empty file"),
-        (gzip.compress(b""), "no header"),
+        (gzip.compress(b""), "not a NIfTI or Analyze file"),
         (packed[:60], "gzip"),
         (packed[:-20], "gzip|truncated"),
         (b"\x1f\x8b" + bytes(50), "gzip"),
-        (whole[:200], "no header"),
+        (whole[:200], "not a NIfTI or Analyze file"),
         (whole[:-1], r"truncated: 419 bytes of voxels, expected 420"),
-        (b"hello" * 200, "no header"),
+        (b"hello" * 200, "not a NIfTI or Analyze file"),
     ):
         bad.write_bytes(content)
         with pytest.raises(ImageError, match=rf"bad\.nii\.gz: .*({message})"):
