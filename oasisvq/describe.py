@@ -1,4 +1,4 @@
-"""Facts about a `.codes` file, a model, a prepared dataset or a folder of them, found without torch."""
+"""Facts about a `.codes` file, a model, an export, a dataset or a folder, found without torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
 from oasisvq.files import MODEL_FILE, read_bytes
 from oasisvq.scans.limits import MAX_FILE_BYTES
+from oasisvq.tokens import TOKEN_SUFFIXES, read_tokens
 
 if TYPE_CHECKING:
     from oasisvq.codec.modelfile import ModelFile
@@ -22,6 +23,8 @@ def describe(path: Path) -> dict[str, Any]:
         FileError: missing, or not a file of oasisvq.
         CodesFileError, ModelError, DatasetError: it is damaged.
     """
+    if path.suffix in TOKEN_SUFFIXES and (path.is_dir() or path.suffix == ".npz"):
+        return _tokens(path)
     if path.is_dir():
         if is_prepared(path):
             return _dataset(path)
@@ -31,7 +34,23 @@ def describe(path: Path) -> dict[str, Any]:
         return _codes(content, path)
     if path.suffix == ".safetensors":
         return _model(path)
-    raise FileError(f"{path}: not a .codes file, a model (.safetensors) or a dataset folder")
+    raise FileError(
+        f"{path}: not a .codes file, a model (.safetensors), an export (.npz) or a dataset folder"
+    )
+
+
+def _tokens(path: Path) -> dict[str, Any]:
+    tokens = read_tokens(path)
+    arrays, indices = tokens.arrays, tokens.arrays["indices"]
+    sides = " × ".join(f"{side:,}" for side in indices.shape)
+    return {
+        "kind": "array file of `oasisvq export`",
+        "files": len(tokens),
+        "subjects": len(set(tokens.subjects) - {""}),
+        "indices": f"{sides} (slices, levels, h, w) of {int(arrays['codebook'][0])} codes",
+        "model": arrays["fingerprint"].tobytes().hex(),
+        "bytes": sum(array.nbytes for array in arrays.values()),
+    }
 
 
 def _folder(path: Path) -> dict[str, Any]:

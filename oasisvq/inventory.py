@@ -15,6 +15,8 @@ from oasisvq.folders import walk
 from oasisvq.model_store import KnownModel, how_far, models_in, store_folder, wanted_by
 from oasisvq.models import known_models
 
+_NAMED = 5  # damaged files, at most
+
 
 def take_stock_here() -> dict[str, Any]:
     """The models found from the working folder, and how many codes in that folder need each."""
@@ -50,6 +52,8 @@ def take_stock(folder: Path) -> dict[str, Any]:
             "bits_per_voxel": held.bits_per_voxel,
             "qualities": dict(sorted(held.qualities.items())),
         }
+        if held.damaged:
+            facts["damaged_files"] = held.damaged
     here = {known.fingerprint for known in models}
     if lacking := {name: count for name, count in needed.items() if name and name not in here}:
         facts["models_not_here"] = lacking
@@ -67,6 +71,7 @@ class _Held:
         slices: number of slices in all undamaged files.
         voxels: number of their voxels.
         file_bytes: number of their bytes.
+        damaged: the first few damaged files.
     """
 
     needed: Counter[str] = field(default_factory=Counter)
@@ -74,6 +79,7 @@ class _Held:
     slices: int = 0
     voxels: int = 0
     file_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def bits_per_voxel(self) -> float | None:
@@ -109,6 +115,8 @@ def _held(paths: Iterable[Path]) -> _Held:
         except OasisVQError:
             held.needed[""] += 1
             held.qualities["damaged"] += 1
+            if len(held.damaged) < _NAMED:
+                held.damaged.append(str(path))
     return held
 
 

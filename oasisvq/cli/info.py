@@ -14,8 +14,8 @@ def info(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A .codes file, a model, a dataset, or a folder of models or .codes files. For a "
-            "folder, `info` counts its files, slices, bytes, qualities and models. Without a path, it "
+            help="A .codes file, a model, an export, a dataset, or a folder of models or .codes files. "
+            "For a folder, `info` counts files, slices, bytes, qualities and models. Without a path, it "
             "lists the models found from here, and where they are kept."
         ),
     ] = None,

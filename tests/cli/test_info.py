@@ -88,7 +88,19 @@ def test_info_of_a_folder_counts_its_codes(
     assert facts["bytes"] == sum(path.stat().st_size for path in whole)
     assert facts["bits_per_voxel"] == pytest.approx(8 * facts["bytes"] / (3 * 64 * 64), abs=1e-6)
     assert facts["qualities"] == {"damaged": 1, "nothing lost": 1, "quality 2": 2}
+    assert facts["damaged_files"] == ["codes/broken.codes"]
     assert facts["models_not_here"] == {fingerprint(residue_model_file): 1}
     (known,) = facts["models"]
     assert (known["model"], known["needed_by"]) == (fingerprint(model_file), 2)
     assert "qualities" in run("info", "codes").out
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".tokens"])
+def test_info_describes_an_export(run: Run, model_file: Path, phantom_png: Path, suffix: str) -> None:
+    assert run("encode", phantom_png, "-o", "codes/", "-q", "2", "--model", model_file).code == 0
+    assert run("export", "codes", "-o", f"all{suffix}").code == 0
+    facts = json.loads(run("info", f"all{suffix}", "--json").out)
+    assert facts["kind"] == "array file of `oasisvq export`"
+    assert (facts["files"], facts["subjects"]) == (1, 0)
+    assert facts["indices"].startswith("1 × 2 × ")
+    assert facts["model"] == fingerprint(model_file)
