@@ -149,9 +149,8 @@ def surviving(do: Callable[[], Result], where: Path) -> Result:
     except OasisVQError as error:
         cause = error.__cause__
         ends = isinstance(cause, OSError) and cause.errno in NOTHING_CAN_BE_WRITTEN
-        # only the message: the error itself holds the image; some tell of a model, and not of a file
-        told = str(error) if where.stem in str(error) else f"{where}: {error}"
-        return Result(failure=told, ends_run=ends)
+        # only the message: the error itself holds the image
+        return Result(failure=str(error), ends_run=ends)
     except MemoryError as error:
         return Result(failure=f"{where}: too large for this machine's memory ({error})")
     except OSError as error:

@@ -8,22 +8,21 @@ from oasisvq.codec.container import MAGIC
 from oasisvq.codec.headers import Coder, CodesHeader, VolumeHeader
 from oasisvq.data.dataset import is_prepared, open_dataset
 from oasisvq.errors import FileError
-from oasisvq.files import MODEL_FILE, read_bytes
+from oasisvq.files import MODEL_FILE, STORE_SUFFIX, read_bytes
 from oasisvq.scans.limits import MAX_FILE_BYTES
-from oasisvq.tokens import TOKEN_SUFFIXES, read_tokens
 
 if TYPE_CHECKING:
     from oasisvq.codec.modelfile import ModelFile
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Facts about a file or folder of oasisvq, by its content rather than its name.
+    """Facts about a file or folder of oasisvq, by its content; exports and models by their ending.
 
     Raises:
         FileError: missing, or not a file of oasisvq.
         CodesFileError, ModelError, DatasetError: it is damaged.
     """
-    if path.suffix in TOKEN_SUFFIXES and (path.is_dir() or path.suffix == ".npz"):
+    if path.suffix in (".npz", STORE_SUFFIX):
         return _tokens(path)
     if path.is_dir():
         if is_prepared(path):
@@ -33,13 +32,21 @@ def describe(path: Path) -> dict[str, Any]:
     if content[: len(MAGIC)] == MAGIC:
         return _codes(content, path)
     if path.suffix == ".safetensors":
-        return _model(path)
+        return _tokens(path) if _is_export(content, path) else _model(path)
     raise FileError(
         f"{path}: not a .codes file, a model (.safetensors), an export (.npz) or a dataset folder"
     )
 
 
+def _is_export(content: bytes, path: Path) -> bool:
+    from oasisvq.codec.modelfile import MAX_MODEL_HEADER_BYTES, parse_safetensors_metadata
+
+    return "names" in parse_safetensors_metadata(content, path, MAX_MODEL_HEADER_BYTES)
+
+
 def _tokens(path: Path) -> dict[str, Any]:
+    from oasisvq.tokens import read_tokens  # and safetensors with it
+
     tokens = read_tokens(path)
     arrays, indices = tokens.arrays, tokens.arrays["indices"]
     sides = " × ".join(f"{side:,}" for side in indices.shape)

@@ -15,7 +15,7 @@ from oasisvq.codec.container import SUFFIX, read_codes_file
 from oasisvq.codec.content import Content
 from oasisvq.codec.headers import Coder, CodesHeader
 from oasisvq.codec.wish import Wish
-from oasisvq.errors import FileError, ImageError, OasisVQError
+from oasisvq.errors import FileError, ImageError, ModelError, OasisVQError
 from oasisvq.files import (
     make_folder,
     read_bytes,
@@ -82,8 +82,8 @@ def encode_file(
     scan = read_scan(source, wish.axis, max_pixels)
     try:
         encoded = codec.encode_seen(scan, wish, advance)
-    except ImageError as error:
-        raise ImageError(f"{source.path}: {error}") from error
+    except (ImageError, ModelError) as error:
+        raise type(error)(f"{source.path}: {error}") from error
     written = container.read(encoded.content, str(codes))
     if source.states_now() != before:
         raise FileError(f"{source.path}: changed while it was encoded; run again when it is complete")

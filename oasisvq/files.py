@@ -28,6 +28,7 @@ except ImportError:  # Windows has none
 
 METRICS_FILE = "metrics.jsonl"  # in a run folder
 MAX_METRICS_BYTES = 2**28
+STORE_SUFFIX = ".tokens"  # of a folder of arrays, see `tokens.py`
 MODEL_FILE = "model.safetensors"  # in a run folder, and beside the bundled model's card
 _KEPT_MODEL = re.compile(r"(model-)?[0-9a-f]{8}\.safetensors")  # see `model_store.py`
 _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".oasisvq-", ".tmp"

@@ -23,13 +23,12 @@ from oasisvq.codec.slices import codes_of
 from oasisvq.data.layouts import slice_of
 from oasisvq.data.persons import subject_of
 from oasisvq.errors import CodesFileError, FileError
-from oasisvq.files import atomic_writer
+from oasisvq.files import STORE_SUFFIX, atomic_writer
 from oasisvq.folders import EVERYTHING, WHOLE, Globs, PassedOver, Shard, walk
 from oasisvq.jobs import calls
 from oasisvq.models import ModelFinder
 from oasisvq.tokens import (
     MAX_TOKEN_BYTES,
-    STORE_SUFFIX,
     Tokens,
     header_bytes,
     refuse_unsafe,

@@ -52,6 +52,7 @@ from oasisvq.codec.modelfile import parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import (
+    STORE_SUFFIX,
     atomic_writer,
     move_into_place,
     read_bytes,
@@ -62,7 +63,6 @@ from oasisvq.files import (
 )
 from oasisvq.text import is_safe_name
 
-STORE_SUFFIX = ".tokens"
 TOKEN_SUFFIXES = (".npz", ".safetensors", STORE_SUFFIX)
 STRINGS_FILE = "tokens.json"  # of a store; written last
 MAX_TOKEN_BYTES = 2**36

@@ -132,13 +132,14 @@ def encode(
         ),
     ] = None,
     model: ModelOption = None,
-    carries_model: Annotated[
+    no_model: Annotated[
         bool,
         typer.Option(
-            "--model-copy/--no-model",
-            help="Copy the model into the output folder, so that `decode` needs nothing else.",
+            "--no-model",
+            help="Do not copy the model into the output folder. With the copy, `decode` needs nothing "
+            "else.",
         ),
-    ] = True,
+    ] = False,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     shard: ShardOption = None,
@@ -199,8 +200,8 @@ def encode(
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")
-    is_single = len(inputs) == 1 and not inputs[0].is_dir() and chosen != ALL
-    if is_single and output is not None and not names_folder(output) and not names_codes:
+    is_one = len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir())
+    if is_one and output is not None and not names_codes and not names_folder(output):
         usage_error(
             f"{output}: encode writes {SUFFIX} files; end the name with {SUFFIX}, or with / for a folder"
         )
@@ -209,7 +210,7 @@ def encode(
     if stacks and len(inputs) == 1 and not inputs[0].is_dir():
         usage_error("--stacks takes a folder, or several images")
     taken = Taken(Globs(tuple(include or ()), tuple(exclude or ())), stacks)
-    if len(inputs) == 1 and chosen != ALL and (names_codes or not inputs[0].is_dir()):
+    if is_one:
         encode_one(
             inputs[0],
             output,
@@ -233,7 +234,7 @@ def encode(
     if dry_run:
         plan_many(inputs, folder, wish, force, part, model, max_pixels, chosen, taken, as_json)
         return
-    carries_model = carries_model and folder is not None
+    carries_model = folder is not None and not no_model
     codec = choose_encoder(model, folder if carries_model else None)
     with log_to(log, force) as told, progress_bar("encoding") as advance:
         outcome = encode_many(

@@ -3,14 +3,21 @@
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
-from conftest import Refused, Result, Run, carried, draw_phantom, files_below, fingerprint
+from conftest import (
+    AFFINE,
+    Refused,
+    Result,
+    Run,
+    carried,
+    draw_phantom,
+    draw_volume,
+    files_below,
+    fingerprint,
+)
 from PIL import Image
-
-from oasisvq.bulk import Result as Outcome
-from oasisvq.bulk import surviving
-from oasisvq.errors import ModelError
 
 
 @pytest.fixture
@@ -247,15 +254,11 @@ def test_a_second_run_over_finished_files_reads_no_model(
     assert "damaged model file" in run(*encode).err
 
 
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        ("quality 8, but this model has 1 to 6", "a/scan.nii: quality 8, but this model has 1 to 6"),
-        ("a/scan.nii: damaged", "a/scan.nii: damaged"),
-    ],
-)
-def test_a_failure_names_its_file(message: str, told: str) -> None:
-    def fail() -> Outcome:
-        raise ModelError(message)
-
-    assert surviving(fail, Path("a/scan.nii")).failure == told
+def test_a_failure_names_its_file_where_it_is_the_model_that_does_not_fit(
+    run: Run, folder: Path, volumes_model_file: Path, rng: np.random.Generator
+) -> None:
+    nibabel.save(nibabel.Nifti1Image(draw_volume(rng), AFFINE), folder / "deep" / "volume.nii.gz")
+    result = run("encode", "scans", "-o", "codes", "-q", "3", "--model", volumes_model_file)
+    assert result.code == 1
+    assert "scans/deep/volume.nii.gz: quality 3, but this model has 1 to 2 for volumes" in result.err
+    assert "3 encoded" in result.out

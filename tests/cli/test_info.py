@@ -95,7 +95,7 @@ def test_info_of_a_folder_counts_its_codes(
     assert "qualities" in run("info", "codes").out
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".tokens"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".tokens"])
 def test_info_describes_an_export(run: Run, model_file: Path, phantom_png: Path, suffix: str) -> None:
     assert run("encode", phantom_png, "-o", "codes/", "-q", "2", "--model", model_file).code == 0
     assert run("export", "codes", "-o", f"all{suffix}").code == 0
