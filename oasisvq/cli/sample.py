@@ -50,7 +50,8 @@ def sample(
 ) -> None:
     """Draw new synthetic brains from the model's prior.
 
-    They show no real person. At temperature 1, a seed gives the same codes on every machine.
+    They show no real person, and are not anatomically sound. At temperature 1, a seed gives the same
+    codes on every machine.
     """
     from oasisvq.evaluation import samples
 

@@ -15,6 +15,8 @@ from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.prior import Pass, Prior
 from oasisvq.errors import ModelError
 
+DRAFTS = 16  # of the first level of a slice; twice as many hardly bring more, see RESULTS.md
+
 
 class Drawing(Batches):
     """The part of `Codec` that draws.
@@ -31,15 +33,24 @@ class Drawing(Batches):
     def check_levels(self, levels: int | None) -> int: ...
 
     def sample(
-        self, seeds: Sequence[int], levels: int | None = None, temperature: float = 1.0
+        self,
+        seeds: Sequence[int],
+        levels: int | None = None,
+        temperature: float = 1.0,
+        drafts: int = DRAFTS,
     ) -> list[Codes]:
         """Draw new slices from the prior, one for each seed, as codes of square uint8 images.
+
+        A cell is drawn by those near it, so a slice as a whole may drift from the kind that was drawn
+        for it. Therefore the first level is drawn several times, and the draft nearest to the centre of
+        its kind is kept; the other levels are drawn for that.
 
         Args:
             seeds: each alone determines its slice, whatever else is drawn.
             levels: how many levels to draw, from 1 to the model's; its default if None.
             temperature: shares of codes are raised to 1 / temperature. Below 1 the brains are more
                 typical, above 1 more varied. The kind of a slice is always drawn at temperature 1.
+            drafts: how many first levels to choose from, 1 or more; with 1 the slices are plain draws.
 
         Raises:
             ModelError: the model has no prior, or `levels` is out of range.
@@ -59,7 +70,18 @@ class Drawing(Batches):
         def choose(_: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             return draw(frequencies, generators, temperature)
 
-        shape = len(seeds), levels, window.height, window.width
+        grid = window.height, window.width
+        kept = self.prior.walk((len(seeds), 1, *grid), kinds, choose)
+        for _ in range(drafts - 1):
+            draft = self.prior.walk(kept.shape, kinds, choose)
+            is_nearer = self._off_its_kind(draft, kinds) < self._off_its_kind(kept, kinds)
+            kept[is_nearer] = draft[is_nearer]
+
+        def go_on(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
+            if step.level == 0:
+                return kept[:, 0, step.rows, step.columns]
+            return choose(step, frequencies)
+
         header = CodesHeader(
             coder=Coder.PRIOR,
             kind=Kind.IMAGE,
@@ -72,4 +94,14 @@ class Drawing(Batches):
             intensity=(0, 255),
             fingerprint=self.fingerprint,
         )
-        return [Codes(header, grid, 0) for grid in self.prior.walk(shape, kinds, choose)]
+        indices = self.prior.walk((len(seeds), levels, *grid), kinds, go_on)
+        return [Codes(header, each, 0) for each in indices]
+
+    def _off_its_kind(
+        self, indices: NDArray[np.uint16], kinds: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """Squared distances (B,) of indices (B, levels, h, w) to the centres of their kinds (B,)."""
+        assert self.prior is not None
+        of_all_kinds = self.prior.distances_to_kinds(self.embed(indices))
+        squares: NDArray[np.float64] = of_all_kinds[np.arange(len(kinds)), kinds]
+        return squares

@@ -307,10 +307,18 @@ class Prior:
     def kind_of(self, latents: NDArray[np.floating]) -> int:
         """The kind of a grid of latents (h, w, D) in 256ths: that of the nearest centre.
 
-        Among equally near ones it is the first. The squares are integers that float64 sums exactly.
+        Among equally near ones it is the first.
+        """
+        return int(self.distances_to_kinds(latents).argmin())
+
+    def distances_to_kinds(self, latents: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Squared distances of latents (..., h, w, D) in 256ths to the centres of kinds: (..., kinds).
+
+        They are integers that float64 sums exactly.
         """
         centres = self.arrays["kinds.centre"].astype(np.float64) * POOLED_UNITS
-        return int(np.square(centres - pooled(latents)).sum(1).argmin())
+        squares: NDArray[np.float64] = np.square(centres - pooled(latents)[..., None, :]).sum(-1)
+        return squares
 
     def schedule(self, levels: int, height: int, width: int) -> Iterator[Pass]:
         """The passes over the first `levels` levels of a grid, in their order.

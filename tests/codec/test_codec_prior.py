@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, codec_of, draw_phantom, tiny_model, tiny_prior
+from numpy.typing import NDArray
 
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
+from oasisvq.codec.codes import Codes
 from oasisvq.codec.entropy import pack
+from oasisvq.codec.frequencies import draw
 from oasisvq.codec.headers import Coder
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.codec.prior import Prior
@@ -187,6 +190,23 @@ def test_a_seed_decides_its_sample_alone(prior_codec: Codec) -> None:
     assert alone.indices.shape == (TINY.default_levels, 5, 6)
     first = prior_codec.sample([5], levels=1)[0]
     np.testing.assert_array_equal(first.indices, alone.indices[:1])
+
+
+def test_of_several_drafts_the_one_nearest_to_its_kind_is_kept(prior_codec: Codec) -> None:
+    prior = prior_codec.prior
+    assert prior is not None
+    seeds = range(20)
+    plain = prior_codec.sample(seeds, levels=1, drafts=1)
+    chosen = prior_codec.sample(seeds, levels=1, drafts=5)
+    # the first numbers of a generator draw the kind and the first draft, however many follow
+    kinds = draw(prior.kinds_met[None, None], [np.random.default_rng(seed) for seed in seeds], 1.0)[:, 0]
+
+    def distances(drawn: list[Codes]) -> NDArray[np.float64]:
+        latents = prior_codec.embed(np.stack([codes.indices for codes in drawn]))
+        return prior.distances_to_kinds(latents)[np.arange(len(kinds)), kinds]
+
+    assert (distances(chosen) <= distances(plain)).all()
+    assert distances(chosen).mean() < 0.9 * distances(plain).mean()
 
 
 def test_samples_are_files_like_any_other(prior_codec: Codec) -> None:
