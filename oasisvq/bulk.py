@@ -154,4 +154,5 @@ def surviving(do: Callable[[], Result], where: Path) -> Result:
     except MemoryError as error:
         return Result(failure=f"{where}: too large for this machine's memory ({error})")
     except OSError as error:
-        return Result(failure=f"{error.filename or where}: {error.strerror}")
+        ends = error.errno in NOTHING_CAN_BE_WRITTEN
+        return Result(failure=f"{error.filename or where}: {error.strerror or error}", ends_run=ends)

@@ -56,7 +56,7 @@ def _tokens(path: Path) -> dict[str, Any]:
         "subjects": len(set(tokens.subjects) - {""}),
         "indices": f"{sides} (slices, levels, h, w) of {int(arrays['codebook'][0])} codes",
         "model": arrays["fingerprint"].tobytes().hex(),
-        "bytes": sum(array.nbytes for array in arrays.values()),
+        "bytes": sum(each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path])),
     }
 
 
@@ -89,14 +89,15 @@ def _codes(content: bytes, path: Path) -> dict[str, Any]:
         facts |= {
             "indices": f"{header.levels} levels × {header.window.height} × {header.window.width} "
             f"of {header.codebook_size} codes"
-            + (f", of {len(header.coded_slices)} slices" if header.volume else ""),
+            + (f", in {len(header.coded_slices)} slices" if header.volume else ""),
             "window": f"from cell ({header.window.top}, {header.window.left}), "
             f"{header.stride}×{header.stride} pixels a cell",
             "coder": header.coder.name.lower(),
             "model": header.fingerprint.hex(),
         }
     if header.ground:
-        facts["ground"] = f"exactly, of {header.ground.value:g}, {header.ground.payload_bytes} bytes"
+        ground = header.ground
+        facts["ground"] = f"value {ground.value:g}, kept exactly in {ground.payload_bytes:,} bytes"
     if header.restoration:
         facts["restoration"] = "voxels are corrected by how near the ground they lie"
     if header.outliers:

@@ -37,7 +37,7 @@ from oasisvq.stacks import ALL_OF_THEM, Taken
 
 ALL = -1  # all volumes of a source
 ALONE = "alone"  # assumption about an image in a run over stacks: it is not a slice of a stack
-TO_DO = Result()  # for a task whose output does not exist yet
+TO_DO = Result()  # for a task that is to be encoded, or at least tried
 
 
 class Written(NamedTuple):
@@ -154,16 +154,12 @@ class _Task(NamedTuple):
     first: Path
 
 
-def _by_volume(task: _Task, volume: int | None, max_pixels: int) -> list[_Task]:
-    """The tasks of each chosen volume; an unreadable source stays one task, which fails later."""
+def _by_volume(source: Source, volume: int | None, max_pixels: int) -> list[Source]:
+    """Each chosen volume of a source; an unreadable source stays one, which fails later."""
     try:
-        sources = one_or_all(task.source, volume, max_pixels)
+        return one_or_all(source, volume, max_pixels)
     except OasisVQError:
-        return [task]
-    names = [task.codes.with_name(encoded_name(source).name) for source in sources]
-    if len(sources) == 1 and sources[0].volume is None:
-        names = [task.codes]
-    return [_Task(source, codes, task.first) for source, codes in zip(sources, names, strict=True)]
+        return [source]
 
 
 @dataclass(frozen=True)
@@ -193,14 +189,18 @@ class _Encoder:
         return self.codec.codec if isinstance(self.codec, LaterCodec) else self.codec
 
     def _found(self, task: _Task) -> Result:
-        """`SKIPPED` if the output exists and is up to date, else `TO_DO`."""
+        """`SKIPPED` if the output exists and is up to date, else `TO_DO`.
+
+        Raises:
+            FileError: the output is that of another source too.
+        """
         source, codes, first = task
         if first != source.path:
             raise FileError(
                 f"{source.path}: its output {codes} would replace that of {first.name}; rename one"
             )
-        found = not self.force and not self.wish.demands.are_any
-        if found and (header := _valid_header(codes, source, self.codec, self.wish)):
+        may_skip = not self.force and not self.wish.demands.are_any
+        if may_skip and (header := _valid_header(codes, source, self.codec, self.wish)):
             self._carry_model(header)  # someone may have removed the copy
             return SKIPPED
         return TO_DO
@@ -288,8 +288,7 @@ def encode_many(
     refuse_like_names(inputs)
 
     def tasks(outcome: Outcome) -> Iterator[_Task]:
-        for task in _tasks(inputs, output, outcome, taken, max_pixels):
-            yield from _by_volume(task, volume, max_pixels)
+        return _tasks(inputs, output, outcome, taken, max_pixels, volume)
 
     carried_in = output if carries_model else None
     encoder = _Encoder(codec, wish, force, max_pixels, carried_in, measures, taken.stacks)
@@ -337,12 +336,11 @@ def found_of(
 ) -> Iterator[Found]:
     """The scans that `encode_many` would take, in its order; `outcome` counts what is passed over."""
     codec.levels_for(wish, False)
-    wish = wish._replace(coder=codec.check_coder(wish.coder))
+    codec.check_coder(wish.coder)
     refuse_like_names(inputs)
     encoder = _Encoder(codec, wish, force, max_pixels, None, measures=False, stacks=taken.stacks)
-    ones = _tasks(inputs, output, outcome, taken, max_pixels)
-    each = (task for one in ones for task in _by_volume(one, volume, max_pixels))
-    for task in (task for place, task in enumerate(each) if shard.takes(place)):
+    tasks = _tasks(inputs, output, outcome, taken, max_pixels, volume)
+    for task in (task for place, task in enumerate(tasks) if shard.takes(place)):
         result = encoder.look(task)
         failure = result.failure
         if result is TO_DO and task.codes.exists() and not (force or wish.demands.are_any):
@@ -351,21 +349,27 @@ def found_of(
 
 
 def _tasks(
-    inputs: Sequence[Path], output: Path | None, outcome: Outcome, taken: Taken, max_pixels: int
+    inputs: Sequence[Path],
+    output: Path | None,
+    outcome: Outcome,
+    taken: Taken,
+    max_pixels: int,
+    volume: int | None,
 ) -> Iterator[_Task]:
-    """Every source of the inputs with its output, in a fixed order."""
+    """Every source of the inputs, or each chosen volume of it, with its output, in a fixed order."""
     named: dict[Path, Path] = {}  # outputs of the inputs themselves; for a folder, of what lies below it
     for is_folder, paths in groupby(inputs, Path.is_dir):
         if is_folder:
             assert output is not None
             for path in paths:
                 below = output / path.resolve().name if len(inputs) > 1 else output
-                yield from _tasks_below(path, below, outcome, taken, max_pixels)
+                yield from _tasks_below(path, below, outcome, taken, max_pixels, volume)
             continue
-        for source in taken.of_named(_sources_named(paths, outcome), max_pixels):
-            beside = encoded_name(source)
-            codes = output / beside.name if output else beside
-            yield _Task(source, codes, named.setdefault(codes, source.path))
+        for whole in taken.of_named(_sources_named(paths, outcome), max_pixels):
+            for source in _by_volume(whole, volume, max_pixels):
+                beside = encoded_name(source)
+                codes = output / beside.name if output else beside
+                yield _Task(source, codes, named.setdefault(codes, source.path))
 
 
 def _sources_named(paths: Iterable[Path], outcome: Outcome) -> Iterator[Source]:
@@ -377,19 +381,25 @@ def _sources_named(paths: Iterable[Path], outcome: Outcome) -> Iterator[Source]:
 
 
 def _tasks_below(
-    folder: Path, output: Path, outcome: Outcome, taken: Taken, max_pixels: int
+    folder: Path,
+    output: Path,
+    outcome: Outcome,
+    taken: Taken,
+    max_pixels: int,
+    volume: int | None,
 ) -> Iterator[_Task]:
     passed_over, nothing = PassedOver(), True
     parent: Path | None = None
     outputs: dict[Path, Path] = {}
-    for source in taken.below(folder, passed_over, max_pixels):
-        place = encoded_name(source)
-        if place.parent != parent:  # the walk lists the folders one after another
-            parent, outputs = place.parent, {}
-            remove_temporaries(output / parent.relative_to(folder))
+    for whole in taken.below(folder, passed_over, max_pixels):
         nothing = False
-        first = outputs.setdefault(place, source.path)
-        yield _Task(source, output / place.relative_to(folder), first)
+        for source in _by_volume(whole, volume, max_pixels):
+            place = encoded_name(source)
+            if place.parent != parent:  # the walk lists the folders one after another
+                parent, outputs = place.parent, {}
+                remove_temporaries(output / parent.relative_to(folder))
+            first = outputs.setdefault(place, source.path)
+            yield _Task(source, output / place.relative_to(folder), first)
     outcome.passed_over.counts += passed_over.counts
     if nothing:
         told = f"; {passed_over}" if str(passed_over) else ""

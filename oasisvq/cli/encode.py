@@ -38,6 +38,7 @@ from oasisvq.cli.options import (
     ShardOption,
 )
 from oasisvq.cli.printing import counted, dice_line, note, print_json, print_line, progress_bar
+from oasisvq.errors import OasisVQError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def encode(
         return
     if output is None and any(path.is_dir() for path in inputs):
         usage_error(
-            "name the folder to write with -o; or a .codes file, if the folder is one DICOM series"
+            "a folder needs an output: name a folder with -o, or a .codes file if it is one DICOM series"
         )
     folder, part = Path(output) if output else None, chosen_shard(shard)
     if dry_run:
@@ -276,7 +277,7 @@ def chosen_bound(max_error: float | None, lossless: bool) -> float | None:
     if lossless:
         return 0.0
     if max_error is not None and not 0 <= max_error < math.inf:
-        usage_error(f"--max-error {max_error:g}: expected 0 or more")
+        usage_error(f"--max-error {max_error:g}: expected a finite number from 0")
     return max_error
 
 
@@ -322,10 +323,14 @@ def encode_one(
     require_output(codes, force)
     codec = load_encoder(model)
     with log_to(log, force) as told:
-        with progress_bar("encoding") as advance:
-            file, kept = encode_file(
-                codec, source, codes, wish, force, advance, max_pixels, measures=measures
-            )
+        try:
+            with progress_bar("encoding") as advance:
+                file, kept = encode_file(
+                    codec, source, codes, wish, force, advance, max_pixels, measures=measures
+                )
+        except OasisVQError as error:
+            told(log_row(source.path, codes, "failed", None, str(error)))
+            raise
         told(log_row(source.path, codes, "encoded", kept))
     assumed = assumptions_of(source, file.header, wish)
     if as_json:

@@ -15,7 +15,7 @@ from oasisvq.codec.pixels import centred_window
 from oasisvq.codec.prior import Pass, Prior
 from oasisvq.errors import ModelError
 
-DRAFTS = 16  # of the first level of a slice; twice as many hardly bring more, see RESULTS.md
+DRAFTS = 16  # of the first level of a slice; twice as many bring little more, see RESULTS.md
 
 
 class Drawing(Batches):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from oasisvq.errors import ImageError
 from oasisvq.scans.geometry import Geometry
 from oasisvq.scans.limits import refuse_large_volume
-from oasisvq.scans.voxel_streams import Volume, opened_volume
+from oasisvq.scans.voxel_streams import Volume, chosen_of, opened_volume
 
 MINC_SUFFIXES = (".mnc", ".mnc.gz")
 _HDF5 = b"\x89HDF"
@@ -25,7 +25,7 @@ _MAX_UNPACKED = 2**31
 _NEARLY = 1e-4  # by which scaled whole numbers may differ from whole ones
 
 
-def read_minc(path: Path, max_pixels: int) -> Volume:
+def read_minc(path: Path, max_pixels: int, which: int | None = None) -> Volume:
     """Read a volume; see `read_volume` in `volumes.py`.
 
     Raises:
@@ -42,6 +42,7 @@ def read_minc(path: Path, max_pixels: int) -> Volume:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             voxels, affine = _read(content, max_pixels)
+        chosen_of(1, which, voxels.shape)
         return Volume(voxels, Geometry.of_array(voxels, affine))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error

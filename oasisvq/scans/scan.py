@@ -291,6 +291,8 @@ def read_scan(source: Source, axis: str | None = None, max_pixels: int = DEFAULT
         ImageError: a file is damaged, or cannot be encoded; names it.
     """
     says_labels = names_labels(source.path.name)
+    if source.volume and source.kind not in (SourceKind.VOLUME, SourceKind.DICOM):
+        raise ImageError(f"{source.path}: there is no volume {source.volume}; leave out --volume")
     if source.kind is SourceKind.IMAGE:
         refuse_foreign(source.path)
         picture = read_picture(source.path, max_pixels)

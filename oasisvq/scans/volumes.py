@@ -79,7 +79,7 @@ def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, which: int | N
     if suffix in MGH_SUFFIXES:
         return read_mgh(path, max_pixels, which)
     if suffix in MINC_SUFFIXES:
-        return read_minc(path, max_pixels)
+        return read_minc(path, max_pixels, which)
     header, image = _header_and_image(path)
     geometry = _read_geometry(header, header != image, max_pixels)
     try:

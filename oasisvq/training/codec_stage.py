@@ -104,7 +104,7 @@ def _train(
     request, world, tell = session.request, session.world, session.tell
     planned = request.of(config.following)
     compiled = choose_compiling(request.compiled, world.device)
-    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+    with naming_the_batch(config.batch_size, "choose a smaller --batch-size", world.device):
         training = Training(dataset, config, request.run, world, session.reporter)
         tell(f"training slices: {training.batches.where}; networks in {config.precision}")
         if compiled:
@@ -117,6 +117,6 @@ def _train(
     if checkpoint is None:
         session.forget(*LATER_CHECKPOINTS)
     training.is_last = not (planned.prior_epochs or planned.volumes_epochs)
-    with naming_the_batch(config.batch_size, "--batch-size", world.device):
+    with naming_the_batch(config.batch_size, "choose a smaller --batch-size", world.device):
         finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), planned, config.seed, config.precision)

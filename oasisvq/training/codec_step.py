@@ -58,7 +58,11 @@ class TrainingConfig:
 
 
 class StepLosses(NamedTuple):
-    """The parts of one step's loss: scalar means over slices, weighted by the levels that these keep."""
+    """The loss of a step and its parts, all scalar.
+
+    The parts of pixels are means over slices, weighted by the levels that these keep; the commitment is
+    a plain mean.
+    """
 
     total: Tensor
     ssim_loss: Tensor

@@ -112,7 +112,6 @@ class Training(Loop):
         room = room_beside(needed, world.device)
         self.batches = SliceBatches(dataset.array("train"), window, stride, world.device, room)
         self.validation: SliceBatches | None = None
-        self.validation_ssim: list[float] = []  # at the end of the last epoch, by levels kept
         if "validation" in dataset.splits:
             room -= self.batches.bytes_on_device
             validation = dataset.array("validation")
@@ -176,7 +175,7 @@ class Training(Loop):
         super().train_step(order)
 
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Reconstruct a mirrored or plain batch from a random number of levels each."""
+        """Reconstruct slices, some mirrored or in another contrast, from a random number of levels."""
         config = self.config
         kept = levels_to_keep(config.batch_size, config.model.levels, generator)
         mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
@@ -184,8 +183,7 @@ class Training(Loop):
         pixels = self.batches.draw(self.own(batch), self.own(mirrored))
         if following is not None:
             self.batches.prefetch(self.own(following))
-        local = config.batch_size // self.world.size
-        own = contrasts.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
+        own = contrasts.part(self.share)
         pixels = own.noisy(own.shown(pixels))
         if self.step == self.quantizing_from:
             self._start_codebooks(pixels, None, generator)
@@ -240,7 +238,6 @@ class Training(Loop):
     def epoch_report(self, means: list[float], images_per_second: float) -> CodecEpoch:
         """Losses, validation SSIM and the health of the codebooks."""
         loss, ssim_loss, l1, mse, commitment = means
-        self.validation_ssim = self.validate()
         report = CodecEpoch(
             self.step // self.steps_per_epoch,
             loss,
@@ -249,7 +246,7 @@ class Training(Loop):
             mse,
             commitment,
             images_per_second,
-            self.validation_ssim,
+            self.validate(),
             self.learner.perplexity().tolist(),
             self.learner.active().tolist(),
             self.config.model.codebook_size,
@@ -268,7 +265,7 @@ class Training(Loop):
         batches = self.validation or self.batches
         device = self.world.device
         if self.validation is not None:
-            of_slice = seconds_of(lambda: self.validate(self.world.size), device)
+            of_slice = seconds_of(lambda: self._mean_ssim(self.world.size), device)
             self.seconds_between = of_slice * self.validated / self.world.size
         self.imitation_cost = self.rehearse_imitation()
         pixels = batches.draw(torch.zeros(1, dtype=torch.int64))
@@ -287,16 +284,14 @@ class Training(Loop):
         """The relative cost of a step: higher if it imitates the integers."""
         return self.imitation_cost if step >= self.imitating_from else 1.0
 
-    @torch.no_grad()
-    def validate(self, slices: int = 0) -> list[float]:
-        """Mean SSIM over evenly spaced validation slices, by number of levels kept.
+    def validate(self) -> list[float]:
+        """Mean SSIM over validation slices, by number of levels kept; empty without such a split."""
+        return self._mean_ssim(self.validated) if self.validation is not None else []
 
-        Args:
-            slices: how many; 0 for as many as at the end of an epoch.
-        """
-        if self.validation is None:
-            return []
-        count = slices or self.validated
+    @torch.no_grad()
+    def _mean_ssim(self, count: int) -> list[float]:
+        """Mean SSIM over so many evenly spaced validation slices, by number of levels kept."""
+        assert self.validation is not None
         chosen = torch.linspace(0, len(self.validation) - 1, count).long()
         own = chosen[self.world.rank :: self.world.size]
         levels = self.config.model.levels
@@ -360,9 +355,10 @@ class Training(Loop):
         save_model(self.model, self.run / MODEL_FILE, self.card())
 
     def card(self) -> dict[str, Any]:
-        """What a model file says of its training."""
+        """What a model file says of its training; the SSIM is that of the last epoch, by levels kept."""
+        last = self.past_epochs()[-1:]
         return super().card() | {
-            "validation_ssim": [round(each, 4) for each in self.validation_ssim],
+            "validation_ssim": [round(each, 4) for row in last for each in row["validation_ssim"]],
             "images": self.dataset.images.value,
             "size": self.dataset.size,
             "training_subjects": len({r.subject for r in self.dataset.splits["train"].records}),

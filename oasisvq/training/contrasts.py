@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasisvq.data.devices import send
-from oasisvq.training.distributed import World
 
 CHANGED_SHARE = 0.3  # of all slices; the shares below are of these
 INVERTED_SHARE = 0.25
@@ -21,7 +20,8 @@ NOISY_SHARE, MOST_NOISE = 0.3, 0.04  # the largest deviation, in shares of the r
 NOISY_GROUND_SHARE = 0.3  # of the noisy ones
 GAMMA_SPREAD = 1 / 3.5  # deviation of its logarithm
 BIAS_SPREAD = 0.15  # of the logarithm of the field, from the middle to a side
-MOVED_SHARE, ZOOM, TURN, SHIFT = 0.5, 1.35, 0.25, 0.08  # at most; radians, and shares of half a side
+MOVED_SHARE = 0.5
+ZOOM, TURN, SHIFT = 1.35, 0.25, 0.08  # at most: a factor, radians, and a share of half a side
 SPOTS, SPOTTED_SHARE = 3, 0.25
 SPOT_SIZES, SPOT_CONTRASTS = (1.0, 4.0), (0.1, 0.6)  # deviations in pixels; in shares of the range
 GROUND = 0.02, 0.07  # pixels up to here are not inverted and get no spots; from here on fully
@@ -155,13 +155,8 @@ def _drawn(spots: Tensor, height: int, width: int) -> Tensor:
 
 
 def noise_generator(device: torch.device, seed: int) -> torch.Generator:
-    """The generator of the noise of slices, on their device."""
+    """The generator of the noise of a slice, on its device."""
     return torch.Generator(device).manual_seed(seed)
-
-
-def noise_seed(generator: torch.Generator, world: World) -> int:
-    """The seed of the noise of this process in a step."""
-    return int(torch.randint(2**31, (), generator=generator)) + world.rank
 
 
 def _per_slice(each: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.slices_beside import Networks, OwnRanges, coded_in_turn
 
 DECODED_AT_ONCE = 16
-# half of all as residues are used by default, beside two levels of an image and one of a volume, since a
-# network trusts decoded slices as far as those in its training deserved it
+# numbers of levels, in turn; half are the default beside a residue, 2 for images and 1 for volumes,
+# since the network learns from them how far decoded slices can be trusted
 LEVELS_ALONE = 2, 1, 2, 4, 2, 8
 LEVELS_IN_TURN = 1, 2, 1, 4, 1, 6
 

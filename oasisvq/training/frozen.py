@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from oasisvq.codec.modelfile import ModelFile
 from oasisvq.training.imitation import Integers
 from oasisvq.training.networks import channels_last
+from oasisvq.training.slices_beside import Networks
 from oasisvq.training.weights import build_model
 
 
-class Frozen(nn.Module):
+class Exact(nn.Module):
     """The networks of a model file, with the results of `codec/networks.py`, for many slices at once."""
 
     def __init__(self, file: ModelFile, device: torch.device) -> None:
@@ -63,16 +64,13 @@ class Floating(nn.Module):
         return pixels.float().clamp(0, 1)
 
 
-Trained = Frozen | Floating
-
-
-def networks_for(split: str, file: ModelFile, device: torch.device, precision: str) -> Trained:
+def networks_for(split: str, file: ModelFile, device: torch.device, precision: str) -> Networks:
     """The networks that code the slices of a split, with previous slices or without.
 
     Later stages learn from slices of `train`, which are coded in floating point. They are validated on
     slices of other splits, which are coded as in files, by the integers.
     """
-    return Floating(file, device, precision) if split == "train" else Frozen(file, device)
+    return Floating(file, device, precision) if split == "train" else Exact(file, device)
 
 
 @contextmanager

@@ -78,8 +78,8 @@ def activation_bytes(config: ModelConfig, batch: int) -> int:
 
 
 @contextmanager
-def naming_the_batch(batch_size: int, option: str, device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory into an error that names the batch size.
+def naming_the_batch(batch_size: int, way_out: str, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into an error that names the batch size and a way out.
 
     Raises:
         TrainingError: in place of torch's errors.
@@ -92,5 +92,5 @@ def naming_the_batch(batch_size: int, option: str, device: torch.device) -> Iter
         ):
             raise
         raise TrainingError(
-            f"{device.type}: no memory left with batches of {batch_size}; choose a smaller {option}"
+            f"{device.type}: no memory left with batches of {batch_size}; {way_out}"
         ) from error

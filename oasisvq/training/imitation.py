@@ -155,7 +155,8 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: FunctionCtx, numbers: Tensor, table: Tensor, spec: Spec) -> Tensor:
         low, high, _, _ = ctx.spec = spec  # type: ignore[attr-defined]
         ctx.save_for_backward(numbers)
-        return table[numbers.clamp(low, high).sub_(low).int()]
+        # NaN becomes the least integer, which is no place; the loss then says that it is not a number
+        return table[numbers.clamp(low, high).sub_(low).int().clamp_min_(0)]
 
     @staticmethod
     def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -45,7 +45,8 @@ class Loop(abc.ABC):
         step: steps done.
         steps: steps of the whole training.
         metrics: the rows of its reports.
-        is_last: whether no other stage follows, so that the model is finished at its end.
+        is_last: whether no other codec or prior follows, so that the model counts as finished at its
+            end; networks of residues may follow.
         pictures: draws the pictures of the run folder; None for no pictures.
         seconds_between: time between two epochs, from a trial or the last time.
         seconds_after: time for everything after this training, from trials.
@@ -160,10 +161,15 @@ class Loop(abc.ABC):
 
     # --- one step -----------------------------------------------------------------------------
 
+    @property
+    def share(self) -> slice:
+        """The places of this process's share in a global batch."""
+        local = self.loop_config.batch_size // self.world.size
+        return slice(self.world.rank * local, (self.world.rank + 1) * local)
+
     def own(self, batch: Tensor) -> Tensor:
         """This process's share of a global batch."""
-        local = self.loop_config.batch_size // self.world.size
-        return batch[self.world.rank * local : (self.world.rank + 1) * local]
+        return batch[self.share]
 
     def distributed(self, module: nn.Module) -> nn.Module:
         """The module, with gradients averaged over all processes if there are several."""
@@ -259,10 +265,13 @@ class Loop(abc.ABC):
             )
 
     def _report_start(self) -> None:
-        kind = self.what, "epoch"
-        past = [row for row in self.metrics.rows() if (row.get("what"), row.get("kind")) == kind]
-        epochs = self.loop_config.epochs
+        epochs, past = self.loop_config.epochs, self.past_epochs()
         self.reporter.started(Start(self.what, epochs, self.steps_per_epoch, self.step, past))
+
+    def past_epochs(self) -> list[dict[str, Any]]:
+        """The rows of this training's epochs in the metrics."""
+        kind = self.what, "epoch"
+        return [row for row in self.metrics.rows() if (row.get("what"), row.get("kind")) == kind]
 
     def seconds_left(self) -> float:
         """Seconds left of all phases; steps count by their mean so far, for a steady estimate."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from oasisvq.codec.exact import LATENT_UNITS
 from oasisvq.codec.pixels import Window
 from oasisvq.codec.prior import ACTIVATION_MAX, FEATURE_UNITS, PARTS, pooled
-from oasisvq.data.batches import SliceBatches
+from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.devices import send
 from oasisvq.training.contrasts import draw_contrasts
 from oasisvq.training.distributed import World
@@ -93,13 +93,15 @@ def index_grids(
     slices: Tensor,
     grid: tuple[int, int],
     world: World,
+    seed: int,
     mirrored: bool = False,
     advance: Callable[[int], None] = lambda slices: None,
 ) -> Grids:
     """Index grids of the given slices (n,); every process finds a share of them.
 
     The choice of codes depends on how many levels a file keeps, so this number varies from slice to
-    slice. Some of the mirrored slices look as another scanner would show them, see `contrasts.py`.
+    slice. Some of the mirrored slices look as another scanner would show them, drawn by `seed`; see
+    `contrasts.py`.
     """
     grids = no_grids(len(slices), grid, quantizer, world.device)
     levels = len(quantizer.codebooks)
@@ -107,19 +109,14 @@ def index_grids(
         if number % world.size == world.rank:
             pixels = batches.draw(slices[places], torch.full((len(places),), mirrored))
             if mirrored:
-                pixels = _in_contrasts(pixels, number)
+                contrasts = draw_contrasts(len(pixels), seeded_generator(seed, 10, number))
+                pixels = contrasts.noisy(contrasts.shown(pixels))
             latents = networks.encoder(pixels)
             kept = (places + mirrored) % levels + 1
             grids.put(send(places, world.device), quantizer.quantize(latents, kept), latents)
             advance(len(places))
     grids.sum_over(world)
     return grids
-
-
-def _in_contrasts(pixels: Tensor, seed: int) -> Tensor:
-    """Pixels (B, 1, H, W) in [0, 1] with some slices changed, see `contrasts.py`."""
-    contrasts = draw_contrasts(len(pixels), torch.Generator().manual_seed(seed))
-    return contrasts.noisy(contrasts.shown(pixels))
 
 
 @torch.no_grad()

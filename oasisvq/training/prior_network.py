@@ -217,7 +217,7 @@ class Kinds(NamedTuple):
 
     Attributes:
         centres: (kinds, 9·D) pooled latents.
-        counts: (kinds,) number of slices of each.
+        counts: (kinds,) number of slices of each; those of a training leave out changed slices.
     """
 
     centres: Tensor
@@ -272,7 +272,7 @@ def kinds_of(pooled_latents: Tensor, count: int, generator: torch.Generator) -> 
         sums = torch.zeros_like(kinds.centres).index_add_(0, nearest, pooled_latents)
         means = sums / counts.clamp_min(1)[:, None]
         kinds = Kinds(torch.where(counts[:, None] > 0, means, kinds.centres), counts)
-    return kinds
+    return kinds.counted(pooled_latents)
 
 
 class PriorNetwork(nn.Module):

@@ -133,7 +133,7 @@ def _train(
         card = {key: entry for key, entry in file.card.items() if key != "prior"}
         codec = file.with_prior(None, card)
     session.tell("finding the indices of all training slices, plain and mirrored")
-    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+    with naming_the_batch(config.batch_size, "choose a smaller --prior-batch-size", world.device):
         training = of(dataset, config, request.run, world, session.reporter, codec, session.tell)
         pace = rehearse(config, world.device)
     training.expect(pace)
@@ -149,6 +149,6 @@ def _train(
         session.tell(f"starting from the prior of {request.start_from}")
     epochs, steps = training.loop_config.epochs, training.steps_per_epoch
     session.tell(f"training the {training.what}: {epochs} epochs of {steps} steps")
-    with naming_the_batch(config.batch_size, "--prior-batch-size", world.device):
+    with naming_the_batch(config.batch_size, "choose a smaller --prior-batch-size", world.device):
         finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), planned, config.seed, config.precision)

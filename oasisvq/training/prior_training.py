@@ -28,13 +28,14 @@ from oasisvq.errors import ModelError, TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
-from oasisvq.training.frozen import Trained, networks_for
+from oasisvq.training.frozen import networks_for
 from oasisvq.training.loop import Loop, is_whole, steps_per_epoch
 from oasisvq.training.prior_grids import Grids, index_grids, joined
 from oasisvq.training.prior_network import Kinds, PriorNetwork, kinds_of
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
 from oasisvq.training.request import NOTHING_FOLLOWS, Following
+from oasisvq.training.slices_beside import Networks
 from oasisvq.training.timetable import Pace, Progress, is_tenth, seconds_of
 from oasisvq.training.weights import quantizer_of
 
@@ -83,7 +84,10 @@ def starting_from(config: PriorTrainingConfig, checkpoint: Checkpoint, name: str
     theirs = theirs if isinstance(theirs, dict) else {}
     for key, own in ours.items():
         if own != theirs.get(key):
-            raise TrainingError(f"{name}: its prior has {key} {theirs.get(key)}, this training {own}")
+            raise TrainingError(
+                f"{name}: its prior has {key} {theirs.get(key)}, this training {own}; name the run "
+                "folder of a prior of the same shape, or leave out --start-from"
+            )
     return dataclasses.replace(config, started_from=settings.get("codec"))
 
 
@@ -169,7 +173,7 @@ class PriorStep(nn.Module):
         kinds: Tensor,
         draws: Tensor,
         expected: Tensor | None = None,
-        kept: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Bits per index of each level, (L,).
 
@@ -178,7 +182,7 @@ class PriorStep(nn.Module):
             kinds: (B,).
             draws: (B, L, 2) in [0, 1).
             expected: (B, h, w, D) steps of features, if the config has expected latents.
-            kept: (B,) number of levels of each slice that count; all if None.
+            weights: (B, L) of the levels of each slice; all alike if None.
         """
         bits = []
         for level, (cells, network) in enumerate(zip(self.cells, self.network.levels, strict=True)):
@@ -193,9 +197,14 @@ class PriorStep(nn.Module):
             wanted = indices[sample, level, row, column]
             losses = F.cross_entropy(logits.float() * math.log(2), wanted, reduction="none")
             losses = losses.view(len(indices), -1).mean(1) / math.log(2)  # (B,)
-            counts = torch.ones_like(losses) if kept is None else (kept > level).float()
-            bits.append((losses * counts).sum() / counts.sum().clamp_min(1))
+            bits.append((losses if weights is None else losses * weights[:, level]).mean())
         return torch.stack(bits)
+
+
+def weights_of_levels(kept: Tensor, levels: int) -> Tensor:
+    """(N,) numbers of levels kept -> (N, L) weights: 0 beyond them, and 1 on average on each level."""
+    keeps = (kept[:, None] > torch.arange(levels, device=kept.device)).float()
+    return keeps / keeps.mean(0).clamp_min(1 / len(keeps))
 
 
 def fitting_batch_size(slices: int, most: int) -> int:
@@ -264,13 +273,14 @@ class PriorTraining(Loop):
         quantizer = quantizer_of(codec).to(world.device)
         self.network.start_with_codebooks(quantizer.codebooks)
         training, self.validation = self.grids(quantizer, tell)
-        self.indices, self.expected, self.kept = training.indices, training.expected, training.kept
+        self.indices, self.expected = training.indices, training.expected
+        kept, count = training.kept, config.prior.levels
+        self.level_weights = None if kept is None else weights_of_levels(kept, count)
         kinds = kinds_of(training.pooled, config.prior.kinds, seeded_generator(config.seed, 5))
-        # samples look like the slices as they are, and not as another machine would show them
-        self.kinds = kinds.counted(training.pooled[: len(training.pooled) // 2])
+        self.pooled = training.pooled
+        self.kinds = self.counted(kinds)
         world.broadcast_(self.kinds.centres)
         world.broadcast_(self.kinds.counts)
-        self.pooled = training.pooled
         self.kind_of_slice = self.kinds.nearest(self.pooled)
         height, width = self.indices.shape[2:]
         targets = targets_of((height, width))
@@ -290,24 +300,36 @@ class PriorTraining(Loop):
         progress = Progress(tell, "finding indices", own, "slices")
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
 
-        def grids(split: str, chosen: Tensor, mirrored: bool) -> Grids:
+        def grids_of(split: str, chosen: Tensor, mirrored: bool) -> Grids:
             batches = SliceBatches(dataset.array(split), window, config.stride, self.world.device)
             networks, grid = self.networks(split), (window.height, window.width)
             return index_grids(
-                networks, quantizer, batches, chosen, grid, self.world, mirrored, progress.advance
+                networks,
+                quantizer,
+                batches,
+                chosen,
+                grid,
+                self.world,
+                self.config.seed,
+                mirrored,
+                progress.advance,
             )
 
         every = torch.arange(self.slices)
-        training = joined([grids("train", every, mirrored) for mirrored in (False, True)])
+        training = joined([grids_of("train", every, mirrored) for mirrored in (False, True)])
         if "validation" not in dataset.splits:
             return training, None
         count = len(dataset.splits["validation"].records)
         some = torch.linspace(0, count - 1, min(VALIDATION_SLICES, count)).long()
-        return training, grids("validation", some, False)
+        return training, grids_of("validation", some, False)
 
-    def networks(self, split: str) -> Trained:
+    def networks(self, split: str) -> Networks:
         """The networks that code a split."""
         return networks_for(split, self.codec, self.world.device, self.config.precision)
+
+    def counted(self, kinds: Kinds) -> Kinds:
+        """The kinds, as often as they are among plain slices: samples shall look like these."""
+        return kinds.counted(self.pooled[: len(self.pooled) // 2])
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -326,7 +348,7 @@ class PriorTraining(Loop):
             self.kind_of_slice[chosen],
             send(self.own(draws), self.world.device),
             None if self.expected is None else self.expected[chosen],
-            None if self.kept is None else self.kept[chosen],
+            None if self.level_weights is None else self.level_weights[chosen],
         )
         return torch.cat([bits.mean()[None], bits])
 
@@ -381,7 +403,11 @@ class PriorTraining(Loop):
                 for key, tensor in self.weights().items():
                     tensor.copy_(checkpoint.tensors[key])
         except (KeyError, RuntimeError) as error:
-            raise ModelError(f"{name}: not the state of a prior") from error
+            raise ModelError(
+                f"{name}: not the state of a prior of this shape; name the run folder of another prior, "
+                "or leave out --start-from"
+            ) from error
+        self.kinds = self.counted(self.kinds)
         self.kind_of_slice = self.kinds.nearest(self.pooled)
 
     def resume(self, checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from oasisvq.data.devices import send
+from oasisvq.training.contrasts import noise_generator
 from oasisvq.training.residue_inputs import SCALES, Passes, Slices
 
 KINDS = 3
@@ -46,7 +47,10 @@ class Drawn(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """How each slice is changed, and which pass it is in; all (B,)."""
+    """How each slice is changed, and which pass it is in; all (B,).
+
+    The seeds of the noise stay on the CPU. A slice has the same noise in any process.
+    """
 
     kinds: Tensor
     scales: Tensor
@@ -62,6 +66,7 @@ class Looks(NamedTuple):
     with_decoded: Tensor
     with_before: Tensor
     with_second: Tensor
+    seeds: Tensor
 
     @property
     def passes(self) -> Passes:
@@ -70,7 +75,7 @@ class Looks(NamedTuple):
 
     def to(self, device: torch.device) -> "Looks":
         """The same on a device."""
-        return Looks(*(send(each, device) for each in self))
+        return Looks(*(send(each, device) for each in self))._replace(seeds=self.seeds)
 
     def part(self, places: slice) -> "Looks":
         """The looks of some of the slices."""
@@ -123,6 +128,7 @@ def draw_looks(count: int, generator: torch.Generator) -> Looks:
         chance(WITH_DECODED).float(),
         chance(WITH_BEFORE).float(),
         chance(WITH_SECOND).float(),
+        torch.randint(2**31, (count,), generator=generator),
     )
 
 
@@ -133,17 +139,17 @@ def plain_looks(passes: Passes, bound: int, with_decoded: bool) -> Looks:
     decoded = ones * with_decoded
     return Looks(
         passes.kinds, passes.scales, ones * (2 * bound + 1), ones, ones, no, ones * 0, ones,
-        no, no, no, decoded, ones, ones,
+        no, no, no, decoded, ones, ones, torch.zeros(len(ones), dtype=torch.int64),
     )  # fmt: skip
 
 
-def in_bins(drawn: Drawn, looks: Looks, generator: torch.Generator) -> Slices:
-    """The slices with these looks, in bins; the generator is on their device."""
+def in_bins(drawn: Drawn, looks: Looks) -> Slices:
+    """The slices with these looks, in bins."""
     per_slice = (slice(None), None, None)
     brightest = drawn.values.flatten(1).amax(1).clamp_min(1)[per_slice]
     values = torch.cat([drawn.values[:, None], drawn.before], 1)
     is_some = values > 0
-    values = _noisy(_changed(values, brightest, looks), brightest, looks, generator) * is_some
+    values = _noisy(_changed(values, brightest, looks), brightest, looks) * is_some
     decoded = _changed(drawn.decoded[:, None], brightest, looks) * (drawn.decoded > 0)[:, None]
     step, sign = looks.step[per_slice][:, None], looks.sign[per_slice][:, None]
     has_decoded = drawn.has_decoded * looks.with_decoded
@@ -171,21 +177,17 @@ def _changed(values: Tensor, brightest: Tensor, looks: Looks) -> Tensor:
     return brightest * gain * torch.where(gamma == 1, shares, shares**gamma)
 
 
-def _noisy(values: Tensor, brightest: Tensor, looks: Looks, generator: torch.Generator) -> Tensor:
+def _noisy(values: Tensor, brightest: Tensor, looks: Looks) -> Tensor:
     """Values with noise, and with grey levels between those of 8 bits, as in a deeper slice."""
+    normal, uniform = torch.empty_like(values), torch.empty_like(values)
+    for place, seed in enumerate(looks.seeds.tolist()):
+        generator = noise_generator(values.device, seed)
+        normal[place].normal_(generator=generator)
+        uniform[place].uniform_(generator=generator)
     noise = (looks.noise * looks.gain)[:, None, None, None] * brightest[:, None]
     fill = ((looks.gain > 1) * looks.gain)[:, None, None, None]
-    values = values + noise * _normal(values, generator)
-    values = values.abs() + fill * (_uniform(values, generator) - 0.5)
+    values = (values + noise * normal).abs() + fill * (uniform - 0.5)
     return values.round().clamp_min(1)
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.empty_like(like).normal_(generator=generator)
-
-
-def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.empty_like(like).uniform_(generator=generator)
 
 
 def _directed(slices: Tensor, looks: Looks) -> Tensor:

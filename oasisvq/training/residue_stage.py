@@ -13,8 +13,8 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.layouts import Images
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
-from oasisvq.training.contrasts import noise_generator
 from oasisvq.training.distributed import World
+from oasisvq.training.hardware import naming_the_batch
 from oasisvq.training.request import NOTHING_FOLLOWS
 from oasisvq.training.residue_drawing import Drawn, draw_looks, in_bins
 from oasisvq.training.residue_training import (
@@ -37,6 +37,7 @@ LEARNING_RATE = 1.5e-3
 REACH = (5, 4, 4)  # by kind of pass
 WINDOW = 2
 TRIED = 4  # slices, for an estimate
+WAY_OUT = "the model in the run folder is whole without residues; train these on another device"
 
 
 def residue_config(config: ModelConfig) -> ResidueConfig:
@@ -130,17 +131,20 @@ def _train(
     """Train them, after `metrics_bytes` of the metrics that the stages before left in the run folder."""
     card = {key: entry for key, entry in file.card.items() if key != "residue"}
     codec = file.with_residue(None, None, card)
-    session.tell("decoding training slices, to learn what they are beside their images")
-    training = ResidueTraining(
-        dataset, config, session.request.run, session.world, session.reporter, codec, session.tell
-    )
+    session.tell("decoding some training slices, beside which residues are learned")
+    device = session.world.device
+    with naming_the_batch(config.batch_size, WAY_OUT, device):
+        training = ResidueTraining(
+            dataset, config, session.request.run, session.world, session.reporter, codec, session.tell
+        )
+        training.expect(rehearse(config, file.config.window, device))
     training.metrics.length = metrics_bytes
-    training.expect(rehearse(config, file.config.window, session.world.device))
     training.seconds_after = seconds_of_scoring(file, dataset)
     session.tell(
         f"training the networks of residues: {config.epochs} epochs of {training.steps_per_epoch} steps"
     )
-    finished = session.run(training, checkpoint)
+    with naming_the_batch(config.batch_size, WAY_OUT, device):
+        finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), NOTHING_FOLLOWS, config.seed, config.precision)
 
 
@@ -156,7 +160,7 @@ def rehearse(config: ResidueTrainingConfig, window: tuple[int, int], device: tor
 
     def learn() -> None:
         looks = draw_looks(TRIED, generator).to(device)
-        slices = in_bins(drawn, looks, noise_generator(device, 0))
+        slices = in_bins(drawn, looks)
         draws = torch.rand(TRIED, PLACES + NEAR + FAR, generator=generator).to(device)
         step(slices, looks, draws).sum().backward()
 

@@ -29,10 +29,9 @@ from oasisvq.data.batches import SliceBatches, seeded_generator
 from oasisvq.data.dataset import Dataset, SliceRecord
 from oasisvq.data.devices import send
 from oasisvq.files import MODEL_FILE
-from oasisvq.training.contrasts import noise_generator, noise_seed
 from oasisvq.training.decoded_slices import decoded_alone, decoded_in_turn, grey_levels
 from oasisvq.training.distributed import World
-from oasisvq.training.frozen import Trained, networks_for
+from oasisvq.training.frozen import networks_for
 from oasisvq.training.loop import Loop, steps_per_epoch
 from oasisvq.training.quantizer import ResidualQuantizer
 from oasisvq.training.reports import Reporter
@@ -44,7 +43,7 @@ from oasisvq.training.residue_network import (
     mixture_bits,
     support_bits,
 )
-from oasisvq.training.slices_beside import OwnRanges, neighbours, sequences
+from oasisvq.training.slices_beside import Networks, OwnRanges, neighbours, sequences
 from oasisvq.training.timetable import Pace, Progress, is_tenth
 from oasisvq.training.weights import quantizer_of
 
@@ -104,7 +103,7 @@ class ResidueEpoch(NamedTuple):
         )
 
 
-class Networks(nn.Module):
+class ResidueNetworks(nn.Module):
     """The networks of the residue and of the support."""
 
     def __init__(self, residue: ResidueConfig, support: SupportConfig) -> None:
@@ -117,17 +116,17 @@ class Networks(nn.Module):
         return residue, IntegerSupport(self.support.config, self.support.integers())
 
 
-def new_networks(residue: ResidueConfig, support: SupportConfig, seed: int) -> Networks:
-    """Networks with weights drawn from `seed` alone."""
+def new_networks(residue: ResidueConfig, support: SupportConfig, seed: int) -> ResidueNetworks:
+    """ResidueNetworks with weights drawn from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Networks(residue, support)
+        return ResidueNetworks(residue, support)
 
 
 class ResidueStep(nn.Module):
     """Slices -> bits at the places that a step draws."""
 
-    def __init__(self, networks: Networks, precision: str) -> None:
+    def __init__(self, networks: ResidueNetworks, precision: str) -> None:
         super().__init__()
         self.networks, self.precision = networks, precision
         self.of_residue = ResidueInputs(networks.residue.config)
@@ -285,7 +284,7 @@ class ResidueTraining(Loop):
             source.keep(torch.cat(in_turn), beside)
         return source
 
-    def _codec(self, file: ModelFile, split: str) -> tuple[Trained, ResidualQuantizer]:
+    def _codec(self, file: ModelFile, split: str) -> tuple[Networks, ResidualQuantizer]:
         device = self.world.device
         return networks_for(split, file, device, self.config.precision), quantizer_of(file).to(device)
 
@@ -309,13 +308,11 @@ class ResidueTraining(Loop):
         size, device = self.config.batch_size, self.world.device
         looks = draw_looks(size, generator)
         draws = torch.rand(size, PLACES + NEAR + FAR, generator=generator)
-        local = size // self.world.size
-        own = slice(self.world.rank * local, (self.world.rank + 1) * local)
-        drawn = self.training.draw(batch[own], looks.backwards[own])
-        noise = noise_generator(device, noise_seed(generator, self.world))
-        looks = looks.part(own).to(device)
-        slices = in_bins(drawn, looks, noise)
-        bits = self.step_module(slices, looks, send(draws[own], device))
+        looks = looks.part(self.share)
+        drawn = self.training.draw(self.own(batch), looks.backwards)
+        looks = looks.to(device)
+        slices = in_bins(drawn, looks)
+        bits = self.step_module(slices, looks, send(self.own(draws), device))
         return torch.cat([bits.sum()[None], bits])
 
     @torch.no_grad()
@@ -366,11 +363,10 @@ class ResidueTraining(Loop):
         generator = seeded_generator(self.config.seed, 7)
         passes = draw_passes(len(slices), generator)
         draws = torch.rand(len(slices), PLACES, generator=generator).to(self.world.device)
-        noise = noise_generator(self.world.device, 0)
         bits = []
         for bound in VALIDATION_BOUNDS:
             looks = plain_looks(passes, bound, with_decoded=True).to(self.world.device)
-            in_view = in_bins(drawn, looks, noise)
+            in_view = in_bins(drawn, looks)
             cells, is_given = cells_of(in_view.bins != 0, draws)
             targets = step.of_residue(in_view, looks.passes, cells)
             everything = np.ones(targets.inputs.shape[1], np.bool_)

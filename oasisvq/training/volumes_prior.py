@@ -60,7 +60,7 @@ class VolumesPriorTraining(PriorTraining):
         progress = Progress(tell, "coding volumes", own, "slices")
         window = centred_window((dataset.size, dataset.size), config.window, config.stride)
 
-        def grids(split: str, parts: list[Tensor], mirrored: bool) -> Grids:
+        def grids_of(split: str, parts: list[Tensor], mirrored: bool) -> Grids:
             array = dataset.array(split)
             batches = SliceBatches(array, window, config.stride, self.world.device)
             source, advance = OwnRanges(batches, array), progress.advance
@@ -73,10 +73,10 @@ class VolumesPriorTraining(PriorTraining):
             )
 
         parts = [part for part in sequences(dataset.splits["train"].records) if len(part) > 1]
-        training = joined([grids("train", parts, mirrored) for mirrored in (False, True)])
+        training = joined([grids_of("train", parts, mirrored) for mirrored in (False, True)])
         if "validation" not in dataset.splits:
             return training, None
-        return training, grids("validation", validation_sequences(dataset, VALIDATION_SLICES), False)
+        return training, grids_of("validation", validation_sequences(dataset, VALIDATION_SLICES), False)
 
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""

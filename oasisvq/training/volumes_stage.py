@@ -7,7 +7,7 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.codec_stage import training_settings
 from oasisvq.training.codec_step import TrainingConfig
-from oasisvq.training.hardware import choose_compiling
+from oasisvq.training.hardware import choose_compiling, naming_the_batch
 from oasisvq.training.plan import (
     seconds_of_following,
     seconds_of_volumes_prior,
@@ -19,6 +19,8 @@ from oasisvq.training.session import Ran, Session
 from oasisvq.training.timetable import seconds_of_scoring
 from oasisvq.training.volumes_prior import CHECKPOINT_FILE as PRIOR_CHECKPOINT_FILE
 from oasisvq.training.volumes_training import CHECKPOINT_FILE, VolumesTraining, slices_in_volumes
+
+WAY_OUT = "train with --no-volumes, or on another device"
 
 
 def start(session: Session) -> Ran:
@@ -79,11 +81,12 @@ def _train(
     request, world = session.request, session.world
     card = {key: entry for key, entry in file.card.items() if key != "volumes"}
     base = file.with_volumes(None, card)
-    training = VolumesTraining(dataset, config, request.run, world, session.reporter, base)
-    if choose_compiling(request.compiled, world.device):
-        training.compile(session.tell, required=bool(request.compiled))
     planned = request.of(config.following)
-    training.rehearse()
+    with naming_the_batch(config.batch_size, WAY_OUT, world.device):
+        training = VolumesTraining(dataset, config, request.run, world, session.reporter, base)
+        if choose_compiling(request.compiled, world.device):
+            training.compile(session.tell, required=bool(request.compiled))
+        training.rehearse()
     training.seconds_after = seconds_of_scoring(file, dataset)
     training.seconds_after += seconds_of_following(
         file.config, planned, dataset, world, config.seed, config.precision
@@ -95,5 +98,6 @@ def _train(
         f"training the codec of volumes: {config.epochs} epochs of {training.steps_per_epoch} steps, on "
         f"{training.slices:,} slices that have a neighbour"
     )
-    finished = session.run(training, checkpoint)
+    with naming_the_batch(config.batch_size, WAY_OUT, world.device):
+        finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), planned, config.seed, config.precision)

@@ -63,7 +63,7 @@ def validation_sequences(dataset: Dataset, wanted: int) -> list[Tensor]:
 
 
 class Looks(NamedTuple):
-    """How a step sees its slices; all (B,), on the CPU, the same in every process.
+    """How a step sees its slices; all (B,) but the contrasts, on the CPU, drawn alike in every process.
 
     Attributes:
         slices: their places.
@@ -174,8 +174,7 @@ class VolumesTraining(Training):
     def losses(self, batch: Tensor, following: Tensor | None, generator: torch.Generator) -> Tensor:
         """Reconstruct slices, given their contexts."""
         looks = self._looks = self.draw_looks(self.places[batch], generator)
-        local = self.config.batch_size // self.world.size
-        own = looks.part(slice(self.world.rank * local, (self.world.rank + 1) * local))
+        own = looks.part(self.share)
         pixels, context = self.inputs(own)
         passed = self.step_module(pixels, own.kept, True, context)
         self.quantized, self._reconstruction = passed.quantized, passed.reconstruction
@@ -225,8 +224,7 @@ class VolumesTraining(Training):
         every = torch.zeros(
             len(looks.slices), *decoded.shape[1:], dtype=torch.uint8, device=decoded.device
         )
-        local = len(decoded)
-        every[self.world.rank * local : (self.world.rank + 1) * local] = (decoded * 255).round()
+        every[self.share] = (decoded * 255).round().to(torch.uint8)
         self.world.sum_(every)
         turned = _for_images(looks.mirrored, decoded.device)[:, 0]
         every = torch.where(turned, every.flip(1), every)
@@ -261,12 +259,8 @@ class VolumesTraining(Training):
         return of_slice
 
     @torch.no_grad()
-    def validate(self, slices: int = 0) -> list[float]:
-        """Mean SSIM over validation slices, coded in turn, by number of levels kept.
-
-        Args:
-            slices: not used; the number is always that of the end of an epoch.
-        """
+    def validate(self) -> list[float]:
+        """Mean SSIM over validation slices, coded in turn, by number of levels kept."""
         if self._validation_source is None:
             return []
         own = self._validated_in_turn[self.world.rank :: self.world.size]

@@ -120,6 +120,11 @@ def test_a_log_of_one_file(run: Run, model_file: Path, phantom_png: Path, tmp_pa
     row = json.loads((tmp_path / "log.jsonl").read_text())
     assert (row["file"], row["codes"], row["levels"]) == ("scan.png", "scan.codes", 2)
     assert row["ratio"] == pytest.approx(row["bytes_in"] / row["bytes"], abs=1e-4)
+    (tmp_path / "none.png").write_text("no image")
+    assert run("encode", "none.png", "--log", "none.jsonl", "--model", model_file).code == 1
+    row = json.loads((tmp_path / "none.jsonl").read_text())
+    assert (row["file"], row["status"], row["ssim"]) == ("none.png", "failed", None)
+    assert "none.png: " in row["message"]
 
 
 def test_a_log_of_another_ending_or_in_the_way_is_refused(

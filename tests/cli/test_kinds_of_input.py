@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import Run, draw_labels, draw_phantom, draw_volume
+from conftest import Refused, Run, draw_labels, draw_phantom, draw_volume
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -158,6 +158,26 @@ def test_each_volume_of_a_series_beside_files_of_one(
     assert names == ["T1.codes", *each, "view.codes"]
     again = run("encode", "in", "-o", "out", "--volume", "all", "--model", model_file)
     assert "0 encoded, 5 already there" in again.out
+
+
+def test_a_volume_that_a_file_of_one_does_not_hold(
+    run: Run, model_file: Path, phantom_png: Path, refused: Refused
+) -> None:
+    says = f"{phantom_png.name}: there is no volume 7; leave out --volume"
+    refused("encode", phantom_png.name, "--volume", "7", naming=says)
+    assert run("encode", "scan.png", "--volume", "0", "--model", model_file).code == 0
+
+
+def test_a_volume_of_a_series_does_not_take_the_name_of_another_file(
+    run: Run, model_file: Path, tmp_path: Path, series: NDArray[np.int16]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "bold.nii.gz").rename(tmp_path / "in" / "bold.nii.gz")
+    write_nifti(tmp_path / "in" / "bold_volume001.nii.gz", series[..., 0])
+    result = run("encode", "in", "-o", "out", "--volume", "all", "--model", model_file)
+    assert result.code == 1
+    assert "would replace that of bold.nii.gz; rename one" in result.err
+    assert len(list((tmp_path / "out").glob("bold*.codes"))) == 3
 
 
 def test_each_volume_of_one_file(run: Run, model_file: Path, series: NDArray[np.int16]) -> None:

@@ -64,8 +64,8 @@ def test_a_run_over_a_folder_skips_what_holds_the_bound(run: Run, phantom_png: P
 @pytest.mark.parametrize(
     ("arguments", "naming", "code"),
     [
-        (["--max-error", "-1"], "--max-error -1: expected 0 or more", 2),
-        (["--max-error", "nan"], "--max-error nan: expected 0 or more", 2),
+        (["--max-error", "-1"], "--max-error -1: expected a finite number from 0", 2),
+        (["--max-error", "nan"], "--max-error nan: expected a finite number from 0", 2),
         (["--max-error", "1.5"], "values need a whole number", 1),
         (["--max-error", "300"], "its values go from 0 to 255", 1),
         (["--lossless", "--max-error", "2"], "--lossless means --max-error 0", 2),

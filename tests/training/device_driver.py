@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from oasisvq.data import devices
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
-from oasisvq.training import command, contrasts, hardware, loop, residue_stage, residue_training
+from oasisvq.training import command, contrasts, hardware, loop, residue_drawing
 from oasisvq.training.codebooks import CodebookLearner, Quantized
-from oasisvq.training.frozen import Frozen
+from oasisvq.training.frozen import Exact
 from oasisvq.training.networks import Shuffle
 from oasisvq.training.presets import PRESETS
 
@@ -189,14 +189,14 @@ def main() -> None:
             train_step(self, order)
 
     loop.Loop.train_step = watched
-    exact = Frozen.encoder
+    exact = Exact.encoder
 
-    def in_float64(self: Frozen, pixels: Tensor, context: Tensor | None = None) -> Tensor:
+    def in_float64(self: Exact, pixels: Tensor, context: Tensor | None = None) -> Tensor:
         with watch.allowing_float64():  # finds indices, between the two trainings
             return exact(self, pixels, context)
 
-    Frozen.encoder = in_float64
-    for module in (residue_training, residue_stage, contrasts):
+    Exact.encoder = in_float64
+    for module in (residue_drawing, contrasts):
         module.noise_generator = lambda device, seed: torch.Generator().manual_seed(seed)
     raw = write_raw_folder(Path("raw"), {"train": [1, 2, 3], "validate": [4]})
     data = preprocess(raw, Path("data"), size=64).folder

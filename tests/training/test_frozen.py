@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, tiny_model
 
 from oasisvq.training.distributed import World
-from oasisvq.training.frozen import Floating, Frozen, networks_for
+from oasisvq.training.frozen import Exact, Floating, networks_for
 from oasisvq.training.imitation import update_ranges
 from oasisvq.training.weights import file_of
 
@@ -18,7 +18,7 @@ def test_others_learn_from_floating_networks_and_are_measured_by_the_integers() 
     file = file_of(tiny_model(TINY), {})
     assert isinstance(networks_for("train", file, CPU, "float32"), Floating)
     for split in ("validation", "test"):
-        assert isinstance(networks_for(split, file, CPU, "bfloat16"), Frozen)
+        assert isinstance(networks_for(split, file, CPU, "bfloat16"), Exact)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

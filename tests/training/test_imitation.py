@@ -13,7 +13,7 @@ from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.exact import GAIN_UNITS, LATENT_UNITS, Table
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.training.distributed import World
-from oasisvq.training.frozen import Frozen
+from oasisvq.training.frozen import Exact
 from oasisvq.training.imitation import Imitation, _LookUp, _Scale, update_ranges
 from oasisvq.training.networks import Activation, Gauge
 from oasisvq.training.weights import Model, build_model, file_of
@@ -86,7 +86,7 @@ def test_imitation_and_integers_are_equal(
     expected = file.encoder(steps)
     np.testing.assert_array_equal(frozen(latents) * LATENT_UNITS, expected)
     np.testing.assert_array_equal(
-        frozen(Frozen(file, torch.device("cpu")).encoder(given)) * LATENT_UNITS, expected
+        frozen(Exact(file, torch.device("cpu")).encoder(given)) * LATENT_UNITS, expected
     )
     for codes in (expected, rng.integers(-3000, 3000, expected.shape).astype(np.float32)):
         decoded = imitation.decoder(torch.from_numpy(codes).permute(0, 3, 1, 2) / LATENT_UNITS)

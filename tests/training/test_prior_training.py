@@ -22,6 +22,7 @@ from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import OasisVQError
 from oasisvq.training import command, loop, plan
 from oasisvq.training.checkpoint import load_checkpoint
+from oasisvq.training.prior_training import weights_of_levels
 
 Run = Callable[..., Result]
 
@@ -295,14 +296,24 @@ def test_a_prior_starts_from_another(data: Path, straight: Path, tmp_path: Path)
     given: dict[str, Any] = {"prior_only": True, "model": straight, "start_from": straight}
     given["overrides"] = {"prior_epochs": 2}
     train(data, tmp_path / "whole", **given)
-    before, after = rows(straight)[-1], rows(tmp_path / "whole")
-    assert all(row["loss"] < before["loss"] for row in after if row["kind"] == "epoch")
+    before, after = (
+        [sum(row["validation_bits"]) for row in rows(folder) if row.get("validation_bits")]
+        for folder in (straight, tmp_path / "whole")
+    )
+    assert max(after) < min(before)
     train(data, tmp_path / "stopped", "prior", 1, **given)
     train(data, tmp_path / "stopped", resume=True)
     ours, theirs = (tmp_path / name / "model.safetensors" for name in ("whole", "stopped"))
     assert ours.read_bytes() == theirs.read_bytes()
     settings = load_checkpoint(tmp_path / "whole" / CHECKPOINTS[1]).progress["settings"]
     assert settings["started_from"] == model(straight).with_prior(None, {}).fingerprint.hex()
+
+
+def test_levels_that_files_would_not_hold_weigh_nothing() -> None:
+    kept = torch.tensor([1, 2, 2, 3], dtype=torch.uint8)
+    found = weights_of_levels(kept, 4)
+    torch.testing.assert_close(found.mean(0), torch.tensor([1.0, 1, 1, 0]))
+    torch.testing.assert_close(found[:, 1], torch.tensor([0, 4 / 3, 4 / 3, 4 / 3]))
 
 
 def test_a_prior_does_not_start_from_what_is_none(

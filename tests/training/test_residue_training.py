@@ -227,7 +227,7 @@ def drawn_slices(count: int = 64) -> Drawn:
 def test_drawn_slices_are_whole_and_keep_their_ground() -> None:
     drawn = drawn_slices()
     looks = draw_looks(64, torch.Generator().manual_seed(2))
-    slices = in_bins(drawn, looks, torch.Generator().manual_seed(3))
+    slices = in_bins(drawn, looks)
     assert torch.equal(slices.bins, slices.bins.round())
     ground = torch.where(looks.mirrored[:, None, None], drawn.values.flip(1), drawn.values) == 0
     ground = torch.where(looks.turned[:, None, None], ground.flip(2), ground)
@@ -242,7 +242,7 @@ def test_drawn_slices_are_whole_and_keep_their_ground() -> None:
 def test_plain_slices_are_the_bins_of_their_values() -> None:
     drawn = drawn_slices(3)
     passes = draw_passes(3, torch.Generator().manual_seed(2))
-    slices = in_bins(drawn, plain_looks(passes, 2, True), torch.Generator())
+    slices = in_bins(drawn, plain_looks(passes, 2, True))
     np.testing.assert_array_equal(slices.bins, np.ceil(drawn.values / 5))
     centres = (slices.bins - 1) * 5 + 3  # of 5 values to a bin
     inside = drawn.values > 0
@@ -293,8 +293,7 @@ def test_noise_is_in_quarter_octaves_and_left_out_of_ground() -> None:
 
 def test_inputs_are_zero_where_a_pass_sees_nothing() -> None:
     slices = in_bins(
-        drawn_slices(3), plain_looks(Passes(torch.arange(3), torch.tensor([1, 2, 8])), 0, False),
-        torch.Generator(),
+        drawn_slices(3), plain_looks(Passes(torch.arange(3), torch.tensor([1, 2, 8])), 0, False)
     )  # fmt: skip
     passes = Passes(torch.arange(3), torch.tensor([1, 2, 8]))
     cells = torch.randint(500, 1900, (3, 50), generator=torch.Generator().manual_seed(1))
@@ -351,7 +350,7 @@ def test_a_few_steps_learn(data: Path) -> None:
         passes = draw_passes(count, generator)
         looks = plain_looks(passes, 0, False)
         draws = torch.rand(count, 100 + NEAR + FAR, generator=generator)
-        bits = step(in_bins(drawn, looks, generator), looks, draws)
+        bits = step(in_bins(drawn, looks), looks, draws)
         optimizer.zero_grad()
         bits.sum().backward()
         optimizer.step()

@@ -27,7 +27,7 @@ from oasisvq.scans.scan import as_scan
 from oasisvq.training import command, loop, plan
 from oasisvq.training.decoded_slices import decoded_in_turn
 from oasisvq.training.distributed import World
-from oasisvq.training.frozen import Frozen
+from oasisvq.training.frozen import Exact
 from oasisvq.training.progress import LineReporter
 from oasisvq.training.request import Following
 from oasisvq.training.slices_beside import OwnRanges, blurred, coded_in_turn, neighbours, sequences
@@ -339,7 +339,7 @@ def test_slices_are_seen_as_the_codec_sees_them() -> None:
     file = file_of(tiny_model(TINY_OF_VOLUMES), {})
     window = centred_window(plane.shape, TINY_OF_VOLUMES.window, stride)
     source = OwnRanges(SliceBatches(planes, window, stride, torch.device("cpu")), planes)
-    networks, quantizer = Frozen(file, torch.device("cpu")), quantizer_of(file)
+    networks, quantizer = Exact(file, torch.device("cpu")), quantizer_of(file)
     with torch.no_grad():
         in_turn = [torch.arange(3)]
         found = list(coded_in_turn(networks, quantizer, source, in_turn, torch.tensor([2])))
