@@ -270,7 +270,7 @@ def decode_many(
         for path in inputs:
             if path in arrays:
                 assert output is not None
-                yield from _tasks_of(arrays[path], path, output)
+                yield from _tasks_of(arrays[path], path, output, named)
             elif path.is_dir():
                 assert output is not None
                 below = output / path.resolve().name if len(inputs) > 1 else output
@@ -287,10 +287,10 @@ def decode_many(
     return outcome
 
 
-def _tasks_of(tokens: Tokens, path: Path, output: Path) -> Iterator[_Task]:
-    """The slices of an array file."""
+def _tasks_of(tokens: Tokens, path: Path, output: Path, named: dict[Path, Path]) -> Iterator[_Task]:
+    """The slices of an array file; `named` has the first input of each output."""
     for place, name in enumerate(tokens.names):
-        yield _Task(path, output / name, place)
+        yield _Task(path, output / name, place, named.setdefault(output / name, path))
 
 
 def _tasks_below(folder: Path, output: Path, outcome: Outcome, globs: Globs) -> Iterator[_Task]:

@@ -32,16 +32,12 @@ def describe(path: Path) -> dict[str, Any]:
     if content[: len(MAGIC)] == MAGIC:
         return _codes(content, path)
     if path.suffix == ".safetensors":
-        return _tokens(path) if _is_export(content, path) else _model(path)
+        from oasisvq.tokens import is_export  # and safetensors with it
+
+        return _tokens(path) if is_export(path) else _model(path)
     raise FileError(
         f"{path}: not a .codes file, a model (.safetensors), an export (.npz) or a dataset folder"
     )
-
-
-def _is_export(content: bytes, path: Path) -> bool:
-    from oasisvq.codec.modelfile import MAX_MODEL_HEADER_BYTES, parse_safetensors_metadata
-
-    return "names" in parse_safetensors_metadata(content, path, MAX_MODEL_HEADER_BYTES)
 
 
 def _tokens(path: Path) -> dict[str, Any]:

@@ -185,6 +185,14 @@ class _Encoder:
         """`TO_DO`, or the result of a task that needs no encoding."""
         return surviving(lambda: self._found(task), task.source.path)
 
+    def compare(self, task: _Task, codec: Codec) -> Result:
+        """`SKIPPED` if the existing output is what encoding gives, else `TO_DO`."""
+
+        def found() -> Result:
+            return SKIPPED if self._is_there(task.source, task.codes, codec) else TO_DO
+
+        return surviving(found, task.source.path)
+
     def _read(self) -> Codec:
         return self.codec.codec if isinstance(self.codec, LaterCodec) else self.codec
 
@@ -342,8 +350,11 @@ def found_of(
     tasks = _tasks(inputs, output, outcome, taken, max_pixels, volume)
     for task in (task for place, task in enumerate(tasks) if shard.takes(place)):
         result = encoder.look(task)
+        is_in_the_way = result is TO_DO and task.codes.exists() and not force
+        if is_in_the_way and wish.demands.are_any:  # only encoding can tell whether it gives this file
+            result = encoder.compare(task, codec)
         failure = result.failure
-        if result is TO_DO and task.codes.exists() and not (force or wish.demands.are_any):
+        if is_in_the_way and result is TO_DO:
             failure = f"{task.codes}: exists; pass -f to overwrite it or name another output"
         yield Found(task.source, task.codes, failure, result.is_skipped)
 

@@ -85,7 +85,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 def read_rows(path: Path, limit: int) -> list[dict[str, Any]]:
     """The rows of a file with one JSON object per line; damaged lines are left out.
 
-    None if there is no such file, or it is larger than `limit`.
+    There are none if there is no such file, or it is larger than `limit`.
     """
     try:
         lines = read_bytes(path, limit).splitlines()

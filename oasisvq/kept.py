@@ -179,6 +179,8 @@ def log_to(path: Path | None, force: bool) -> Iterator[Callable[[dict[str, Any]]
         return
     if path.suffix.lower() not in LOG_SUFFIXES:
         raise FileError(f"{path}: expected a log named {' or '.join(LOG_SUFFIXES)}")
+    if path.exists() and not force:
+        raise FileError(f"{path}: exists; name another log, since -f would encode all files again")
     require_output(path, force)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         table = csv.writer(stream) if path.suffix.lower() == ".csv" else None

@@ -158,7 +158,7 @@ def keep_used(file: NamedModel, choice: ModelChoice, carried_in: Path | None = N
         if elsewhere is None:
             raise FileError(
                 f"{error}; nothing was encoded, because its model could not be kept: name another store "
-                f"in ${STORE_VARIABLE}, or an output folder with -o, which then gets a copy of the model"
+                f"in ${STORE_VARIABLE}, or encode a whole folder, whose output gets a copy of the model"
             ) from error
         return f"kept as {elsewhere} only: {error}"
 

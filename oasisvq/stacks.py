@@ -76,25 +76,28 @@ def only_stack(folder: Path, max_pixels: int, globs: Globs = EVERYTHING) -> Sour
 
     Raises:
         FileError: the folder cannot be listed.
-        ImageError: it holds none, or several.
+        ImageError: it holds none, or several, or other scans too.
     """
-    stacks = _stacks_below(folder, max_pixels, globs)
+    found = list(Taken(globs, stacks=True).below(folder, PassedOver(), max_pixels))
+    stacks = [source for source in found if source.stack]
     if len(stacks) != 1:
         raise ImageError(
             f"{folder}: {len(stacks)} stacks of images, expected one for one file; name a folder with -o"
+        )
+    if len(found) > 1:
+        other = next(source for source in found if not source.stack)
+        raise ImageError(
+            f"{folder}: {other.path.name} is no slice of the stack, so one file cannot hold all; leave "
+            "it out with --exclude, or name a folder with -o"
         )
     return stacks[0]
 
 
 def stack_if_one(folder: Path, max_pixels: int) -> Source | None:
     """The stack that a folder holds; None if it holds none or several."""
-    stacks = _stacks_below(folder, max_pixels, EVERYTHING)
+    found = Taken(EVERYTHING, stacks=True).below(folder, PassedOver(), max_pixels)
+    stacks = [source for source in found if source.stack]
     return stacks[0] if len(stacks) == 1 else None
-
-
-def _stacks_below(folder: Path, max_pixels: int, globs: Globs) -> list[Source]:
-    found = Taken(globs, stacks=True).below(folder, PassedOver(), max_pixels)
-    return [source for source in found if source.stack]
 
 
 def _stacks_of(sources: list[Source], top: Path | None, max_pixels: int) -> Iterator[Source]:

@@ -48,7 +48,7 @@ from oasisvq.codec import container
 from oasisvq.codec.codes import NO_INDEX, Codes
 from oasisvq.codec.entropy import pack
 from oasisvq.codec.headers import MAX_CODEBOOK_SIZE, MAX_STRIDE, Coder, CodesHeader, Kind, SampleType
-from oasisvq.codec.modelfile import parse_safetensors_metadata
+from oasisvq.codec.modelfile import MAX_MODEL_HEADER_BYTES, parse_safetensors_metadata
 from oasisvq.codec.pixels import Window
 from oasisvq.errors import CodesFileError, FileError
 from oasisvq.files import (
@@ -77,8 +77,8 @@ _ARRAYS: dict[str, tuple[type, int]] = {
     "intensities": (np.float64, 2),
     "sample_types": (np.uint8, 1),
     "levels": (np.uint8, 1),
-    "headers": (np.uint8, 1),
     "header_ends": (np.int64, 1),
+    "headers": (np.uint8, 1),  # as long as the checked `header_ends` says
     "codebook": (np.int32, 1),
     "fingerprint": (np.uint8, 1),
 }
@@ -243,6 +243,17 @@ def require_tokens(path: Path, force: bool) -> None:
         raise FileError(f"{path}: is a folder, but not a store of tokens; name another output")
     elif not force:
         raise FileError(f"{path}: exists; pass -f to overwrite it or name another output")
+
+
+def is_export(path: Path) -> bool:
+    """Whether a `.safetensors` file is an array file rather than a model, by its metadata.
+
+    Raises:
+        FileError: missing or unreadable.
+        ModelError: not a safetensors file.
+    """
+    content = read_bytes(path, MAX_TOKEN_BYTES)
+    return "names" in parse_safetensors_metadata(content, path, MAX_MODEL_HEADER_BYTES)
 
 
 def read_tokens(path: Path) -> Tokens:

@@ -19,10 +19,11 @@ from oasisvq.errors import (
     OasisVQError,
     OtherModelError,
 )
-from oasisvq.files import MODEL_FILE, is_model_name, read_bytes
+from oasisvq.files import MODEL_FILE, STORE_SUFFIX, is_model_name, read_bytes
 from oasisvq.folders import EVERYTHING, WHOLE, Globs, PassedOver, Shard, walk
 from oasisvq.jobs import calls
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
+from oasisvq.tokens import is_export, read_tokens
 
 Advance = Callable[[int, int], None]  # told (done, in all)
 
@@ -71,7 +72,7 @@ class Verifier:
 
         Args:
             find: gives the model of a `.codes` file that needs one, see `models.ModelFinder`.
-            deep: decode payloads, build networks and compare arrays with their checksums.
+            deep: decode payloads, and compare the arrays of datasets with their checksums.
             max_pixels: size limit for scans whose payload is decoded, see `limits.py`.
         """
         self._find, self._deep, self._max_pixels = find, deep, max_pixels
@@ -106,14 +107,18 @@ class Verifier:
         return Verdict(path, State.WHOLE, "")
 
     def _check(self, path: Path) -> None:
-        if path.is_dir():
+        if path.suffix in (".npz", STORE_SUFFIX):
+            read_tokens(path)
+        elif path.is_dir():
             self._check_dataset(path)
         elif _is_model(path):
-            self._check_model(path)
+            read_tokens(path) if is_export(path) else read_model(path)
         elif path.suffix == SUFFIX or read_bytes(path, MAX_FILE_BYTES)[: len(MAGIC)] == MAGIC:
             self._check_codes(path)
         else:
-            raise FileError(f"{path}: not a {SUFFIX} file, a model (.safetensors) or a dataset folder")
+            raise FileError(
+                f"{path}: not a {SUFFIX} file, a model (.safetensors), an export or a dataset folder"
+            )
 
     def _check_codes(self, path: Path) -> None:
         file = read_codes_file(path)
@@ -131,9 +136,6 @@ class Verifier:
             codec.decode_codes(codec.codes_of(file), str(path))
         elif self._deep and needs_prior:
             codes_of(model, file)
-
-    def _check_model(self, path: Path) -> None:
-        read_model(path)
 
     def _check_dataset(self, folder: Path) -> None:
         if not is_prepared(folder):
@@ -183,9 +185,9 @@ def verify(
 
 
 def _found(paths: Iterable[Path], passed_over: PassedOver, globs: Globs) -> Iterator[Path]:
-    """The named files; for a folder all files of oasisvq in it, or the folder itself if it has none."""
+    """The named files and stores; of a folder all files of oasisvq in it, or itself if it has none."""
     for path in paths:
-        if not path.is_dir():
+        if not path.is_dir() or path.suffix == STORE_SUFFIX:
             yield path
             continue
         nothing = True

@@ -7,7 +7,7 @@ import typer
 
 from oasisvq.cli.exits import usage_error
 from oasisvq.cli.options import ForceOption, ImagesOption, MaxPixelsOption, QuietOption
-from oasisvq.cli.printing import counted, note, print_line, progress_bar
+from oasisvq.cli.printing import counted, note, print_line, progress_bar, warn
 from oasisvq.data.layouts import LAYOUTS, SPLITS, Images
 from oasisvq.errors import DatasetError, OasisVQError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -160,9 +160,9 @@ def preprocess(
         print(f"{name}: {len(part.records):,} slices of {counted(people, 'subject')}")
     print_line(f"{folder}: {dataset.layout}, {images.value}, {size}×{size}")
     if failures:
-        note(f"{len(failures):,} failed, and {folder} was written without them:")
+        warn(f"{len(failures):,} failed, and {folder} was written without them:")
         for failure in failures:
-            note(f"  {failure}")
+            warn(f"  {failure}")
         raise typer.Exit(1)
 
 

@@ -142,19 +142,49 @@ def score(
     from oasisvq.models import RUN_FOLDER
 
     source = scan_to_score(data, stacks, max_pixels)
-    if stacks and not source and (report or figures or against or sample_count):
-        usage_error("--stacks is for the scores of a split, or of one stack")
-    if source and (report or figures or every > 1 or sample_count):
-        usage_error("--report, --figures, --every and --samples are for a split; name a dataset")
-    if jobs > 1 and (source or report or figures or against or sample_count):
-        usage_error("--jobs is only for the scores of a split")
     bounds = [*(max_error or []), *(["0"] if lossless else [])]
-    if bounds and (not against or report or figures or reuse):
-        usage_error(
-            "--max-error and --lossless go with --against, without --report, --figures and --reuse"
-        )
-    if len(quality or []) > 1 and bounds:
-        usage_error("--max-error and --lossless take one -q at most")
+    in_report = bool(report or figures)
+    others = against or quality or every > 1
+    for is_asked, wrong in (
+        (
+            stacks and not source and (in_report or against or sample_count),
+            "--stacks is for the scores of a split, or of one stack",
+        ),
+        (
+            source and (in_report or every > 1 or sample_count),
+            "--report, --figures, --every and --samples are for a split; name a dataset",
+        ),
+        (
+            source and (images or size),
+            "--images and --size are for a folder of a dataset; leave them out",
+        ),
+        (
+            jobs > 1 and (source or in_report or against or sample_count),
+            "--jobs is only for the scores of a split",
+        ),
+        (
+            bounds and (not against or in_report or reuse),
+            "--max-error and --lossless go with --against, without --report, --figures and --reuse",
+        ),
+        (
+            len(quality or []) > 1 and bounds,
+            "--max-error and --lossless take one -q at most",
+        ),
+        (
+            reuse and not against,
+            "--reuse is for --against; leave it out, or name the codecs with --against",
+        ),
+        (
+            sample_count and others and not in_report,
+            "--samples goes with --against, -q and --every only in a --report",
+        ),
+        (
+            against and quality and not (bounds or in_report),
+            "--against compares every quality; leave out -q",
+        ),
+    ):
+        if is_asked:
+            usage_error(wrong)
     refuse_to_replace(report, figures, force)
     codec = load_codec(model)
     qualities = quality or []
@@ -185,7 +215,7 @@ def score(
                 f"{data}: was prepared from {dataset.images.value} at {dataset.size} pixels; leave out "
                 "--images and --size"
             )
-        if report or figures:
+        if in_report:
             peers = against.split(",") if against else []
             measured = measure_report(
                 codec, model, dataset, split, qualities, every, peers, reuse, sample_count

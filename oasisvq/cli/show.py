@@ -87,6 +87,7 @@ def show(
         view = panels.open_view(codec, source, None, max_pixels)
     places = panels.choose_places(view.codes.header, slice_number, slice_count)
     slices = [panels.view_slice(codec, view, place) for place in places]
-    figures.write_figure(panels.draw_panel(view, slices, codec.file.codebooks), picture)
+    codebooks = codec.file.coding(view.codes.header.volume is not None).codebooks
+    figures.write_figure(panels.draw_panel(view, slices, codebooks), picture)
     for each in slices:
         print_line(f"{picture}: {panels.describe_slice(view, each)}")

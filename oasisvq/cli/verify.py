@@ -39,8 +39,7 @@ def verify(
         bool,
         typer.Option(
             "--deep",
-            help="Also decode the payloads, build the networks of models, and compare the arrays of "
-            "datasets with their checksums.",
+            help="Also decode the payloads, and compare the arrays of datasets with their checksums.",
         ),
     ] = False,
     model: ModelOption = None,
@@ -55,7 +54,8 @@ def verify(
     """Check that .codes files, models and datasets are whole.
 
     Each damaged or missing file gets a line with the reason, and the exit code is 1. A .codes file is
-    compared with its checksum, and its model is looked for as `decode` does. No networks are run.
+    compared with its checksum, and its model is looked for as `decode` does. Without --deep, no networks
+    are run.
     """
     from oasisvq import verify as verification
     from oasisvq.folders import Globs, PassedOver

@@ -1,5 +1,9 @@
 """A wish -> the levels and the coder to use, by a model's config alone. Never imports torch."""
 
+import math
+
+import numpy as np
+
 from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.demand import wrong_with
 from oasisvq.codec.headers import Coder
@@ -24,7 +28,7 @@ def checked_levels(config: ModelConfig, levels: int | None, is_volume: bool = Fa
     """
     if levels is None:
         return config.default_levels
-    if not 1 <= levels <= config.levels:
+    if not isinstance(levels, int | np.integer) or not 1 <= levels <= config.levels:
         of_volumes = " for volumes" if is_volume else ""
         raise ModelError(f"quality {levels}, but this model has 1 to {config.levels}{of_volumes}")
     return levels
@@ -36,6 +40,8 @@ def refuse_demands(wish: Wish) -> None:
     Raises:
         ImageError: one is out of range, or contradicts the rest of the wish.
     """
+    if wish.bound is not None and not 0 <= wish.bound < math.inf:
+        raise ImageError(f"a largest error of {wish.bound:g}, expected a finite number from 0")
     if wrong := wrong_with(wish.demands, wish.levels, wish.lossy):
         raise ImageError(wrong)
 
@@ -55,8 +61,10 @@ def checked_coder(has_prior: bool, fingerprint: bytes, coder: Coder | None) -> C
     """The coder to use: the one asked for, else the prior if the model has one.
 
     Raises:
-        ModelError: the coder needs a prior, and the model has none.
+        ModelError: the coder needs a prior, and the model has none; or it is that of labels.
     """
+    if coder is Coder.LABELS:
+        raise ModelError("coder labels is chosen by what a scan holds; pass content=Content.LABELS")
     if coder is None:
         return Coder.PRIOR if has_prior else Coder.PACKED
     if coder is Coder.PRIOR and not has_prior:

@@ -17,9 +17,10 @@ import numpy as np
 from oasisvq.codec.demand import Demands
 from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.measure import SMALLEST_SIDE, Measure, Scale, measure, scale_of
+from oasisvq.codec.outliers import core_of
 from oasisvq.codec.particular import can_hold, held_to
 from oasisvq.errors import ImageError
-from oasisvq.scans.scan import Scan
+from oasisvq.scans.scan import Scan, extremes_of
 
 Code = Callable[[int, float | None], Encoded]  # from levels, and a bound or None
 Choice = TypeVar("Choice")
@@ -89,10 +90,12 @@ class _Search:
         self._scan, self._demands, self._ways = scan, demands, ways
         self._tried: dict[tuple[int, float | None], _Attempt] = {}
         self._scale = scale_of(scan)
-        if demands.ssim is not None and min(scan.planes.shape[1:]) < SMALLEST_SIDE:
+        option = "--min-foreground-ssim" if demands.ssim is None else "--min-ssim"
+        asks = demands.ssim is not None or demands.foreground_ssim is not None
+        if asks and min(scan.planes.shape[1:]) < SMALLEST_SIDE:
             raise ImageError(
                 f"slices of {scan.planes.shape[1]}×{scan.planes.shape[2]} pixels, too small for SSIM, "
-                f"which takes {SMALLEST_SIDE}; leave out --min-ssim or name --min-psnr"
+                f"which takes {SMALLEST_SIDE}; leave out {option} or name --min-psnr"
             )
 
     def code(self, levels: int, bound: float | None = None) -> _Attempt:
@@ -144,9 +147,10 @@ class _Search:
     def _bounds(self) -> list[float]:
         """Bounds to try, from the widest down to 0, or to the narrowest that these voxels can have."""
         whole = self._scan.planes.dtype.kind in "iu"
-        low, high = self._scan.intensity
+        left = core_of(self._scan.planes).left()
+        low, high = map(float, extremes_of(self._scan.planes[left]))
         quarters = range(int(4 * np.log2(_WIDEST_BOUND)), int(4 * np.log2(_NARROWEST_BOUND)) - 1, -1)
-        shares = [float(high - low) * 2.0 ** (quarter / 4) for quarter in quarters]
+        shares = [(high - low) * 2.0 ** (quarter / 4) for quarter in quarters]
         bounds = set(shares)
         if whole:
             few = range(min(_BOUNDS_ALL_TRIED, int(shares[0])) + 1)

@@ -292,8 +292,9 @@ class Batches(ABC):
 
     def _header_for(self, grid: tuple[int, ...], shape: tuple[int, int]) -> CodesHeader:
         """The header of a uint8 image of this shape with a grid (levels, h, w)."""
-        sides = [side for side in shape if type(side) is int and side > 0]
-        if len(shape) != 2 or len(sides) != 2:
+        given = shape if isinstance(shape, tuple | list) else ()
+        sides = [side for side in given if type(side) is int and side > 0]
+        if len(given) != 2 or len(sides) != 2:
             raise CodesFileError(f"shape {shape!r}, expected the height and width of an image in pixels")
         height, width = sides
         stride = self.config.stride

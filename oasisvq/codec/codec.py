@@ -41,7 +41,7 @@ from oasisvq.codec.prior import Pass
 from oasisvq.codec.slices import Chain, codes_of, steps_of
 from oasisvq.codec.stacking import Stacking
 from oasisvq.codec.wish import Wish
-from oasisvq.errors import CodesFileError, ImageError
+from oasisvq.errors import CodesFileError, ImageError, ModelError
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import Scan, as_scan
 
@@ -161,7 +161,12 @@ class Codec(Drawing, Measuring, Stacking):
         if labels.is_plain:
             refuse_large_labels(len(content), wish.demands)
             return exact
-        lossy = self._encode_core(scan, core_of(scan.planes), wish, (), advance)
+        try:
+            lossy = self._encode_core(scan, core_of(scan.planes), wish, (), advance)
+        except (ImageError, ModelError):  # by the model the wish cannot be kept
+            if len(content) <= (wish.demands.max_bytes or math.inf):
+                return exact
+            raise
         most = min(labels.most_times_larger * len(lossy.content), wish.demands.max_bytes or math.inf)
         return exact if len(content) <= most else lossy
 

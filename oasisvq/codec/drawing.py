@@ -1,5 +1,6 @@
 """New slices drawn from the prior of a model, as codes. Never imports torch."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -53,8 +54,13 @@ class Drawing(Batches):
             drafts: how many first levels to choose from, 1 or more; with 1 the slices are plain draws.
 
         Raises:
-            ModelError: the model has no prior, or `levels` is out of range.
+            ModelError: the model has no prior, or an argument is out of range.
         """
+        if not 0 < temperature < math.inf or drafts < 1 or min(seeds, default=0) < 0:
+            raise ModelError(
+                f"temperature {temperature:g}, {drafts} drafts, seeds from {min(seeds, default=0)}; "
+                "expected a temperature above 0, drafts from 1 and seeds from 0"
+            )
         levels = self.check_levels(levels)
         if self.prior is None:
             raise ModelError(
@@ -64,6 +70,8 @@ class Drawing(Batches):
         trained_on = self.card.get("size")
         side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
         window = centred_window((side, side), self.config.window, self.config.stride)
+        if not seeds:
+            return []
         generators = [np.random.default_rng(seed) for seed in seeds]
         kinds = draw(self.prior.kinds_met[None, None], generators, 1.0)[:, 0]
 

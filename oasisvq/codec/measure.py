@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oasisvq.scans.scan import Scan, extremes_of, without_nan
+from oasisvq.codec.outliers import padding_of
+from oasisvq.scans.scan import Scan, extremes_of
 
 FOREGROUND_LEVEL = 20 / 255  # share of the range; anything fainter is air and background noise
 RANGE_QUANTILE = 0.999  # so that a few bright voxels do not stretch the range
@@ -39,10 +40,20 @@ class Similarity(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """The range of values that SSIM and PSNR refer to: where it begins, and how wide it is."""
+    """The range of values that SSIM and PSNR refer to: where it begins, and how wide it is.
+
+    Padding, a ground far beyond all other values, does not stretch it (see `outliers.py`). Like NaN it
+    counts as the darkest value.
+    """
 
     low: float
     range: float
+    padding: float = math.nan
+
+    def plain(self, plane: NDArray[np.generic]) -> Doubles:
+        """The values of a plane, with NaN and padding as the darkest value."""
+        values = plane.astype(np.float64)
+        return np.where(np.isnan(values) | (values == self.padding), self.low, values)
 
     @property
     def words(self) -> str:
@@ -86,9 +97,12 @@ def scale_of(scan: Scan) -> Scale:
     planes = scan.planes
     if scan.placement is None and planes.dtype == np.uint8:
         return Scale(0.0, 255.0)
-    low, most = map(float, extremes_of(planes))
-    high = float(np.nanquantile(planes.astype(np.float64), RANGE_QUANTILE))
-    return Scale(low, (high - low if high > low else most - low) or 1.0)
+    padding = padding_of(planes)
+    values = planes if padding is None else planes[padding.support]
+    low, most = map(float, extremes_of(values))
+    high = float(np.nanquantile(values.astype(np.float64), RANGE_QUANTILE))
+    width = (high - low if high > low else most - low) or 1.0
+    return Scale(low, width) if padding is None else Scale(low, width, padding.value)
 
 
 def measure(scan: Scan, restored: Iterable[NDArray[np.generic]], scale: Scale | None = None) -> Measure:
@@ -100,26 +114,25 @@ def measure(scan: Scan, restored: Iterable[NDArray[np.generic]], scale: Scale | 
         scale: of the scan, if it is known.
     """
     scale = scale or scale_of(scan)
-    darkest = scan.intensity[0]
+    # the squares of very large or small values would not be numbers
+    unit = 1.0 if 1e-100 < scale.range < 1e100 else scale.range
     slices: list[tuple[float, float]] = []
     squares, largest = 0.0, 0.0
     for first, second in zip(scan.planes, restored, strict=True):
-        before = without_nan(first, darkest).astype(np.float64)
-        after = without_nan(second, darkest).astype(np.float64)
+        before, after = scale.plain(first), scale.plain(second)
         away = np.abs(before - after)
-        squares, largest = squares + float(np.square(away).sum()), max(largest, float(away.max()))
-        if min(first.shape) >= SMALLEST_SIDE:
-            found = similarity(before - scale.low, after - scale.low, scale.range)
-            slices.append((found.ssim, found.foreground_ssim))
-        else:
-            slices.append((math.nan, math.nan))
+        squares += float(np.square(away / unit).sum())
+        largest = max(largest, float(away.max()))
+        above = (before - scale.low) / unit, (after - scale.low) / unit
+        found = similarity(*above, scale.range / unit)
+        slices.append((found.ssim, found.foreground_ssim))
     ssim, foreground = np.array(slices).T
     has_foreground, is_measured = np.isfinite(foreground), np.isfinite(ssim)
     worst = int(np.nanargmin(ssim)) if is_measured.any() else 0
     return Measure(
         float(ssim[is_measured].mean()) if is_measured.any() else math.nan,
         float(foreground[has_foreground].mean()) if has_foreground.any() else math.nan,
-        _psnr(squares / scan.planes.size, scale.range),
+        _psnr(squares / scan.planes.size, scale.range / unit),
         largest,
         scale.range,
         float(ssim[worst]),
@@ -130,11 +143,14 @@ def measure(scan: Scan, restored: Iterable[NDArray[np.generic]], scale: Scale | 
 def similarity(
     original: NDArray[np.generic], restored: NDArray[np.generic], data_range: float
 ) -> Similarity:
-    """SSIM, foreground SSIM and PSNR of two (H, W) arrays of grey levels, H and W at least 11.
+    """SSIM, foreground SSIM and PSNR of two (H, W) arrays of grey levels.
 
-    The foreground is where the original is above `FOREGROUND_LEVEL` of the range.
+    The foreground is where the original is above `FOREGROUND_LEVEL` of the range. SSIM is NaN if a side
+    is below 11 pixels.
     """
     first, second = original.astype(np.float64), restored.astype(np.float64)
+    if min(first.shape) < SMALLEST_SIDE:
+        return Similarity(math.nan, math.nan, psnr(first, second, data_range))
     inner = (slice(_BORDER, -_BORDER),) * 2
     found = _ssim_map(first, second, data_range)
     foreground = first[inner] > FOREGROUND_LEVEL * data_range

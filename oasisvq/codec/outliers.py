@@ -40,12 +40,23 @@ class Core(NamedTuple):
         intensity: the darkest and the brightest value of these planes.
         outliers: what was taken out; None if nothing was.
         ground: of the scan; None if it has none.
+        is_padded: whether that ground is padding or NaN.
     """
 
     planes: Planes
     intensity: tuple[float, float]
     outliers: Outliers | None = None
     ground: Ground | None = None
+    is_padded: bool = False
+
+    def left(self) -> Booleans:
+        """Which voxels (S, H, W) are neither outliers nor padding."""
+        is_left = np.ones(self.planes.shape, np.bool_)
+        if self.ground and self.is_padded:
+            is_left = self.ground.support.copy()
+        if self.outliers:
+            np.put(is_left, self.outliers.places, False)
+        return is_left
 
 
 class _Ends(NamedTuple):
@@ -65,16 +76,27 @@ def core_of(planes: Planes) -> Core:
         voxels = plane[chosen]
         low, high = _ends_of(voxels) if len(voxels) >= _LEAST_VOXELS else overall
         beyond[place] = chosen & ((plane < low) | (plane > high))
-    outliers = None
+    outliers, left = None, support
     if 0 < int(np.count_nonzero(beyond)) <= MAX_OUTLIERS:
         places = np.flatnonzero(beyond)
         outliers = Outliers(tuple(places.tolist()), tuple(planes[beyond].tolist()))
-        planes = _smoothed(planes, beyond)
-    if ground and _is_padding(ground.value, planes[support]):
-        darkest, _ = extremes_of(planes[support])
+        left = support & ~beyond
+    is_padded = ground is not None and _is_padding(ground.value, planes[left])
+    if is_padded:
+        darkest, _ = extremes_of(planes[left])
         planes = np.where(support, planes, darkest)
+    if outliers:  # after the padding, of which the voxels before them may be
+        planes = _smoothed(planes, beyond)
     darkest, brightest = extremes_of(planes)
-    return Core(planes, (float(darkest), float(brightest)), outliers, ground)
+    return Core(planes, (float(darkest), float(brightest)), outliers, ground, is_padded)
+
+
+def padding_of(planes: Planes) -> Ground | None:
+    """The ground of planes (S, H, W) if it is padding other than NaN."""
+    ground = ground_of(planes)
+    if ground is None or math.isnan(ground.value):
+        return None
+    return ground if _is_padding(ground.value, planes[ground.support]) else None
 
 
 def _ends_of(voxels: Planes) -> _Ends:

@@ -265,7 +265,8 @@ def _divided(planes: Planes, core: Core, bound: float) -> tuple[NDArray[np.bool_
     if core.outliers:
         left = left.copy()
         np.put(left, core.outliers.places, False)
-    return left, binning_of(planes, left, ground.value if ground else math.nan, bound)
+    value = ground.value if ground and not core.is_padded else math.nan
+    return left, binning_of(planes, left, value, bound)
 
 
 def refuse_beyond(planes: Planes, restored: Planes, bound: float) -> None:

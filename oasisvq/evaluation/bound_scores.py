@@ -154,8 +154,9 @@ def _compare(
     points: list[BoundPoint] = []
     ratios: dict[str, dict[str, float]] = {}
     left_out: dict[str, dict[str, str]] = {}
+    bounds = list(dict.fromkeys(bounds))
     steps, done = len(bounds) * (1 + len(names)), 0
-    for bound in dict.fromkeys(bounds):
+    for bound in bounds:
         wish, key = Wish(levels, content=Content.SCAN, bound=bound), f"{bound:g}"
         ours = _mean("oasisvq", bound, (_ours(codec, scan, wish, data_range) for scan in scans))
         points.append(ours)

@@ -122,7 +122,7 @@ def open_view(
         _, down, across = (placement.geometry.zooms[axis] for axis in placement.slicing.axes)
         aspect = down / across if down > 0 and across > 0 else 1.0
     restored, marks = None, marks_of_codes(codes.header, path)
-    if codes.header.volume and codes.header.has_more:
+    if codes.header.volume and codes.label_map is None:  # a slice alone would count as an image
         restored = codec.decode_codes(codes, str(path)).planes
     if original is None:
         return View(path.name, codes, None, None, aspect, restored, marks)
@@ -137,8 +137,9 @@ def open_view(
             f"{expected}; "
             "name its original with --original"
         )
-    planes = without_nan(planes, scan.intensity[0])
-    return View(path.name, codes, planes, scale_of(scan), aspect, restored, marks)
+    scale = scale_of(scan)
+    planes = without_nan(planes, scale.low)
+    return View(path.name, codes, planes, scale, aspect, restored, marks)
 
 
 def choose_places(header: CodesHeader, place: int | None, count: int | None) -> list[int]:
@@ -188,7 +189,7 @@ def view_slice(codec: Codec, view: View, place: int) -> SliceView:
     scores = None
     if codes.label_map is None and view.scale and min(restored.shape) >= SMALLEST_SIDE:
         low = view.scale.low
-        before, after = original.astype(np.float64) - low, restored.astype(np.float64) - low
+        before, after = (view.scale.plain(each) - low for each in (original, restored))
         scores = similarity(before, after, view.scale.range)
     return SliceView(place, original, restored, scores)
 

@@ -274,11 +274,20 @@ def score_samples(
     over the quarters of the grid (4·D).
 
     Raises:
-        DatasetError: there is no such split, or no training split.
+        DatasetError: there is no such split, or no training split, or one has too few slices.
         ModelError: the model has no prior.
     """
-    real = features(codec, (np.asarray(plane) for plane in dataset.array(split)))
     training = dataset.array("train")
+    if min(len(dataset.array(split)), len(training)) < 2:
+        raise DatasetError(
+            f"{dataset.shown}: a Fréchet distance needs at least 2 slices in train and in {split}"
+        )
+    if count > len(training):
+        raise DatasetError(
+            f"{dataset.shown}: {count:,} samples, but train has {len(training):,} slices to compare "
+            "with; ask for no more samples"
+        )
+    real = features(codec, (np.asarray(plane) for plane in dataset.array(split)))
     chosen = np.random.default_rng(seed).permutation(len(training))[:count]
     trained_on = features(codec, (np.asarray(training[place]) for place in chosen))
     drawn_codes = draw_codes(codec, Request(count, seed, levels), advance)

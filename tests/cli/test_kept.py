@@ -132,5 +132,5 @@ def test_a_log_of_another_ending_or_in_the_way_is_refused(
 ) -> None:
     refused("encode", "scan.png", "--log", "log.txt", naming="log.txt: expected")
     (tmp_path / "log.csv").write_text("mine")
-    refused("encode", "scan.png", "--log", "log.csv", naming="log.csv: exists; pass -f")
+    refused("encode", "scan.png", "--log", "log.csv", naming="log.csv: exists; name another log")
     refused("encode", "scan.png", "--log", "no/log.csv", naming="the folder no does not exist")

@@ -224,3 +224,10 @@ def test_sampling_needs_a_prior_and_levels_that_it_has(codec: Codec, prior_codec
         codec.sample([1])
     with pytest.raises(ModelError, match="quality 4, but this model has 1 to 3"):
         prior_codec.sample([1], levels=4)
+
+
+def test_samples_need_sensible_arguments(prior_codec: Codec) -> None:
+    assert prior_codec.sample([]) == []
+    for seeds, given in (([1], {"temperature": 0.0}), ([1], {"drafts": 0}), ([-1], {})):
+        with pytest.raises(ModelError, match="expected a temperature above 0, drafts from 1 and seeds"):
+            prior_codec.sample(seeds, **given)  # type: ignore[arg-type]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_phantom, draw_volume
+from conftest import draw_labels, draw_phantom, draw_volume
 
 import oasisvq
 from oasisvq.codec import container
 from oasisvq.codec.attempts import Ways, first_of, smallest
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.content import Content
+from oasisvq.codec.content import Content, labels_in
 from oasisvq.codec.demand import LEAST_FILE_BYTES, Demands, wrong_with
 from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.measure import Measure
@@ -243,3 +243,87 @@ def test_what_a_residue_keeps_is_known_before_it_is_coded(
 
 
 WISH = Wish(content=Content.SCAN)
+
+
+# scans with outliers and padding
+
+
+def noisy(rng: np.random.Generator, mean: float, deviation: float) -> np.ndarray:
+    return rng.normal(mean, deviation, (24, 26, 6)).astype(np.float32)
+
+
+def test_a_hot_voxel_does_not_set_the_bounds_that_are_tried(
+    codec: Codec, rng: np.random.Generator
+) -> None:
+    voxels = noisy(rng, 1, 0.1)
+    voxels[12, 13, 3] = 1000
+    content = codec.encode(voxels, min_psnr=45)
+    assert codec.measure(voxels, content).psnr >= 45
+    assert codec.decode(content)[12, 13, 3] == 1000
+
+
+def test_padding_does_not_stretch_what_a_demand_is_measured_on(
+    codec: Codec, rng: np.random.Generator
+) -> None:
+    voxels = noisy(rng, 0.5, 0.1)
+    voxels[:8] = -9999
+    content = codec.encode(voxels, min_ssim=0.99)
+    restored = codec.decode(content)
+    np.testing.assert_array_equal(restored[:8], voxels[:8])
+    assert np.corrcoef(restored[8:].ravel(), voxels[8:].ravel())[0, 1] > 0.95
+    assert codec.measure(voxels, content).data_range < 1.2
+
+
+def test_padding_does_not_widen_the_narrowest_bound(codec: Codec, rng: np.random.Generator) -> None:
+    voxels = noisy(rng, 0.5, 0.1)
+    voxels[:8] = -9999
+    restored = codec.decode(codec.encode(voxels, max_error=0.001))
+    assert np.abs(restored.astype(np.float64) - voxels).max() <= 0.001
+    whole = (voxels * 1000).clip(-32768).astype(np.int16)
+    for bound in (0, 2):
+        restored = codec.decode(codec.encode(whole, max_error=bound))
+        assert np.abs(restored.astype(int) - whole).max() <= bound
+        assert (restored[:8] == whole[:8]).all()
+
+
+def test_a_foreground_ssim_is_refused_where_none_can_be_measured(
+    codec: Codec, rng: np.random.Generator
+) -> None:
+    small = rng.integers(0, 256, (10, 60), dtype=np.uint8)
+    with pytest.raises(ImageError, match="leave out --min-foreground-ssim or name --min-psnr"):
+        codec.encode(small, min_foreground_ssim=0.999)
+
+
+def test_labels_are_kept_where_the_model_cannot_do_what_is_wished(
+    codec: Codec, rng: np.random.Generator
+) -> None:
+    values = np.sort(rng.random(41)) * 7.3
+    voxels = values[draw_labels(rng, (40, 44, 12), 41, seeds=20)]  # no whole multiples of one step
+    labels = labels_in(as_scan(voxels).planes)
+    assert labels is not None and not labels.is_plain
+    restored = codec.decode(codec.encode(voxels, max_error=0))
+    np.testing.assert_array_equal(restored, voxels)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-160, 1e-170])
+def test_quality_is_a_number_for_values_of_any_size(
+    codec: Codec, rng: np.random.Generator, scale: float
+) -> None:
+    voxels = noisy(rng, 1, 0.1).astype(np.float64)
+    ordinary, extreme = (
+        codec.measure(each, codec.encode(each, content=Content.SCAN))
+        for each in (voxels, voxels * scale)
+    )
+    assert extreme.ssim == pytest.approx(ordinary.ssim, abs=0.01)
+    assert extreme.psnr == pytest.approx(ordinary.psnr, abs=0.1)
+
+
+@pytest.mark.parametrize("bound", [math.nan, math.inf, -1])
+def test_a_bound_that_is_none_is_refused(codec: Codec, plane: np.ndarray, bound: float) -> None:
+    with pytest.raises(ImageError, match="expected a finite number from 0"):
+        codec.encode(plane, max_error=bound)
+
+
+def test_a_constant_image_may_have_any_bound(codec: Codec) -> None:
+    plane = np.full((30, 30), 7, np.uint8)
+    np.testing.assert_array_equal(codec.decode(codec.encode(plane, max_error=1e30)), plane)

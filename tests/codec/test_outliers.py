@@ -1,5 +1,6 @@
 """A few voxels far beyond all others come back exactly, and do not rule how the rest is scaled."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -192,3 +193,16 @@ def test_labels_and_ground_are_no_outliers(codec: Codec, rng: np.random.Generato
     in_ground = replace(file.header, outliers=Outliers((0,), (200,)))
     with pytest.raises(CodesFileError, match=r"^codes: damaged: an outlier where ground is"):
         codec.decode(container.write(in_ground, file.payload, file.beside))
+
+
+def test_an_outlier_after_nan_or_padding_does_not_become_it(rng: np.random.Generator) -> None:
+    planes = rng.normal(1000, 50, (3, 40, 40))
+    for nothing, dtype in ((math.nan, np.float32), (-32000, np.int16)):
+        stored = planes.astype(dtype)
+        stored[:, :10] = nothing
+        darkest, brightest = stored[:, 10:].min(), stored[:, 10:].max()
+        stored[1, 10, 0] = 30000
+        core = core_of(stored)
+        assert core.outliers is not None and core.outliers.values == (30000,)
+        assert core.is_padded
+        assert darkest <= core.intensity[0] <= core.intensity[1] <= brightest

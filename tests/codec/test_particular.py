@@ -213,7 +213,7 @@ def test_some_levels_are_those_of_a_file_without_residue(
 
 @pytest.mark.parametrize(
     ("bound", "message"),
-    [(-1, "expected 0 to"), (70_000, "expected 0 to 65535"), (1.5, "a whole number")],
+    [(-1, "expected a finite number from 0"), (70_000, "expected 0 to 65535"), (1.5, "a whole number")],
 )
 def test_a_bound_that_is_none_is_refused(codec: Codec, bound: float, message: str) -> None:
     image = np.arange(0, 65_536, 16).astype(np.uint16).reshape(64, 64)

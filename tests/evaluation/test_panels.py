@@ -197,3 +197,16 @@ def test_evenly_spaced_slices_are_coded_ones(volume: Path, codec: Codec) -> None
     assert choose_places(header, None, None) == [2]
     assert choose_places(header, None, 9) == [0, 1, 2, 3]
     assert choose_places(header, 4, None) == [4]
+
+
+def test_slices_of_volumes_are_drawn_as_they_are_decoded(
+    run: Run, tmp_path: Path, volumes_model_file: Path, rng: np.random.Generator
+) -> None:
+    voxels = rng.normal(500, 60, (48, 44, 5)).astype(np.int16)  # without a ground
+    nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "v.nii.gz")
+    assert run("encode", "v.nii.gz", "--model", volumes_model_file).code == 0
+    codec = oasisvq.load(volumes_model_file)
+    view = open_view(codec, tmp_path / "v.codes", None)
+    for place, plane in enumerate(codec.decode_codes(view.codes, "v").planes):
+        np.testing.assert_array_equal(view_slice(codec, view, place).restored, plane)
+    assert run("show", "v.codes", "--model", volumes_model_file).code == 0
