@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from oasisvq.errors import ImageError
-from oasisvq.folders import PassedOver
+from oasisvq.folders import Globs, PassedOver
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.source import sources_below
 from oasisvq.stacks import in_stacks, only_stack
@@ -86,8 +86,12 @@ def test_what_is_too_large_for_a_volume_stays_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_one_stack(tmp_path: Path) -> None:
-    draw(tmp_path, ["a_slice_1.png", "a_slice_2.png", "other.png"])
+    draw(tmp_path, ["a_slice_1.png", "a_slice_2.png"])
     assert only_stack(tmp_path, DEFAULT_MAX_PIXELS).name == "a"
+    draw(tmp_path, ["other.png"])
+    with pytest.raises(ImageError, match=r"other.png is no slice of the stack, .* with --exclude"):
+        only_stack(tmp_path, DEFAULT_MAX_PIXELS)
+    assert only_stack(tmp_path, DEFAULT_MAX_PIXELS, Globs(exclude=("other.png",))).name == "a"
     draw(tmp_path, ["slice_1.png", "slice_2.png"])
     with pytest.raises(ImageError, match="2 stacks"):
         only_stack(tmp_path, DEFAULT_MAX_PIXELS)

@@ -293,7 +293,7 @@ def test_what_is_not_ours_is_said(run: Run, phantom_png: Path, tmp_path: Path) -
     result = run("verify", "scan.png", "empty")
     assert result.code == 1
     assert result.out.splitlines() == [
-        "scan.png: not a .codes file, a model (.safetensors) or a dataset folder",
+        "scan.png: not a .codes file, a model (.safetensors), an export or a dataset folder",
         "empty: no .codes files, models (model.safetensors) or prepared datasets in it",
         "2 checked: 0 whole, 2 unreadable",
     ]
