@@ -151,8 +151,8 @@ class _Task(NamedTuple):
         """The files that codes with this header are decoded to.
 
         `encode` names a stack after its images. The images of such a stack go directly into the folder
-        of the codes, below the output, as before encoding. A stack with another name gets a folder of
-        that name.
+        of the codes, below the output, as before encoding. A stack with another name, or beside codes of
+        one of its images, gets a folder of its name.
         """
         if header.stack is None:
             return files_of(self.output.with_name(self.output.name + _ending(header)))
@@ -160,6 +160,8 @@ class _Task(NamedTuple):
         is_theirs = not self.is_beside and self.output.name == (
             header.stack.stem or above.resolve().name
         )
+        alone = (self.file.with_name(Path(name).stem + SUFFIX) for name in header.stack.names)
+        is_theirs = is_theirs and not any(map(Path.exists, alone))
         return _images_in(above if is_theirs else self.output, header)
 
 

@@ -280,11 +280,12 @@ def encode_many(
 
     Outputs of files go to `output`, or beside the files if it is None. What lies below a folder goes to
     the same place below `output`; with several inputs, below a folder with the name of the input. A
-    `.codes` file is skipped if it is whole, as this run would make it, and not older than its original.
-    Any other file in the way is a failure unless `force`. All shards together write the same files as a
-    single run, with any number of jobs. Two runs at once do no harm: each file is written as a whole. A
-    full disk ends the run. With `carries_model`, the model is copied into `output`, once. `log` gets a
-    row for every file, see `log_row`. Quality is measured unless `measures` is False.
+    `.codes` file is skipped if it is whole, made with these settings, and not older than its original;
+    the voxels are not compared. Any other file in the way is a failure unless `force`. All shards
+    together write the same files as a single run, with any number of jobs. Two runs at once do no harm:
+    each file is written as a whole. A full disk ends the run. With `carries_model`, the model is copied
+    into `output`, once. `log` gets a row for every file, see `log_row`. Quality is measured unless
+    `measures` is False.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Run, draw_phantom
 from PIL import Image
 
 from oasisvq.errors import ImageError
@@ -95,3 +96,19 @@ def test_a_folder_that_is_one_stack(tmp_path: Path) -> None:
     draw(tmp_path, ["slice_1.png", "slice_2.png"])
     with pytest.raises(ImageError, match="2 stacks"):
         only_stack(tmp_path, DEFAULT_MAX_PIXELS)
+
+
+def test_a_stack_beside_codes_of_its_images_is_decoded_into_a_folder(
+    run: Run, tmp_path: Path, volumes_model_file: Path, rng: np.random.Generator
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(draw_phantom(rng)).save(folder / f"case_1_slice_{number}.png")
+    ours = ("--model", volumes_model_file)
+    assert run("encode", "in", "-o", "codes", *ours).code == 0
+    assert run("encode", "in", "-o", "codes", "--stacks", *ours).code == 0
+    result = run("decode", "codes", "-o", "out", *ours)
+    assert "4 decoded" in result.out
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+    assert len(list((tmp_path / "out").glob("*/*.png"))) == 3

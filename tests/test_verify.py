@@ -370,3 +370,28 @@ def test_several_processes_judge_as_one_does(codes: Path, prior_model_file: Path
     (codes / "half.codes").write_bytes((codes / "prior.codes").read_bytes()[:30])
     verifier = Verifier(ModelFinder(prior_model_file))
     assert list(verify([codes], verifier, jobs=2)) == list(verify([codes], verifier))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.tokens"])
+def test_exports_are_checked(run: Run, codes: Path, prior_model_file: Path, name: str) -> None:
+    (codes / "labels.codes").unlink()
+    ours = ("--model", prior_model_file)
+    assert run("export", codes, "-o", name, *ours).code == 0
+    assert run("verify", name).out == "1 checked: 1 whole\n"
+    damaged = Path(name) / "files.npy" if name.endswith(".tokens") else Path(name)
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    result = run("verify", name)
+    assert result.code == 1
+    assert "1 checked: 0 whole, 1 damaged" in result.out
+
+
+def test_slices_of_two_exports_with_one_name_do_not_replace_each_other(
+    run: Run, codes: Path, prior_model_file: Path
+) -> None:
+    ours = ("--model", prior_model_file)
+    for number in (1, 2):
+        export = ("export", codes, "-o", f"{number}.npz", "--include", "packed.codes", *ours)
+        assert run(*export).code == 0
+    result = run("decode", "1.npz", "2.npz", "-o", "both", *ours)
+    assert result.code == 1
+    assert "would replace that of 1.npz; rename one" in result.err

@@ -49,7 +49,8 @@ def decode(
             "-q",
             "--quality",
             metavar="LEVELS",
-            help="Decode only the first levels, without the residue. [default: all that the file holds]",
+            help="Decode only the first levels, without the residue. Files that were decoded before are "
+            "kept, unless -f is passed. [default: all that the file holds]",
         ),
     ] = None,
     model: ModelOption = None,

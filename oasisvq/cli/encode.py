@@ -306,10 +306,15 @@ def encode_one(
         source_to_encode,
     )
     from oasisvq.files import require_output
+    from oasisvq.folders import EVERYTHING
     from oasisvq.kept import log_row, log_to
     from oasisvq.stacks import only_stack
 
     is_stack = taken is not None and taken.stacks
+    if taken and path.is_dir() and not is_stack and taken.globs != EVERYTHING:
+        usage_error(
+            "--include and --exclude choose the files of a folder; a DICOM series is coded whole"
+        )
     found = only_stack(path, max_pixels, taken.globs) if taken and is_stack else source_to_encode(path)
     (source,) = one_or_all(found, volume, max_pixels)
     codes = encoded_name(source)

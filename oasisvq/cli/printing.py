@@ -16,6 +16,11 @@ def set_quiet(wanted: bool) -> None:
     _is_quiet.set(wanted)
 
 
+def is_quiet() -> bool:
+    """Whether notes and progress are off."""
+    return _is_quiet.get()
+
+
 def note(message: str) -> None:
     """Print one line for the user on stderr, unless the command is to be quiet."""
     if not _is_quiet.get():

@@ -10,8 +10,16 @@ import typer
 
 from oasisvq.cli.chosen import load_codec
 from oasisvq.cli.exits import INTERRUPTED, usage_error
-from oasisvq.cli.options import Device, DeviceOption, ForceOption, MaxPixelsOption, Precision, PresetName
-from oasisvq.cli.printing import note, progress_bar
+from oasisvq.cli.options import (
+    Device,
+    DeviceOption,
+    ForceOption,
+    MaxPixelsOption,
+    Precision,
+    PresetName,
+    QuietOption,
+)
+from oasisvq.cli.printing import is_quiet, note, progress_bar
 from oasisvq.cli.score import score_split
 from oasisvq.data.layouts import Images
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -173,6 +181,7 @@ def train(
     ] = False,
     max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
     force: ForceOption = False,
+    _quiet: QuietOption = False,
 ) -> None:
     """Train a model on prepared datasets or raw OASIS folders.
 
@@ -242,6 +251,7 @@ def train(
         resume=resume,
         force=force,
         max_pixels=max_pixels,
+        is_quiet=is_quiet(),
     )
     with progress_bar("reading slices") as advance, stop_on_signals() as should_stop:
         trained = command.train(request, note, should_stop, advance)

@@ -154,7 +154,7 @@ def binning_of(planes: Planes, supports: NDArray[np.bool_], ground: float, bound
     if is_whole and bound != int(bound):
         raise ImageError(f"a largest error of {bound:g}: {planes.dtype} values need a whole number")
     if is_whole:
-        bound = min(bound, extent)
+        bound = min(bound, float(np.iinfo(planes.dtype.str).max))  # a constant image holds any
         start = int(ground) if has_ground else int(low)
         step = _greatest_step(planes, supports, start)
         origin: float = start if has_ground else start - step

@@ -265,7 +265,9 @@ def _divided(planes: Planes, core: Core, bound: float) -> tuple[NDArray[np.bool_
     if core.outliers:
         left = left.copy()
         np.put(left, core.outliers.places, False)
-    value = ground.value if ground and not core.is_padded else math.nan
+    # far away, it would say that such floats cannot be told apart within the bound
+    is_far = core.is_padded and planes.dtype.kind == "f" and bound > 0
+    value = ground.value if ground and not is_far else math.nan
     return left, binning_of(planes, left, value, bound)
 
 

@@ -110,7 +110,7 @@ def train(
     with joined_world(device) as world, true_float32():
         tell = note if world.first else lambda message: None
         _check_run_folder(request)
-        reporter = console_reporter(world.first)
+        reporter = console_reporter(world.first and not request.is_quiet)
         pictures = Pictures(request.run, reporter.note)
         session = Session(request, world, tell, reporter, pictures, should_stop, deadline, advance)
         with alone_in(request.run) if world.first else nullcontext():

@@ -34,6 +34,7 @@ class Request:
     residue_only: bool = False
     model: Path | None = None  # the codec to give a prior, one for volumes, or networks of residues
     max_pixels: int = DEFAULT_MAX_PIXELS  # of an image of a raw folder
+    is_quiet: bool = False  # whether no progress is shown
 
     @property
     def named(self) -> str:

@@ -49,6 +49,10 @@ def test_what_is_there_is_skipped_where_the_demands_give_the_same(
     )
     other = run("encode", "in", "-o", "out", "--min-psnr", "50")
     assert other.code == 1 and "a.codes: exists; pass -f" in other.err
+    # a dry run says the same
+    assert "0 to encode" in run("encode", "in", "-o", "out", "--min-psnr", "40", "--dry-run").out
+    dry = run("encode", "in", "-o", "out", "--min-psnr", "50", "--dry-run")
+    assert "a.codes: exists; pass -f" in dry.out + dry.err
     assert files_below(tmp_path / "out") == before
 
 

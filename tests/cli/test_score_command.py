@@ -96,3 +96,21 @@ def test_one_scan_has_no_split(
     result = run("score", phantom_png, "--model", model_file, *option)
     assert result.code == 2
     assert "--every and --samples are for a split; name a dataset" in result.err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("data", "--samples", "4", "-q", "1"), "--samples goes with --against, -q and --every only in"),
+        (("data", "--against", "avif", "-q", "1"), "--against compares every quality; leave out -q"),
+        (("data", "--reuse", "old.json"), "--reuse is for --against"),
+        (("scan.png", "--size", "64"), "--images and --size are for a folder of a dataset"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    run: Run, phantom_png: Path, tmp_path: Path, given: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    result = run("score", *given)
+    assert result.code == 2
+    assert says in result.err

@@ -339,5 +339,7 @@ def test_the_command_trains_a_prior(run: Run, data: Path, straight: Path, tmp_pa
     result = run("train", data, "-o", "run", *options)
     assert result.code == 0, result
     assert "prior epoch 1/1  bits an index " in result.err
+    silent = run("train", data, "-o", "again", *options, "--quiet")
+    assert (silent.code, silent.err) == (0, "")
     assert result.out.startswith("validation: 4 slices")
     assert run("sample", "-n", "1", "-o", "a.png", "--model", "run").code == 0
