@@ -224,7 +224,7 @@ def encode(
             log,
             not quick,
             dry_run,
-            taken=taken,
+            taken,
         )
         return
     if output is None and any(path.is_dir() for path in inputs):
@@ -281,6 +281,21 @@ def chosen_bound(max_error: float | None, lossless: bool) -> float | None:
     return max_error
 
 
+def one_source(path: Path, taken: "Taken", max_pixels: int) -> "Source":
+    """What a path holds: an image, a volume, a DICOM series or, if stacks are taken, a stack."""
+    from oasisvq.encoding import source_to_encode
+    from oasisvq.folders import EVERYTHING
+    from oasisvq.stacks import only_stack
+
+    if taken.stacks:
+        return only_stack(path, max_pixels, taken.globs)
+    if path.is_dir() and taken.globs != EVERYTHING:
+        usage_error(
+            "--include and --exclude choose the files of a folder; a DICOM series is coded whole"
+        )
+    return source_to_encode(path)
+
+
 def encode_one(
     path: Path,
     output: str | None,
@@ -290,33 +305,19 @@ def encode_one(
     max_pixels: int,
     force: bool,
     as_json: bool,
-    log: Path | None = None,
-    measures: bool = True,
-    is_dry: bool = False,
-    taken: "Taken | None" = None,
+    log: Path | None,
+    measures: bool,
+    is_dry: bool,
+    taken: "Taken",
 ) -> None:
     """Encode one scan and print the result; with --dry-run, print what would be done."""
     from oasisvq.bulk import Outcome, Result
     from oasisvq.codec.content import what_is_assumed
-    from oasisvq.encoding import (
-        assumptions_of,
-        encode_file,
-        encoded_name,
-        one_or_all,
-        source_to_encode,
-    )
+    from oasisvq.encoding import assumptions_of, encode_file, encoded_name, one_or_all
     from oasisvq.files import require_output
-    from oasisvq.folders import EVERYTHING
     from oasisvq.kept import log_row, log_to
-    from oasisvq.stacks import only_stack
 
-    is_stack = taken is not None and taken.stacks
-    if taken and path.is_dir() and not is_stack and taken.globs != EVERYTHING:
-        usage_error(
-            "--include and --exclude choose the files of a folder; a DICOM series is coded whole"
-        )
-    found = only_stack(path, max_pixels, taken.globs) if taken and is_stack else source_to_encode(path)
-    (source,) = one_or_all(found, volume, max_pixels)
+    (source,) = one_or_all(one_source(path, taken, max_pixels), volume, max_pixels)
     codes = encoded_name(source)
     if output:
         codes = chosen_file(output, codes, makes=not is_dry) if names_folder(output) else Path(output)
