@@ -22,7 +22,7 @@ from oasisvq.codec.measure import similarity
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation.avif import data_bytes
-from oasisvq.evaluation.rates import bd_rate
+from oasisvq.evaluation.rates import bd_rate, point_as_dict
 from oasisvq.files import read_bytes
 
 DATA_RANGE = 255.0
@@ -125,8 +125,8 @@ class Comparison(NamedTuple):
     bd_rates: dict[str, BDRate]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it; the inverse of `comparison_from_dict`."""
-        curves = {name: [point._asdict() for point in each] for name, each in self.curves.items()}
+        """As JSON holds it, with None for NaN; `read_comparison` is the inverse."""
+        curves = {name: list(map(point_as_dict, each)) for name, each in self.curves.items()}
         rates = {name: rate._asdict() for name, rate in self.bd_rates.items()}
         return self._asdict() | {"curves": curves, "bd_rates": rates}
 
@@ -155,10 +155,11 @@ def read_comparison(path: Path) -> Comparison:
 
 def _rate_point(fields: dict[str, Any]) -> RatePoint:
     setting, *numbers = RatePoint(**fields)
-    if type(setting) is not str or not all(type(number) in (int, float) for number in numbers):
+    if type(setting) is not str or any(type(each) not in (int, float, type(None)) for each in numbers):
         raise ValueError("a point of other types")
-    point = RatePoint(setting, *map(float, numbers))
-    if not all(map(math.isfinite, point[1:])) or point.file_bytes <= 0:
+    point = RatePoint(setting, *(math.nan if each is None else float(each) for each in numbers))
+    known = point._replace(foreground_ssim=0.0) if math.isnan(point.foreground_ssim) else point
+    if not all(map(math.isfinite, known[1:])) or point.file_bytes <= 0:
         raise ValueError("a point of numbers out of range")
     return point
 

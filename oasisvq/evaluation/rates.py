@@ -1,5 +1,6 @@
 """The distance between two curves of quality over bytes."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,16 @@ class Point(Protocol):
 
     @property
     def file_bytes(self) -> float: ...
+
+    def _asdict(self) -> dict[str, str | float]: ...
+
+
+def point_as_dict(point: Point) -> dict[str, str | float | None]:
+    """A point as JSON holds it: None for NaN, such as a foreground SSIM where there is no foreground."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in point._asdict().items()
+    }
 
 
 def bd_rate(ours: Sequence[Point], theirs: Sequence[Point], measure: str) -> float | None:

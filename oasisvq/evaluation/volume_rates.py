@@ -25,7 +25,7 @@ from oasisvq.codec.measure import scale_of
 from oasisvq.codec.wish import Wish
 from oasisvq.errors import DatasetError, ModelError
 from oasisvq.evaluation import stills, video
-from oasisvq.evaluation.rates import bd_rate
+from oasisvq.evaluation.rates import bd_rate, point_as_dict
 from oasisvq.evaluation.volume_quality import VolumeQuality, volume_quality
 from oasisvq.files import read_bytes
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
@@ -126,15 +126,8 @@ class VolumeComparison(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it; `known_curves` reads it."""
-        curves = {name: [_plain(point) for point in each] for name, each in self.curves.items()}
+        curves = {name: [point_as_dict(point) for point in each] for name, each in self.curves.items()}
         return self._asdict() | {"curves": curves}
-
-
-def _plain(point: VolumePoint) -> dict[str, str | float | None]:
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in point._asdict().items()
-    }
 
 
 def known_curves(path: Path, sha256: str) -> dict[str, list[VolumePoint]]:

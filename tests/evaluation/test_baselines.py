@@ -1,6 +1,7 @@
 """Rate-distortion curves, BD-rates, and the classic codecs beside ours."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from oasisvq.errors import ModelError
 from oasisvq.evaluation.baselines import (
     MEASURES,
     PEERS,
+    BDRate,
+    Comparison,
     RatePoint,
     load,
+    read_comparison,
     require_peers,
     save,
 )
@@ -152,3 +156,14 @@ def test_avif_is_measured_with_and_without_its_headers(
     again = run(*common, "--against", "avif,jpeg", "--reuse", tmp_path / "earlier.json")
     assert "avif-data (the same without the container's headers)" in again.out
     assert "BD-rate against avif-data: ssim " in again.out
+
+
+def test_a_comparison_without_any_foreground_can_be_read_again(tmp_path: Path) -> None:
+    point = RatePoint("q 1", 100.0, 0.9, math.nan, 30.0, 0.1, 0.1, 0.8)
+    rates = {"avif": BDRate(-1.0, None, 2.0)}
+    comparison = Comparison("test", 4, 1, "00", "11", {"oasisvq": [point], "avif": [point]}, rates)
+    written = json.dumps(comparison.as_dict(), allow_nan=False)
+    (tmp_path / "old.json").write_text(written)
+    again = read_comparison(tmp_path / "old.json")
+    assert math.isnan(again.curves["avif"][0].foreground_ssim)
+    assert json.dumps(again.as_dict(), allow_nan=False) == written
