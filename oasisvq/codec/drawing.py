@@ -80,10 +80,12 @@ class Drawing(Batches):
 
         grid = window.height, window.width
         kept = self.prior.walk((len(seeds), 1, *grid), kinds, choose)
+        least = self._off_its_kind(kept, kinds)
         for _ in range(drafts - 1):
             draft = self.prior.walk(kept.shape, kinds, choose)
-            is_nearer = self._off_its_kind(draft, kinds) < self._off_its_kind(kept, kinds)
-            kept[is_nearer] = draft[is_nearer]
+            squares = self._off_its_kind(draft, kinds)
+            is_nearer = squares < least
+            kept[is_nearer], least[is_nearer] = draft[is_nearer], squares[is_nearer]
 
         def go_on(step: Pass, frequencies: Frequencies) -> NDArray[np.uint16]:
             if step.level == 0:
