@@ -197,7 +197,7 @@ def encode(
     if wrong := wrong_with(demands, quality, lossy):
         usage_error(wrong)
     how = Coder[coder.name] if coder else None
-    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound, demands)
+    wish = Wish(quality, how, Content(kind.value), lossy, axis, bound, demands, feedback=not quick)
     names_codes = output is not None and not names_folder(output) and Path(output).suffix == SUFFIX
     if len(inputs) > 1 and names_codes:
         usage_error(f"{output}: a {SUFFIX} file holds one scan; name a folder for several inputs")

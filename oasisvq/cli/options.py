@@ -166,6 +166,11 @@ LogOption = Annotated[
     ),
 ]
 QuickOption = Annotated[
-    bool, typer.Option("--quick", help="Do not measure the quality: for that, each file is decoded.")
+    bool,
+    typer.Option(
+        "--quick",
+        help="Encode images once, without correcting their smooth errors, and do not measure the "
+        "quality. Two to four times as fast, 0.2 to 0.3 dB worse.",
+    ),
 ]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]

@@ -84,6 +84,7 @@ class Batches(ABC):
         min_foreground_ssim: float | None = None,
         min_psnr: float | None = None,
         max_bytes: int | None = None,
+        feedback: bool = True,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         jobs: int = 1,
     ) -> list[bytes]:
@@ -92,7 +93,7 @@ class Batches(ABC):
         Args:
             scans: arrays as `encode` takes them, including one array (N, H, W) of N images; and paths of
                 images, volumes or folders of DICOM, as the command takes them.
-            levels: for all scans, as are all settings up to `max_bytes`; see `encode`.
+            levels: for all scans, as are all settings up to `feedback`; see `encode`.
             coder: of their indices.
             spacing: of the arrays; files have their own.
             affine: of the arrays, in place of `spacing`.
@@ -104,6 +105,7 @@ class Batches(ABC):
             min_foreground_ssim: of each scan.
             min_psnr: of each scan, in dB.
             max_bytes: of each file.
+            feedback: of images.
             max_pixels: how large the scan in a file may be, as in the commands.
             jobs: number of processes. With several, a script needs `if __name__ == "__main__":`, as
                 always with `multiprocessing`; a notebook does not. They pay off from a few dozen slices.
@@ -113,7 +115,7 @@ class Batches(ABC):
             ModelError: the model does not have these `levels` or this `coder`.
         """
         demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
-        wish = Wish(levels, coder, content, lossy, axis, max_error, demands)
+        wish = Wish(levels, coder, content, lossy, axis, max_error, demands, feedback)
         self.levels_for(wish, False), self.check_coder(coder)
         refuse_demands(wish)
         return _each(_EncodeOne(self, wish, spacing, affine, max_pixels), scans, jobs)
@@ -182,7 +184,8 @@ class Batches(ABC):
     ) -> Numbers | list[Numbers]:
         """The encoder's output for a scan before quantization, over the model's centred window.
 
-        In a volume the encoder sees the previous slice of the scan itself, not the decoded one.
+        In a volume the encoder sees the previous slice of the scan itself, not the decoded one. Of an
+        image, `encode` quantizes latents that are corrected, see `feedback.py`.
 
         Args:
             array: an image (H, W) or a volume (X, Y, Z), as `encode` takes them; or a list of these.
@@ -238,7 +241,7 @@ class Batches(ABC):
             of_volumes: whether they belong to volumes, which may have their own codebooks.
 
         Returns:
-            (..., h, w, D), whole numbers in 256ths: what `latents` are quantized to.
+            (..., h, w, D), whole numbers in 256ths: quantized latents.
 
         Raises:
             CodesFileError: this is not such an array, or an index is out of range.

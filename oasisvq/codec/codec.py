@@ -22,6 +22,7 @@ from oasisvq.codec.drawing import Drawing
 from oasisvq.codec.encoded import Encoded
 from oasisvq.codec.entropy import GridEncoder, pack
 from oasisvq.codec.exact import Numbers
+from oasisvq.codec.feedback import with_feedback
 from oasisvq.codec.frequencies import BIT_UNITS, Frequencies, bits_of
 from oasisvq.codec.headers import (
     Coder,
@@ -102,6 +103,7 @@ class Codec(Drawing, Measuring, Stacking):
         min_foreground_ssim: float | None = None,
         min_psnr: float | None = None,
         max_bytes: int | None = None,
+        feedback: bool = True,
     ) -> bytes:
         """An image or a volume to the bytes of a `.codes` file.
 
@@ -119,13 +121,15 @@ class Codec(Drawing, Measuring, Stacking):
             min_foreground_ssim: likewise for the foreground SSIM.
             min_psnr: likewise for the PSNR, in dB.
             max_bytes: the largest size of the file; as the only demand it gives the best such file.
+            feedback: whether an image is encoded twice, to correct its smooth error, see `feedback.py`;
+                without, it takes less than half of the time.
 
         Raises:
             ImageError: the array is not one of these, or no file satisfies what is asked for.
             ModelError: `levels` is out of range, or the model lacks what is asked for.
         """
         demands = Demands(min_ssim, min_foreground_ssim, min_psnr, max_bytes)
-        wish = Wish(levels, coder, content, lossy, bound=max_error, demands=demands)
+        wish = Wish(levels, coder, content, lossy, bound=max_error, demands=demands, feedback=feedback)
         return self.encode_scan(as_scan(array, spacing, affine, axis), wish)
 
     def encode_scan(
@@ -192,11 +196,12 @@ class Codec(Drawing, Measuring, Stacking):
             outliers=core.outliers,
         )
         if not wish.demands.are_any:
-            return self._code(scan, core, header, wish.bound, None, advance)
+            return self._code(scan, core, header, wish, None, advance)
         known: dict[int, Numbers] = {}  # for all attempts
 
         def code(levels: int, bound: float | None) -> Encoded:
-            return self._code(scan, core, replace(header, levels=levels), bound, known, advance)
+            tried = wish._replace(bound=bound)
+            return self._code(scan, core, replace(header, levels=levels), tried, known, advance)
 
         levels = self.levels_for(wish._replace(bound=0.0), is_volume)
         has_residues = self.file.residue is not None
@@ -209,14 +214,18 @@ class Codec(Drawing, Measuring, Stacking):
         scan: Scan,
         core: Core,
         header: CodesHeader,
-        bound: float | None,
+        wish: Wish,
         known: dict[int, Numbers] | None,
         advance: Advance,
     ) -> Encoded:
         """Planes (slices, H, W) to a file, with everything beside their indices; see `_payload`."""
+        bound = wish.bound
         chain = Chain(self.file.coding(header.volume is not None), header)
-        payload, grids = self._payload(chain, header, core.planes, known, advance)
-        windows = chain.windows or None
+        is_plain = header.volume is None and not header.labels and bound is None
+        payload, grids = self._payload(
+            chain, header, core.planes, is_plain and wish.feedback, known, advance
+        )
+        windows = chain.windows if header.volume is None else chain.windows or None
         beside = NOTHING_BESIDE
         if not header.labels:
             decoded = self._decoded(header, grids, windows=windows)
@@ -237,6 +246,7 @@ class Codec(Drawing, Measuring, Stacking):
         chain: Chain,
         header: CodesHeader,
         planes: NDArray[np.generic],
+        feeds_back: bool,
         known: dict[int, Numbers] | None,
         advance: Advance,
     ) -> tuple[bytes, list[NDArray[np.uint16]]]:
@@ -246,28 +256,31 @@ class Codec(Drawing, Measuring, Stacking):
             chain: at its start.
             header: of the file.
             planes: without NaN.
+            feeds_back: whether the planes, of an image, are encoded twice, see `feedback.py`.
             known: latents by slice, from earlier attempts; this one adds its own if they do not depend
                 on the previous slice. None if this is the only attempt.
             advance: called with (slices done, all slices).
         """
         model, grids = chain.model, []
-        encoder = None
-        if header.coder is Coder.PRIOR and header.coded_slices:
+
+        def grid_encoder() -> GridEncoder | None:
+            if header.coder is not Coder.PRIOR or not header.coded_slices:
+                return None
             assert model.prior is not None
-            encoder = GridEncoder(model.prior, header.grid_shape, chain.recall)
+            return GridEncoder(model.prior, header.grid_shape, chain.recall)
+
+        encoder = grid_encoder()
         for place in header.coded_slices:
-            pixels = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
-            latents = known.get(place) if known else None
+            cut = to_pixels(planes[place], header.slice_range(place), header.window, header.stride)
+            pixels, latents = steps_of(cut), known.get(place) if known else None
             if latents is None:
-                latents = chain.latents(place, steps_of(pixels))
+                latents = chain.latents(place, pixels)
             if known is not None and not model.config.context:
                 known[place] = latents
-            if encoder is None:
-                grid = model.quantizer.quantize(latents, header.levels).astype(np.uint16)
-            else:
-                assert model.prior is not None
-                kind, choose = model.prior.kind_of(latents), _chooser(model, latents, header.levels)
-                grid = encoder.put(kind, choose, chain.expected(place))
+            if feeds_back:
+                first = _indices(model, latents, header.levels, grid_encoder())
+                latents = chain.latents(place, with_feedback(pixels, chain.pixels(place, first)))
+            grid = _indices(model, latents, header.levels, encoder, chain.expected(place))
             chain.go_on(place, grid)
             grids.append(grid)
             advance(place + 1, header.slices)
@@ -385,16 +398,22 @@ class Codec(Drawing, Measuring, Stacking):
             header: of the file.
             grids: with all levels of the file, since later slices build on all of them.
             levels: how many to decode; all if None.
-            windows: what the grids decode to with all levels, if that is known.
+            windows: what the first grids decode to with all levels; what the others do is added. None
+                keeps nothing.
         """
         chain = Chain(self.file.coding(header.volume is not None), header)
-        left, known = iter(grids), iter(windows or ())
+        left = enumerate(grids)
         is_coded, dtype = set(header.coded_slices), header.decoded_dtype
         for place in range(header.slices):
             pixels, window = np.zeros((0, 0)), NOTHING
             if place in is_coded:
-                grid, window = next(left), header.window
-                steps = next(known) if windows else chain.pixels(place, grid)
+                (number, grid), window = next(left), header.window
+                if windows is None:
+                    steps = chain.pixels(place, grid)
+                else:
+                    if number == len(windows):
+                        windows.append(chain.pixels(place, grid))
+                    steps = windows[number]
                 shown = steps
                 if levels is not None and levels < header.levels:
                     shown = chain.pixels(place, grid[:levels])
@@ -437,6 +456,21 @@ def _given(indices: NDArray[np.uint16], step: Pass, _: Frequencies) -> NDArray[n
     """The indices (levels, h, w) of a pass."""
     chosen: NDArray[np.uint16] = indices[step.level, step.rows, step.columns]
     return chosen
+
+
+def _indices(
+    model: ModelFile,
+    latents: Numbers,
+    levels: int,
+    encoder: GridEncoder | None,
+    expected: Numbers | None = None,
+) -> NDArray[np.uint16]:
+    """Latents (h, w, D) to indices (levels, h, w), which the encoder puts into its payload, if any."""
+    if encoder is None:
+        return model.quantizer.quantize(latents, levels).astype(np.uint16)
+    assert model.prior is not None
+    kind, choose = model.prior.kind_of(latents), _chooser(model, latents, levels)
+    return encoder.put(kind, choose, expected).astype(np.uint16)
 
 
 def _chooser(

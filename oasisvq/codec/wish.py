@@ -18,6 +18,8 @@ class Wish(NamedTuple):
         axis: of a volume, the axis that slices follow, see `scan_of_volume`.
         bound: the largest error of any voxel; None guarantees none.
         demands: what the file must satisfy; they determine the levels.
+        feedback: whether an image is encoded twice, to correct its smooth error, see `feedback.py`.
+            Volumes, labels and files within a bound are encoded once in any case.
     """
 
     levels: int | None = None
@@ -27,3 +29,4 @@ class Wish(NamedTuple):
     axis: str | None = None
     bound: float | None = None
     demands: Demands = NO_DEMANDS
+    feedback: bool = True
