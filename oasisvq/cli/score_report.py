@@ -38,11 +38,13 @@ def measure_report(
     from oasisvq.evaluation.baselines import compare, read_comparison, require_peers
     from oasisvq.evaluation.observations import observe
     from oasisvq.evaluation.report import SAMPLES, Report
-    from oasisvq.evaluation.samples import Request, draw_beside, score_samples
+    from oasisvq.evaluation.samples import Request, draw_beside, require_comparable, score_samples
     from oasisvq.models import choose_model
 
     known = read_comparison(reuse) if reuse else None
     require_peers(name for name in peers if known is None or name not in known.curves)
+    if sample_count is not None:
+        require_comparable(dataset, split, sample_count)
     comparison = sample_score = drawn = None
     if codec.prior is not None or sample_count is not None:  # first, for it may be refused
         with progress_bar("drawing") as advance:

@@ -37,9 +37,7 @@ def _score_line(name: str, row: "QualityScore") -> str:
         if row.levels
         else f"{'-':>8} {'-':>8} {'-':>7}"
     )
-    spreads = "  ".join(
-        f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (row.ssim, row.foreground_ssim)
-    )
+    spreads = "  ".join(f"{spread.words:<15}" for spread in (row.ssim, row.foreground_ssim))
     return f"{name:>7} {size}  {spreads}  {row.psnr.mean:.2f}"
 
 
@@ -137,9 +135,10 @@ def bound_table(result: "BoundComparison") -> list[str]:
 
 def distance_line(result: "SampleScore", split: str) -> str:
     """The distance of samples from a split."""
-    ratio = result.frechet_samples / result.frechet_training
+    training = result.frechet_training
+    ratio = f", ratio {result.frechet_samples / training:.2f}" if training else ""
     return (
         f"Fréchet distance to {result.slices:,} slices of {split}, in latents averaged over quarters: "
         f"{result.samples:,} samples {result.frechet_samples:.4f}, as many training slices "
-        f"{result.frechet_training:.4f}, ratio {ratio:.2f}"
+        f"{training:.4f}{ratio}"
     )

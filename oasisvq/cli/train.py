@@ -24,6 +24,18 @@ from oasisvq.cli.score import score_split
 from oasisvq.data.layouts import Images
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 
+_STAGE_OF = {
+    "epochs": "codec",
+    "batch_size": "codec",
+    "learning_rate": "codec",
+    "levels": "codec",
+    "codebook_size": "codec",
+    "prior_epochs": "prior",
+    "prior_batch_size": "prior",
+    "volumes_epochs": "volumes",
+    "residue_epochs": "residue",
+}  # the stage of a training that a setting belongs to
+
 
 def train(
     data: Annotated[
@@ -218,7 +230,7 @@ def train(
             "--model names the codec of --prior-only, --volumes-only or --residue-only; give both, or "
             "leave out both"
         )
-    overrides = {
+    numbers = {
         "epochs": epochs,
         "prior_epochs": prior_epochs,
         "prior_batch_size": prior_batch_size,
@@ -229,12 +241,14 @@ def train(
         "levels": levels,
         "codebook_size": codebook_size,
     }
+    overrides = {name: given for name, given in numbers.items() if given is not None}
+    refuse_unused(overrides, compiled, stages)
     request = Request(
         data=tuple(data),
         run=output,
         preset=preset.value if preset else None,
         images=images,
-        overrides={name: given for name, given in overrides.items() if given is not None},
+        overrides=overrides,
         seed=seed,
         precision=precision.value if precision else None,
         device=device.value,
@@ -277,6 +291,28 @@ def train(
         count = len(trained.dataset.splits["validation"].records)
         note(f"scoring {count:,} slices of the validation split")
         score_split(codec, trained.dataset, "validation", [], as_json=False)
+
+
+def refuse_unused(
+    overrides: dict[str, Any], compiled: bool | None, stages: dict[str, tuple[bool, bool]]
+) -> None:
+    """Refuse settings of stages that are not trained.
+
+    Args:
+        overrides: settings by name.
+        compiled: whether to compile, if that was said.
+        stages: of each stage after the codec, whether it is wanted, and whether it is the only one.
+    """
+    trained = {"codec"} | {name for name, (is_wanted, _) in stages.items() if is_wanted}
+    for name, (_, is_only) in stages.items():
+        if is_only:
+            trained &= {name, "prior"} if name == "volumes" else {name}
+    for name in overrides:
+        if _STAGE_OF[name] not in trained:
+            option = "--" + name.replace("_", "-")
+            usage_error(f"{option} is for the {_STAGE_OF[name]}, which is not trained; leave it out")
+    if compiled is not None and not trained & {"codec", "volumes"}:
+        usage_error("--compile and --no-compile are for codecs, and none is trained; leave them out")
 
 
 @contextmanager

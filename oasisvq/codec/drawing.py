@@ -33,6 +33,12 @@ class Drawing(Batches):
     @abstractmethod
     def check_levels(self, levels: int | None) -> int: ...
 
+    @property
+    def drawn_side(self) -> int:
+        """Side in pixels of the images that `sample` draws."""
+        trained_on = self.card.get("size")
+        return trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
+
     def sample(
         self,
         seeds: Sequence[int],
@@ -67,8 +73,7 @@ class Drawing(Batches):
                 f"model {self.fingerprint.hex()[:8]} has no prior to draw from; give it one with "
                 "`oasisvq train data/ --prior-only --model ...`"
             )
-        trained_on = self.card.get("size")
-        side = trained_on if type(trained_on) is int and trained_on > 0 else max(self.config.window)
+        side = self.drawn_side
         window = centred_window((side, side), self.config.window, self.config.stride)
         if not seeds:
             return []

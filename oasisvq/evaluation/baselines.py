@@ -228,7 +228,8 @@ class _Curve:
 
     def point(self) -> RatePoint:
         rows = np.array(self.rows)
-        size, ssim, foreground_ssim, psnr, encoding, decoding = np.nanmean(rows, axis=0).tolist()
+        means = [float(np.mean(known)) if len(known := c[~np.isnan(c)]) else math.nan for c in rows.T]
+        size, ssim, foreground_ssim, psnr, encoding, decoding = means
         worst = float(rows[:, 1].min())
         return RatePoint(self.setting, size, ssim, foreground_ssim, psnr, encoding, decoding, worst)
 

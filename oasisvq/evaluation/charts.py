@@ -68,6 +68,7 @@ def slice_histogram(seen: Observations) -> Chart:
     says = f"Histogram over {len(rows.ssim)} slices: " + ", ".join(
         f"{name} from {np.nanmin(each):.4f} to {np.nanmax(each):.4f}, mean {np.nanmean(each):.4f}"
         for name, each in both.items()
+        if np.isfinite(each).any()
     )
     return Chart("ssim-slices", figure, says)
 

@@ -139,6 +139,8 @@ def write_picture(
     """
     require_output(output, force)
     dataset = None if neighbours is None else open_dataset(neighbours)
+    if dataset is not None:
+        _training_like(dataset, (codec.drawn_side, codec.drawn_side))
     planes = [to_plane(codec, codes) for codes in draw_codes(codec, request, advance)]
     if dataset is None:
         write_image(contact_sheet(planes), output)
@@ -205,13 +207,8 @@ def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Ne
     Raises:
         DatasetError: the dataset has no training split, or slices of another size.
     """
-    training = dataset.array("train")
+    training = _training_like(dataset, planes[0].shape)
     records = dataset.splits["train"].records
-    if planes and planes[0].shape != training.shape[1:]:
-        raise DatasetError(
-            f"{dataset.shown}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
-            f"{planes[0].shape[0]}×{planes[0].shape[1]}"
-        )
     ours = np.stack([plane.reshape(-1) for plane in planes]).astype(np.float32)
     best = np.full(len(planes), np.inf)
     which: list[tuple[int, bool]] = [(0, False)] * len(planes)
@@ -235,6 +232,21 @@ def nearest_slices(planes: list[NDArray[np.uint8]], dataset: Dataset) -> list[Ne
     return neighbours
 
 
+def _training_like(dataset: Dataset, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Training slices (N, H, W) of a shape.
+
+    Raises:
+        DatasetError: the dataset has none, or has slices of another size.
+    """
+    training = dataset.array("train")
+    if training.shape[1:] != shape:
+        raise DatasetError(
+            f"{dataset.shown}: slices of {training.shape[1]}×{training.shape[2]}, but the model draws "
+            f"{shape[0]}×{shape[1]}"
+        )
+    return training
+
+
 class SampleScore(NamedTuple):
     """How far samples are from a split, and how far as many training slices are."""
 
@@ -256,7 +268,30 @@ def frechet_distance(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     # the eigenvalues of root·Σ₂·root are those of Σ₁Σ₂, and it is symmetric
     cross = np.sqrt(np.linalg.eigvalsh(root @ two @ root).clip(0)).sum()
-    return float(difference @ difference + np.trace(one) + np.trace(two) - 2 * cross)
+    distance = float(difference @ difference + np.trace(one) + np.trace(two) - 2 * cross)
+    return max(0.0, distance)  # of equal sets, rounding leaves a little of either sign
+
+
+def require_comparable(dataset: Dataset, split: str, count: int) -> None:
+    """Refuse what `score_samples` cannot compare.
+
+    Raises:
+        DatasetError: there is no such split, or no other training split, or one has too few slices.
+    """
+    if split == "train":
+        raise DatasetError(
+            f"{dataset.shown}: samples are compared with a split and with train; name another than train"
+        )
+    training = len(dataset.array("train"))
+    if min(len(dataset.array(split)), training) < 2:
+        raise DatasetError(
+            f"{dataset.shown}: a Fréchet distance needs at least 2 slices in train and in {split}"
+        )
+    if count > training:
+        raise DatasetError(
+            f"{dataset.shown}: {count:,} samples, but train has {training:,} slices to compare "
+            "with; ask for no more samples"
+        )
 
 
 def score_samples(
@@ -274,19 +309,11 @@ def score_samples(
     over the quarters of the grid (4·D).
 
     Raises:
-        DatasetError: there is no such split, or no training split, or one has too few slices.
+        DatasetError: see `require_comparable`.
         ModelError: the model has no prior.
     """
+    require_comparable(dataset, split, count)
     training = dataset.array("train")
-    if min(len(dataset.array(split)), len(training)) < 2:
-        raise DatasetError(
-            f"{dataset.shown}: a Fréchet distance needs at least 2 slices in train and in {split}"
-        )
-    if count > len(training):
-        raise DatasetError(
-            f"{dataset.shown}: {count:,} samples, but train has {len(training):,} slices to compare "
-            "with; ask for no more samples"
-        )
     real = features(codec, (np.asarray(plane) for plane in dataset.array(split)))
     chosen = np.random.default_rng(seed).permutation(len(training))[:count]
     trained_on = features(codec, (np.asarray(training[place]) for place in chosen))

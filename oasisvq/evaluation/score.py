@@ -29,6 +29,11 @@ class Spread(NamedTuple):
     mean: float
     deviation: float
 
+    @property
+    def words(self) -> str:
+        """As tables show it; a dash if no slice has a value."""
+        return "–" if math.isnan(self.mean) else f"{self.mean:.4f} ± {self.deviation:.4f}"
+
 
 class QualityScore(NamedTuple):
     """The results of a number of levels over a split."""

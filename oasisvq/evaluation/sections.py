@@ -7,7 +7,6 @@ from oasisvq.evaluation.charts import NAMES
 from oasisvq.evaluation.figures import Chart
 from oasisvq.evaluation.markup import figure, percent, table, text
 from oasisvq.evaluation.observations import Observations, by_subject, level_usage
-from oasisvq.evaluation.score import Spread
 
 
 def qualities(seen: Observations) -> str:
@@ -31,8 +30,8 @@ def qualities(seen: Observations) -> str:
             f"{each.file_bytes:,.0f}",
             f"{each.bits_per_pixel:.4f}",
             f"{each.ratio_to_png:.1f}×",
-            _spread(each.ssim),
-            _spread(each.foreground_ssim),
+            each.ssim.words,
+            each.foreground_ssim.words,
             f"{each.psnr.mean:.2f}",
             f"{each.worst_ssim:.4f}",
             *(f"{value:.4f}" for value in each.dice.values()),
@@ -44,8 +43,8 @@ def qualities(seen: Observations) -> str:
         (
             "all black",
             *["–"] * 3,
-            _spread(black.ssim),
-            _spread(black.foreground_ssim),
+            black.ssim.words,
+            black.foreground_ssim.words,
             f"{black.psnr.mean:.2f}",
             f"{black.worst_ssim:.4f}",
             *["–"] * len(labels),
@@ -57,10 +56,6 @@ def qualities(seen: Observations) -> str:
         "of levels that a file keeps; the pictures and charts below are of the bold one.</p>"
         + table(head, rows, main, wide=True)
     )
-
-
-def _spread(spread: Spread) -> str:
-    return f"{spread.mean:.4f} ± {spread.deviation:.4f}"
 
 
 def distribution(seen: Observations, charts: dict[str, Chart]) -> str:

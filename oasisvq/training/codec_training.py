@@ -171,6 +171,7 @@ class Training(Loop):
     def train_step(self, order: Tensor) -> None:
         """One step; before the first that imitates, ranges are read, which waits for the device."""
         if self.step >= self.imitating_from and not self.plain_step.imitation:
+            self._refuse_non_finite()
             self.plain_step.imitation.append(Imitation(self.model))
         super().train_step(order)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
+from oasisvq.codec.modelfile import ModelFile, read_model, write_model
 from oasisvq.errors import FileError, TrainingError
 from oasisvq.files import METRICS_FILE, MODEL_FILE
 from oasisvq.model_store import keep_finished
@@ -35,6 +36,7 @@ class _Stage(NamedTuple):
         start: begins a training with it; None if no training can.
         follow: runs it after another stage; None if no stage comes before it.
         resume: runs the rest of it.
+        without: the model without what this stage gives it; None if nothing is left.
         is_wanted: whether a request includes it.
         is_first: whether a request begins with it.
     """
@@ -43,6 +45,7 @@ class _Stage(NamedTuple):
     start: Callable[[Session], Ran] | None
     follow: Callable[[Session, Ran], Ran | None] | None
     resume: Callable[[Session, Checkpoint], Ran]
+    without: Callable[[ModelFile], ModelFile] | None
     is_wanted: Callable[[Request], bool]
     is_first: Callable[[Request], bool]
 
@@ -53,6 +56,7 @@ STAGES = (
         codec_stage.start,
         None,
         codec_stage.resume,
+        None,
         lambda request: True,
         lambda request: True,
     ),
@@ -61,6 +65,7 @@ STAGES = (
         prior_stage.start,
         prior_stage.follow,
         prior_stage.resume,
+        prior_stage.without,
         lambda request: request.with_prior,
         lambda request: request.prior_only,
     ),
@@ -69,6 +74,7 @@ STAGES = (
         volumes_stage.start,
         volumes_stage.follow,
         volumes_stage.resume,
+        volumes_stage.without,
         lambda request: request.with_volumes,
         lambda request: request.volumes_only,
     ),
@@ -77,6 +83,7 @@ STAGES = (
         None,
         prior_stage.follow_volumes,
         prior_stage.resume_volumes,
+        prior_stage.without_volumes_prior,
         lambda request: request.with_volumes and request.with_prior,
         lambda request: False,
     ),
@@ -85,6 +92,7 @@ STAGES = (
         residue_stage.start,
         residue_stage.follow,
         residue_stage.resume,
+        residue_stage.without,
         lambda request: request.with_residue,
         lambda request: request.residue_only,
     ),
@@ -146,8 +154,24 @@ def _first(session: Session) -> tuple[int, Ran]:
         if not request.resume and stage.start and stage.is_first(request):
             return place, stage.start(session)
         if request.resume and stage.is_wanted(request) and checkpoint.exists():
+            _leave_out(session, STAGES[place + 1 :])
             return place, stage.resume(session, load_checkpoint(checkpoint))
     return 0, STAGES[0].resume(session, load_checkpoint(request.run / CHECKPOINT_FILE))
+
+
+def _leave_out(session: Session, stages: tuple[_Stage, ...]) -> None:
+    """Leave out stages that have begun and are no longer wanted: their parts of the model, and state."""
+    run = session.request.run
+    begun = [stage for stage in stages if (run / stage.checkpoint).exists()]
+    session.world.wait()  # until all processes have looked
+    if begun and session.world.first:
+        file = read_model(run / MODEL_FILE)
+        for stage in begun:
+            file = stage.without(file) if stage.without else file
+        write_model(file, run / MODEL_FILE)
+        for stage in begun:
+            (run / stage.checkpoint).unlink()
+    session.world.wait()
 
 
 def _check_run_folder(request: Request) -> None:

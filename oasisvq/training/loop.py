@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from oasisvq.codec.modelfile import ModelFile, write_model
 from oasisvq.data.batches import epoch_order
 from oasisvq.data.dataset import Dataset
 from oasisvq.errors import ModelError, TrainingError
-from oasisvq.files import make_folder, remove_temporaries
+from oasisvq.files import MODEL_FILE, make_folder, remove_temporaries
 from oasisvq.training.checkpoint import Checkpoint, save_checkpoint
 from oasisvq.training.curves import draw_curves
 from oasisvq.training.distributed import World
@@ -127,6 +128,10 @@ class Loop(abc.ABC):
     def write_model(self) -> None:
         """Write the model file; called in the first process."""
 
+    def base(self) -> ModelFile | None:
+        """The model that this training adds a part to; None if it makes a model of its own."""
+        return None
+
     @abc.abstractmethod
     def step_generator(self) -> torch.Generator:
         """The generator of this step's draws."""
@@ -220,6 +225,8 @@ class Loop(abc.ABC):
         saved = ticked = time.monotonic()
         seed = self.loop_config.seed
         order = epoch_order(self.slices, seed, self.step // self.steps_per_epoch)
+        if self.step == self.steps:
+            self.save()  # its model file may hold parts of later stages, which are left out now
         while self.step < self.steps:
             mark = time.monotonic()
             if self.step % self.steps_per_epoch == 0:
@@ -331,10 +338,13 @@ class Loop(abc.ABC):
         """Write checkpoint and model in the first process, while the others wait."""
         self._refuse_non_finite()
         self.prepare_model()
+        self.world.sum_(self.sums)
         if self.world.first:
             # the model first: a kill between the two leaves a checkpoint from which it is made again
             self.write_model()
             self._save_checkpoint()
+        else:
+            self.sums.zero_()  # the first process holds those of all, here as after resuming
         self.world.wait()
 
     def _state(self) -> dict[str, Tensor]:
@@ -392,6 +402,8 @@ class Loop(abc.ABC):
             if tensors[name].shape != tensor.shape:
                 raise ValueError(name)
             tensor.copy_(tensors[name])
+        if not self.world.first:
+            self.sums.zero_()
         for name, parameter in self.parameters:
             prefix = f"optimizer.{name}."
             state = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
@@ -415,9 +427,16 @@ class Loop(abc.ABC):
             make_folder(self.run)
             remove_temporaries(self.run)
             if self.step == 0:
+                if base := self.base():  # to resume a training that is killed before its first save
+                    write_model(base.with_card(base.card | {"finished": False}), self.run / MODEL_FILE)
                 self._save_checkpoint()  # so --resume never finds that of a training that -f replaced
             self.metrics.cut()
         self.world.wait()
+
+
+def card_without(card: dict[str, Any], part: str) -> dict[str, Any]:
+    """A model's card, without what it says of a part."""
+    return {key: entry for key, entry in card.items() if key != part}
 
 
 def is_whole(card: dict[str, Any]) -> bool:
@@ -427,8 +446,10 @@ def is_whole(card: dict[str, Any]) -> bool:
     return steps == card.get("planned_steps", steps) and all(map(is_whole, parts))
 
 
-def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: int) -> int:
-    """Whole batches in the training split.
+def steps_per_epoch(
+    dataset: Dataset, config: LoopConfig, world: World, slices: int, option: str = "--batch-size"
+) -> int:
+    """Whole batches in the training split; `option` sets their size.
 
     Raises:
         TrainingError: there are none, or batches do not divide among the processes.
@@ -436,12 +457,12 @@ def steps_per_epoch(dataset: Dataset, config: LoopConfig, world: World, slices: 
     if config.batch_size % world.size:
         raise TrainingError(
             f"a batch of {config.batch_size} does not divide among {world.size} processes; "
-            "choose --batch-size accordingly"
+            f"choose {option} accordingly"
         )
     steps = slices // config.batch_size
     if not steps:
         raise TrainingError(
             f"{dataset.folder}: {slices} training slices, fewer than a batch of "
-            f"{config.batch_size}; choose a smaller --batch-size"
+            f"{config.batch_size}; choose a smaller {option}"
         )
     return steps

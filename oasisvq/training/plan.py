@@ -9,6 +9,7 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.training.codec_step import TrainingConfig
 from oasisvq.training.codec_training import VALIDATION_SHARE, Training, seconds_of_steps
 from oasisvq.training.distributed import World
+from oasisvq.training.loop import steps_per_epoch
 from oasisvq.training.presets import prior_config, volumes_config
 from oasisvq.training.prior_training import (
     VALIDATION_SLICES,
@@ -43,14 +44,20 @@ def prior_training_config(
     precision: str,
     batch_size: int | None,
 ) -> PriorTrainingConfig:
-    """How the prior for a codec is trained; with `batch_size` None, it is chosen to fit the data."""
-    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
+    """How the prior for a codec is trained; with `batch_size` None, it is chosen to fit the data.
+
+    Raises:
+        TrainingError: the batch size does not fit the data or the number of processes.
+    """
+    slices = len(dataset.splits["train"].records)
     if batch_size is None:
         batch_size = fitting_batch_size(slices, PRIOR_BATCH_SIZE)
         batch_size = max(1, batch_size // world.size) * world.size
-    return PriorTrainingConfig(
+    config = PriorTrainingConfig(
         prior_config(codec), epochs, batch_size, PRIOR_LEARNING_RATE, seed, precision
     )
+    steps_per_epoch(dataset, config, world, slices, "--prior-batch-size")
+    return config
 
 
 def volumes_training_config(

@@ -6,7 +6,6 @@ from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.pixels import smallest_centred_window
 from oasisvq.codec.prior import PriorConfig
 from oasisvq.data.dataset import Dataset
-from oasisvq.errors import TrainingError
 
 VOLUMES_LEVELS = 6
 EXPECTED = 3  # side in cells of the window of expected latents that the prior of volumes sees
@@ -98,16 +97,7 @@ PRESETS = {
 
 
 def model_config(preset: Preset, dataset: Dataset) -> ModelConfig:
-    """The config of the preset's model, with the smallest window that holds all training content.
-
-    Raises:
-        TrainingError: the dataset has no training split.
-    """
-    if "train" not in dataset.splits:
-        raise TrainingError(
-            f"{dataset.folder}: no training split, only {', '.join(dataset.splits)}; "
-            "prepare a folder whose subjects can be split, or one that has its training part"
-        )
+    """The config of the preset's model, with the smallest window that holds all training content."""
     window = smallest_centred_window(
         (dataset.size, dataset.size), dataset.splits["train"].content, preset.stride
     )

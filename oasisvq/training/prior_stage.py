@@ -11,6 +11,7 @@ from oasisvq.errors import TrainingError
 from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint, load_checkpoint
 from oasisvq.training.hardware import naming_the_batch
+from oasisvq.training.loop import card_without
 from oasisvq.training.plan import prior_training_config, seconds_of_following, volumes_prior_config
 from oasisvq.training.prior_training import (
     CHECKPOINT_FILE,
@@ -128,10 +129,7 @@ def _train(
     Earlier stages have left `metrics_bytes` bytes of metrics in the run folder, which are kept.
     """
     request, world = session.request, session.world
-    codec = file
-    if of is PriorTraining:
-        card = {key: entry for key, entry in file.card.items() if key != "prior"}
-        codec = file.with_prior(None, card)
+    codec = without(file) if of is PriorTraining else file
     session.tell("finding the indices of all training slices, plain and mirrored")
     with naming_the_batch(config.batch_size, "choose a smaller --prior-batch-size", world.device):
         training = of(dataset, config, request.run, world, session.reporter, codec, session.tell)
@@ -152,3 +150,16 @@ def _train(
     with naming_the_batch(config.batch_size, "choose a smaller --prior-batch-size", world.device):
         finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), planned, config.seed, config.precision)
+
+
+def without(file: ModelFile) -> ModelFile:
+    """The model without its prior."""
+    return file.with_prior(None, card_without(file.card, "prior"))
+
+
+def without_volumes_prior(file: ModelFile) -> ModelFile:
+    """The model without the prior of its codec of volumes."""
+    if file.volumes is None:
+        return file
+    card = file.card | {"volumes": card_without(file.card.get("volumes", {}), "prior")}
+    return file.with_volumes(file.volumes.with_prior(None, {}), card)

@@ -264,7 +264,7 @@ class PriorTraining(Loop):
             TrainingError: no batch fits the slices, or batches do not divide among the processes.
         """
         slices = len(dataset.splits["train"].records) if slices is None else slices
-        steps_per_epoch(dataset, config, world, slices)
+        steps_per_epoch(dataset, config, world, slices, "--prior-batch-size")
         self.config, self.codec = config, codec
         self.network = new_network(config.prior, config.seed).to(world.device)
         parameters = list(self.network.named_parameters())
@@ -424,6 +424,10 @@ class PriorTraining(Loop):
         card = self.codec.card | {"prior": self.card() | {"codec": self.codec.fingerprint.hex()}}
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.codec.with_prior(prior, card), self.run / MODEL_FILE)
+
+    def base(self) -> ModelFile:
+        """The codec."""
+        return self.codec
 
     def own_settings(self) -> dict[str, Any]:
         """The config, and the codec whose indices the prior learns."""

@@ -15,6 +15,7 @@ from oasisvq.files import MODEL_FILE
 from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.distributed import World
 from oasisvq.training.hardware import naming_the_batch
+from oasisvq.training.loop import card_without
 from oasisvq.training.request import NOTHING_FOLLOWS
 from oasisvq.training.residue_drawing import Drawn, draw_looks, in_bins
 from oasisvq.training.residue_training import (
@@ -62,7 +63,7 @@ def residue_training_config(
     codec: ModelConfig, dataset: Dataset, world: World, epochs: int, seed: int, precision: str
 ) -> ResidueTrainingConfig:
     """How the networks of residues are trained for a codec."""
-    slices = len(dataset.splits["train"].records) if "train" in dataset.splits else 0
+    slices = len(dataset.splits["train"].records)
     batch_size = max(1, min(BATCH_SIZE, slices) // world.size) * world.size
     residue, support = residue_config(codec), support_config(codec)
     return ResidueTrainingConfig(residue, support, epochs, batch_size, LEARNING_RATE, seed, precision)
@@ -129,8 +130,7 @@ def _train(
     metrics_bytes: int = 0,
 ) -> Ran:
     """Train them, after `metrics_bytes` of the metrics that the stages before left in the run folder."""
-    card = {key: entry for key, entry in file.card.items() if key != "residue"}
-    codec = file.with_residue(None, None, card)
+    codec = without(file)
     session.tell("decoding some training slices, beside which residues are learned")
     device = session.world.device
     with naming_the_batch(config.batch_size, WAY_OUT, device):
@@ -146,6 +146,11 @@ def _train(
     with naming_the_batch(config.batch_size, WAY_OUT, device):
         finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), NOTHING_FOLLOWS, config.seed, config.precision)
+
+
+def without(file: ModelFile) -> ModelFile:
+    """The model without the networks."""
+    return file.with_residue(None, None, card_without(file.card, "residue"))
 
 
 def rehearse(config: ResidueTrainingConfig, window: tuple[int, int], device: torch.device) -> Pace:

@@ -395,6 +395,10 @@ class ResidueTraining(Loop):
         card = self.file.card | {"residue": self.card()}
         write_model(self.file.with_residue(residue, support, card), self.run / MODEL_FILE)
 
+    def base(self) -> ModelFile:
+        """The model that gets the networks."""
+        return self.file
+
     def own_settings(self) -> dict[str, Any]:
         """The config, and the codec whose decoded images the networks see."""
         fields = dataclasses.asdict(self.config)

@@ -102,7 +102,11 @@ class Session(NamedTuple):
             (self.request.run / name).unlink(missing_ok=True)
 
     def open(self, images: Images, size: int) -> Dataset:
-        """The dataset; the first of several processes prepares or joins it, and verifies it."""
+        """The dataset; the first of several processes prepares or joins it, and verifies it.
+
+        Raises:
+            OasisVQError: the data are bad, or have no training split.
+        """
         request, world = self.request, self.world
         is_given = len(request.data) == 1 and is_prepared(request.data[0])
         folder = request.data[0] if is_given else request.run / "dataset"
@@ -111,7 +115,13 @@ class Session(NamedTuple):
                 remove_temporaries(request.run)
             self._prepare(folder, images, size).verify()
         world.wait()
-        return open_dataset(folder)
+        dataset = open_dataset(folder)
+        if "train" not in dataset.splits:
+            raise TrainingError(
+                f"{folder}: no training split, only {', '.join(dataset.splits)}; "
+                "prepare a folder whose subjects can be split, or one that has its training part"
+            )
+        return dataset
 
     def _prepare(self, folder: Path, images: Images, size: int) -> Dataset:
         """The dataset to train on, from an existing folder or prepared now."""

@@ -89,6 +89,10 @@ class VolumesPriorTraining(PriorTraining):
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.file.with_volumes(volumes, card), self.run / MODEL_FILE)
 
+    def base(self) -> ModelFile:
+        """The model."""
+        return self.file
+
     def own_settings(self) -> dict[str, Any]:
         """The config, and the model whose codec of volumes the prior is for."""
         base = self.file.with_volumes(self.codec, {})

@@ -8,6 +8,7 @@ from oasisvq.training.checkpoint import Checkpoint
 from oasisvq.training.codec_stage import training_settings
 from oasisvq.training.codec_step import TrainingConfig
 from oasisvq.training.hardware import choose_compiling, naming_the_batch
+from oasisvq.training.loop import card_without
 from oasisvq.training.plan import (
     seconds_of_following,
     seconds_of_volumes_prior,
@@ -79,8 +80,7 @@ def _train(
     Earlier stages have left `metrics_bytes` bytes of metrics in the run folder, which are kept.
     """
     request, world = session.request, session.world
-    card = {key: entry for key, entry in file.card.items() if key != "volumes"}
-    base = file.with_volumes(None, card)
+    base = without(file)
     planned = request.of(config.following)
     with naming_the_batch(config.batch_size, WAY_OUT, world.device):
         training = VolumesTraining(dataset, config, request.run, world, session.reporter, base)
@@ -101,3 +101,8 @@ def _train(
     with naming_the_batch(config.batch_size, WAY_OUT, world.device):
         finished = session.run(training, checkpoint)
     return Ran(session.trained(training, finished), planned, config.seed, config.precision)
+
+
+def without(file: ModelFile) -> ModelFile:
+    """The model without its codec of volumes."""
+    return file.with_volumes(None, card_without(file.card, "volumes"))

@@ -298,6 +298,10 @@ class VolumesTraining(Training):
         card["finished"] = self.is_last and is_whole(card)
         write_model(self.file.with_volumes(volumes, card), self.run / MODEL_FILE)
 
+    def base(self) -> ModelFile:
+        """The model that gets the codec of volumes."""
+        return self.file
+
     def own_settings(self) -> dict[str, Any]:
         """The config, and the model that the training starts from."""
         return super().own_settings() | {"codec": self.file.fingerprint.hex()}

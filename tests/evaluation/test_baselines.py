@@ -18,6 +18,7 @@ from oasisvq.evaluation.baselines import (
     BDRate,
     Comparison,
     RatePoint,
+    _Curve,
     load,
     read_comparison,
     require_peers,
@@ -167,3 +168,12 @@ def test_a_comparison_without_any_foreground_can_be_read_again(tmp_path: Path) -
     again = read_comparison(tmp_path / "old.json")
     assert math.isnan(again.curves["avif"][0].foreground_ssim)
     assert json.dumps(again.as_dict(), allow_nan=False) == written
+
+
+def test_slices_without_foreground_have_none_on_the_curve() -> None:
+    curve = _Curve("q 1")
+    dim = np.full((32, 32), 5, np.uint8)
+    curve.add(dim, lambda plane: bytes(10), lambda content: dim + 1)
+    point = curve.point()  # warnings are errors here
+    assert point.file_bytes == 10
+    assert math.isnan(point.foreground_ssim)

@@ -175,3 +175,16 @@ def test_samples_are_scored_beside_as_many_training_slices(
     result = run("score", dataset.folder, "--samples", "6", "--model", prior_model_file)
     assert result.code == 0
     assert f"6 samples {score.frechet_samples:.4f}" in result.out
+
+
+def test_samples_that_cannot_be_compared_are_refused_at_once(
+    codec: Codec, dataset: Dataset, run: Run, prior_model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DatasetError, match="name another than train"):
+        score_samples(codec, dataset, "train", 6)
+    with pytest.raises(DatasetError, match=r"999 samples, but train has \d+ slices"):
+        score_samples(codec, dataset, "validation", 999)
+    monkeypatch.setattr(samples, "draw_codes", None)  # would be a TypeError
+    ours = ("--model", prior_model_file)
+    result = run("score", dataset.folder, "--report", "r.html", "--samples", "999", *ours)
+    assert (result.code, "999 samples" in result.err) == (1, True)

@@ -17,6 +17,7 @@ from oasisvq.data.dataset import Dataset
 from oasisvq.data.preprocess import preprocess
 from oasisvq.errors import TrainingError
 from oasisvq.training import loop
+from oasisvq.training.checkpoint import load_checkpoint
 from oasisvq.training.codec_epoch import CodecEpoch
 from oasisvq.training.codec_step import TrainingConfig, levels_to_keep
 from oasisvq.training.codec_training import Training, validation_slices
@@ -102,6 +103,32 @@ def test_slices_that_keep_more_levels_weigh_more(dataset: Dataset) -> None:
     powers = torch.tensor([1.0, 2.0, 3.0]) ** 0.75
     expected = torch.cat([powers / powers.mean(), torch.ones(1)])[:, None].expand(4, 3)
     torch.testing.assert_close(parts[0.75] / parts[0.0], expected, rtol=1e-4, atol=0)
+
+
+def test_sums_over_processes_are_resumed_by_one_of_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = training(dataset, Recorder(), epochs=3)
+    assert not first.go(lambda: first.step == 3)
+    assert first.sums.all()
+    resumed = {}
+    monkeypatch.setattr(Training, "distributed", lambda self, module: module)
+    for rank in (0, 1):
+        world = World(rank, 2, torch.device("cpu"))
+        other = Training(dataset, config(epochs=3), first.run, world, Recorder())
+        other.resume(load_checkpoint(first.run / "checkpoint.safetensors"))
+        resumed[rank] = other.sums
+    torch.testing.assert_close(resumed[0], first.sums)
+    assert not resumed[1].any()
+
+
+def test_a_loss_that_is_not_finite_before_imitation_is_one_clear_error(dataset: Dataset) -> None:
+    one = training(dataset, Recorder(), epochs=3)
+    with torch.no_grad():
+        next(one.model.encoder.parameters()).fill_(float("nan"))
+    one.imitating_from = 1
+    with pytest.raises(TrainingError, match="the loss is not a number since step 0"):
+        one.go(lambda: False)
 
 
 def test_the_loss_is_finite_or_the_training_stops_and_keeps_the_last_good_state(

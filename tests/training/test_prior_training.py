@@ -19,7 +19,7 @@ from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.data.dataset import open_dataset
 from oasisvq.data.layouts import Images
 from oasisvq.data.preprocess import preprocess
-from oasisvq.errors import OasisVQError
+from oasisvq.errors import OasisVQError, TrainingError
 from oasisvq.training import command, loop, plan
 from oasisvq.training.checkpoint import load_checkpoint
 from oasisvq.training.prior_training import weights_of_levels
@@ -125,6 +125,47 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         trained = train(data, folder)
     assert (trained.finished, trained.what, trained.step) == (True, "prior", PRIOR_STEPS)
     return folder
+
+
+def test_a_prior_that_is_no_longer_wanted_is_left_out(data: Path, tmp_path: Path) -> None:
+    run_folder, plain = tmp_path / "run", tmp_path / "plain"
+    assert train(data, run_folder, "prior", 2).what == "prior"
+    resumed = train(data, run_folder, resume=True, with_prior=False)
+    assert (resumed.what, resumed.finished) == ("codec", True)
+    assert not (run_folder / "prior-checkpoint.safetensors").exists()
+    train(data, plain, with_prior=False)
+    assert (run_folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+
+
+def test_killed_before_its_first_save_it_goes_on(
+    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run_folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "go", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, run_folder, prior_only=True, model=straight, images=None)
+    assert train(data, run_folder, resume=True).finished
+    assert read_model(run_folder / "model.safetensors").prior is not None
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_the_codec_is_trained(
+    data: Path, tmp_path: Path
+) -> None:
+    overrides = NETWORK | {"epochs": 1, "batch_size": 4, "prior_epochs": 2, "prior_batch_size": 99}
+    with pytest.raises(TrainingError, match=r"a batch of 99; choose a smaller --prior-batch-size"):
+        train(data, tmp_path / "run", overrides=overrides)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_prior_needs_training_slices(data: Path, straight: Path, tmp_path: Path) -> None:
+    raw = write_raw_folder(tmp_path / "raw", {"validate": [4], "test": [5]})
+    others = preprocess(raw, tmp_path / "prepared", size=64).folder
+    with pytest.raises(TrainingError, match="no training split, only"):
+        train(others, tmp_path / "run", prior_only=True, model=straight, images=None)
 
 
 def test_a_training_leaves_a_model_with_a_prior(straight: Path, data: Path) -> None:

@@ -154,6 +154,33 @@ def test_without_the_residue_a_training_ends_before_it(data: Path, tmp_path: Pat
     assert not (tmp_path / "run" / "residue-checkpoint.safetensors").exists()
 
 
+def test_a_residue_that_is_no_longer_wanted_is_left_out(data: Path, tmp_path: Path) -> None:
+    run_folder, plain = tmp_path / "run", tmp_path / "plain"
+    train(data, run_folder, stop_after=2)
+    resumed = train(data, run_folder, resume=True, with_residue=False)
+    assert (resumed.what, resumed.finished) == ("codec", True)
+    assert not (run_folder / "residue-checkpoint.safetensors").exists()
+    train(data, plain, with_residue=False)
+    assert (run_folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+
+
+def test_killed_before_its_first_save_it_goes_on(
+    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run_folder = tmp_path / "run"
+    options = {"residue_only": True, "overrides": {"residue_epochs": 2}, "images": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "go", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, run_folder, model=straight, **options)
+    assert model(run_folder).residue is None
+    assert train(data, run_folder, resume=True).finished
+    assert model(run_folder).residue is not None
+
+
 def test_a_codec_that_is_there_gets_networks(data: Path, straight: Path, tmp_path: Path) -> None:
     before = model(straight)
     run_folder = tmp_path / "run"

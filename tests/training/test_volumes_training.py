@@ -244,6 +244,39 @@ def test_without_volumes_a_training_ends_before_them(data: Path, straight: Path,
     )
 
 
+@pytest.mark.parametrize("stop_after", [3, STEPS + 1])
+def test_volumes_that_are_no_longer_wanted_are_left_out(
+    data: Path, tmp_path: Path, stop_after: int
+) -> None:
+    folder, plain = tmp_path / "run", tmp_path / "plain"
+    assert not train(data, folder, stop_after=stop_after, with_prior=True).finished
+    resumed = train(data, folder, resume=True, with_prior=True, with_volumes=False)
+    assert (resumed.what, resumed.finished) == ("prior", True)
+    assert not list(folder.glob("volumes*checkpoint*"))
+    train(data, plain, with_prior=True, with_volumes=False)
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert rows(folder) == rows(plain)
+
+
+def test_killed_before_its_first_save_it_goes_on(
+    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    options = {"volumes_only": True, "overrides": {"volumes_epochs": 2}, "images": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "go", _die)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, folder, model=straight, **options)
+    assert model(folder).volumes is None
+    assert not model(folder).card["finished"]
+    assert train(data, folder, resume=True).finished
+    assert model(folder).fingerprint == model(straight).fingerprint
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_model_that_is_there_gets_a_codec_of_volumes(
     data: Path, straight: Path, tmp_path: Path
 ) -> None:
