@@ -169,7 +169,7 @@ QuickOption = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Encode images once, without correcting their smooth errors, and do not measure the "
+        help="Encode images once, without correcting their errors, and do not measure the "
         "quality. Two to four times as fast, 0.2 to 0.3 dB worse.",
     ),
 ]

@@ -121,7 +121,7 @@ class Codec(Drawing, Measuring, Stacking):
             min_foreground_ssim: likewise for the foreground SSIM.
             min_psnr: likewise for the PSNR, in dB.
             max_bytes: the largest size of the file; as the only demand it gives the best such file.
-            feedback: whether an image is encoded twice, to correct its smooth error, see `feedback.py`;
+            feedback: whether an image is encoded twice, to correct its error, see `feedback.py`;
                 without, it takes less than half of the time.
 
         Raises:

@@ -18,7 +18,7 @@ class Wish(NamedTuple):
         axis: of a volume, the axis that slices follow, see `scan_of_volume`.
         bound: the largest error of any voxel; None guarantees none.
         demands: what the file must satisfy; they determine the levels.
-        feedback: whether an image is encoded twice, to correct its smooth error, see `feedback.py`.
+        feedback: whether an image is encoded twice, to correct its error, see `feedback.py`.
             Volumes, labels and files within a bound are encoded once in any case.
     """
 

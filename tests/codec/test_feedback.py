@@ -1,4 +1,4 @@
-"""The smooth error of an image, fed back into its encoding."""
+"""The error of an image, fed back into its encoding."""
 
 from pathlib import Path
 
@@ -8,21 +8,36 @@ from conftest import draw_phantom
 from scipy.ndimage import uniform_filter
 
 from oasisvq.codec.codec import Codec
-from oasisvq.codec.feedback import SIDE, with_feedback
+from oasisvq.codec.feedback import FINE_SIDE, SMOOTH_SIDE, STANDS_OUT, with_feedback
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS
 from oasisvq.errors import ImageError
 
 
-def test_half_of_the_smooth_error_is_added(rng: np.random.Generator) -> None:
+def test_half_of_the_smooth_error_and_what_stands_out_are_added(rng: np.random.Generator) -> None:
     pixels = rng.integers(1, PIXEL_STEPS + 1, (1, 48, 40), dtype=np.int32)
+    pixels[0, :9] = 0
     decoded = rng.integers(0, DECODED_STEPS + 1, (48, 40), dtype=np.uint16)
     error = pixels[0] - decoded * (PIXEL_STEPS / DECODED_STEPS)
+    smooth, fine = error, error
     for _ in range(2):
-        error = uniform_filter(error, SIDE, mode="constant")
-    wanted = np.clip(pixels[0] + error / 2, 0, PIXEL_STEPS)
+        smooth = uniform_filter(smooth, SMOOTH_SIDE, mode="constant")
+        fine = uniform_filter(fine, FINE_SIDE, mode="constant")
+    usual = STANDS_OUT**2 * np.square(fine[pixels[0] > 0]).mean()
+    added = smooth / 2 + fine * fine**2 / (fine**2 + usual)
+    wanted = np.clip(pixels[0] + added, 0, PIXEL_STEPS)
     found = with_feedback(pixels, decoded)
     assert found.shape == pixels.shape and found.dtype == np.int32
-    assert np.abs(found[0] - wanted).max() <= 0.5 + 1e-6
+    inside = pixels[0] > 0
+    assert np.abs(found[0] - wanted)[inside].max() <= 1
+
+
+def test_a_small_spot_that_is_lost_is_added_nearly_whole() -> None:
+    pixels = np.full((1, 64, 64), 500, np.int32)
+    pixels[0, 30:37, 30:37] = 1000
+    decoded = np.full((64, 64), 500 * DECODED_STEPS // PIXEL_STEPS, np.uint16)
+    found = with_feedback(pixels, decoded)[0]
+    assert 1350 < found[33, 33] < 1650
+    assert np.abs(found - pixels[0])[:20, :20].max() <= 1
 
 
 def test_ground_stays_ground_and_nothing_leaves_the_range() -> None:
