@@ -18,7 +18,7 @@ from oasisvq.scans.words import LABEL_WORD
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validate", "validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("validate", "validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 

@@ -23,7 +23,7 @@ from oasisvq.data.layouts import (
 )
 from oasisvq.data.persons import subject_of
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
-from oasisvq.data.sharing import stem_of, with_splits, with_subjects
+from oasisvq.data.sharing import stem_of, with_given_splits, with_splits, with_subjects
 from oasisvq.data.subjects import read_subjects
 from oasisvq.errors import DatasetError, FileError
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
@@ -97,9 +97,10 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
     for each in taken:
         if recipe.subjects and not each.subject:
             raise DatasetError(f"{recipe.subjects}: names no subject for {each.name}; add a line for it")
+    taken = with_given_splits(root, taken, found, recipe)
     taken, candidates = with_subjects(root, taken, candidates, found, recipe)
     taken = _with_guides(taken, candidates)
-    taken = with_splits(root, taken, candidates, found, recipe)
+    taken = with_splits(taken, candidates, found, recipe)
     found.members = sorted(
         taken,
         key=lambda s: (SPLITS.index(s.split), s.subject, s.session, s.slice_number or 0, s.name),

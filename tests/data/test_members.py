@@ -310,6 +310,21 @@ def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
     assert "splits as given" in str(found)
     with pytest.raises(DatasetError, match="splits are given, and kept; leave out --split"):
         find_members(root, Images.SCANS, Recipe(split=(1, 1, 1)))
+    with pytest.raises(DatasetError, match="splits are given, and kept; leave out --seed"):
+        find_members(root, Images.SCANS, Recipe(seed=5))
+
+
+def test_split_folders_with_a_file_outside_are_not_thrown_together(tmp_path: Path) -> None:
+    names = [f"{split}/sub-{n}.nii.gz" for n, split in enumerate(("train", "train", "dev", "test"))]
+    root = touch(tmp_path, *names)
+    splits = [s.split for s in find_members(root, Images.SCANS).members]
+    assert splits == ["train", "train", "validation", "test"]
+    touch(root, "Testing_set/sub-9.nii.gz")
+    with pytest.raises(
+        DatasetError, match=r"Testing_set/sub-9\.nii\.gz lies outside its folders of splits.* --split"
+    ):
+        find_members(root, Images.SCANS)
+    assert "split 1/1/1" in str(find_members(root, Images.SCANS, Recipe(split=(1, 1, 1))))
 
 
 def test_split_folders_of_a_layout_are_kept_where_files_stand_for_sessions(tmp_path: Path) -> None:
