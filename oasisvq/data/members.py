@@ -17,13 +17,20 @@ from oasisvq.data.layouts import (
     Images,
     Layout,
     Variant,
+    given_split,
     layout_named,
     recognise,
     slice_of,
 )
 from oasisvq.data.persons import subject_of
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
-from oasisvq.data.sharing import stem_of, with_given_splits, with_splits, with_subjects
+from oasisvq.data.sharing import (
+    stem_of,
+    with_given_splits,
+    with_one_spelling,
+    with_splits,
+    with_subjects,
+)
 from oasisvq.data.subjects import read_subjects
 from oasisvq.errors import DatasetError, FileError
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
@@ -99,6 +106,7 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
             raise DatasetError(f"{recipe.subjects}: names no subject for {each.name}; add a line for it")
     taken = with_given_splits(root, taken, found, recipe)
     taken, candidates = with_subjects(root, taken, candidates, found, recipe)
+    taken, candidates = with_one_spelling(taken, candidates, found)
     taken = _with_guides(taken, candidates)
     taken = with_splits(taken, candidates, found, recipe)
     found.members = sorted(
@@ -189,11 +197,12 @@ def _choose(root: Path, candidates: list[Member], found: Found, recipe: Recipe) 
     if not layout.one_a_session:
         return fitting
     order = {variant.name: place for place, variant in enumerate(layout.variants)}
-    first: dict[tuple[str, str], Member] = {}
+    first: dict[tuple[str | None, str, str], Member] = {}
     for each in sorted(
         fitting, key=lambda s: (order.get(s.variant.name, 0), s.variant.place, _natural(s.name))
     ):
-        first.setdefault((each.subject, each.session), each)
+        # a subject in two given splits is not thinned here, but refused later
+        first.setdefault((given_split(each.name), each.subject, each.session), each)
     return list(first.values())
 
 

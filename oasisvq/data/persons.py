@@ -84,6 +84,20 @@ def level_of_persons(folders: Iterable[tuple[str, ...]]) -> int | None:
     return None
 
 
+def spelled_alike(subjects: Iterable[str]) -> dict[str, str]:
+    """Subjects whose names differ only in case, separators or leading zeros -> the first of them.
+
+    Subj01, subj-01 and SUBJ_1 are one person.
+    """
+    firsts: dict[tuple[str, ...], str] = {}
+    same = {}
+    for subject in sorted(subjects):
+        words = re.findall(r"\d+|[^\W\d_]+", subject.casefold())
+        form = tuple(word.lstrip("0") if word.isdecimal() else word for word in words)
+        same[subject] = firsts.setdefault(form or (subject,), subject)
+    return same
+
+
 def guessed_person(folder: tuple[str, ...], stem: str) -> str:
     """The likeliest person of a file: its uppermost folder that is no group or visit, else its stem."""
     for name in folder:

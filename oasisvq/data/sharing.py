@@ -9,7 +9,7 @@ from pathlib import Path
 
 from oasisvq.data.found import Found, Member, counted
 from oasisvq.data.layouts import ANYTHING, SPLIT_NAMES, SPLITS, given_split, slice_of
-from oasisvq.data.persons import guessed_person, level_of_persons
+from oasisvq.data.persons import guessed_person, level_of_persons, spelled_alike
 from oasisvq.data.recipe import DEFAULT_RECIPE, DEFAULT_SPLIT, Recipe
 from oasisvq.errors import DatasetError
 from oasisvq.scans.volumes import volume_suffix
@@ -69,6 +69,24 @@ def with_subjects(
         "--subjects TABLE"
     )
     return taken, candidates
+
+
+def with_one_spelling(
+    taken: list[Member], candidates: list[Member], found: Found
+) -> tuple[list[Member], list[Member]]:
+    """The members, with one name for a subject that is spelled in several ways."""
+    same = spelled_alike({each.subject for each in taken + candidates if each.subject})
+    others = {other: first for other, first in same.items() if other != first}
+    if others:
+        some = ", ".join(f"{other} as {first}" for other, first in list(others.items())[:_SHOWN])
+        found.remarks.append(
+            f"{counted(len(others), 'subject')} taken for another that is only spelled differently: {some}"
+        )
+    renamed = [
+        [each._replace(subject=same.get(each.subject, each.subject)) for each in members]
+        for members in (taken, candidates)
+    ]
+    return renamed[0], renamed[1]
 
 
 def _folders(member: Member) -> tuple[str, ...]:
