@@ -11,7 +11,7 @@ from oasisvq.data.bids import read_name
 from oasisvq.data.found import Found
 from oasisvq.data.layouts import Images
 from oasisvq.data.members import find_members
-from oasisvq.data.preprocess import preprocess
+from oasisvq.data.preprocess import look, preprocess
 from oasisvq.data.recipe import Recipe, Slices
 from oasisvq.errors import DatasetError
 
@@ -167,3 +167,12 @@ def test_anonymous_files_in_folders_of_bids_are_no_bids(tmp_path: Path) -> None:
     (tmp_path / "sub-01" / "anat" / "scan.nii.gz").touch()
     found = find_members(tmp_path, Images.SCANS)
     assert (found.layout.key, taken(found)) == ("anything", {"sub-01": "scan.nii.gz"})
+
+
+def test_bids_subject_in_two_given_splits_is_refused(tmp_path: Path) -> None:
+    for split, subject in (("train", "01"), ("train", "02"), ("test", "01")):
+        path = tmp_path / split / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(DatasetError, match="subject sub-01 is in the splits train and test"):
+        look(tmp_path)
