@@ -25,7 +25,7 @@ from oasisvq.data.dataset import (
     open_dataset,
     refuse_shared_subjects,
 )
-from oasisvq.data.found import Found, Member
+from oasisvq.data.found import Found, Member, counted
 from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.members import find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, read_cut, sensible_jobs
@@ -230,6 +230,12 @@ def _report(
         tell(
             f"dataset {raw}: {len(guessed):,} with qform and sform code 0, whose left side is guessed "
             f"by convention: {some}"
+        )
+    unguided = [cut.guide_error for _, cut in assembly.cuts if cut.guide_error]
+    if unguided:
+        tell(
+            f"dataset {raw}: slices of {counted(len(unguided), 'scan')} are spread over the whole head, "
+            f"since the file that shows the brain cannot be used; first, {unguided[0]}"
         )
 
 

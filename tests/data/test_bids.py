@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import bids, write_series
+from trees import bids, draw_head, write_nifti, write_series
 
 from oasisvq.data.bids import read_name
 from oasisvq.data.found import Found
@@ -176,3 +176,15 @@ def test_bids_subject_in_two_given_splits_is_refused(tmp_path: Path) -> None:
         path.touch()
     with pytest.raises(DatasetError, match="subject sub-01 is in the splits train and test"):
         look(tmp_path)
+
+
+def test_bids_scan_beside_a_bad_segmentation_is_taken_all_the_same(tmp_path: Path) -> None:
+    for subject in ("01", "02"):
+        folder = tmp_path / "raw" / f"sub-{subject}" / "anat"
+        write_nifti(folder / f"sub-{subject}_T1w.nii.gz", draw_head())
+    write_nifti(folder / "sub-02_dseg.nii.gz", np.zeros_like(draw_head()))
+    said: list[str] = []
+    dataset = preprocess(tmp_path / "raw", tmp_path / "data", size=32, tell=said.append)
+    assert {r.subject for s in dataset.splits.values() for r in s.records} == {"sub-01", "sub-02"}
+    assert "slices of 1 scan are spread over the whole head" in said[-1]
+    assert "sub-02_dseg.nii.gz: every voxel is 0" in said[-1]

@@ -407,10 +407,25 @@ def test_labels_that_do_not_fit_are_refused(
         cut_volume(path, Images.SEGMENTATIONS, 64, Recipe())
 
 
-def test_a_bad_guide_is_named(tmp_path: Path) -> None:
+def test_a_bad_guide_is_named_and_left_out(tmp_path: Path) -> None:
     scan = write_nifti(tmp_path / "scan.nii", draw_head())
-    with pytest.raises(ImageError, match=r"seg.nii.gz: an empty file"):
-        cut_volume(scan, Images.SCANS, 64, Recipe(), guide=empty(tmp_path / "seg.nii.gz"))
+    alone = cut_volume(scan, Images.SCANS, 64, Recipe())
+    assert not alone.guide_error
+    black = write_nifti(tmp_path / "black.nii", np.zeros_like(draw_head()))
+    for guide, error in ((empty(tmp_path / "seg.nii.gz"), "seg.nii.gz: an empty"), (black, "every voxel")):
+        cut = cut_volume(scan, Images.SCANS, 64, Recipe(), guide=guide)
+        assert error in cut.guide_error
+        assert cut.numbers == alone.numbers
+
+
+@pytest.mark.parametrize("inside", [1, 500])
+def test_nan_in_a_guide_is_outside_the_brain(tmp_path: Path, inside: float) -> None:
+    scan = write_nifti(tmp_path / "scan.nii", draw_head())
+    brain = np.full(draw_head().shape, np.nan, np.float32)
+    brain[5:15, 5:15, 10:14] = inside
+    guide = write_nifti(tmp_path / "brain.nii", brain)
+    cut = cut_volume(scan, Images.SCANS, 64, Recipe(), guide=guide)
+    assert (cut.numbers, cut.guide_error) == ([10, 11, 12, 13], "")
 
 
 # stacks
