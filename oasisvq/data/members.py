@@ -3,7 +3,6 @@
 Only names are looked at here; no file is opened.
 """
 
-import os
 import re
 from pathlib import Path
 
@@ -32,7 +31,8 @@ from oasisvq.data.sharing import (
     with_subjects,
 )
 from oasisvq.data.subjects import read_subjects
-from oasisvq.errors import DatasetError, FileError
+from oasisvq.errors import DatasetError
+from oasisvq.folders import walk
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
 
 _PAIRS_FIRST = (".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -41,29 +41,16 @@ _PARENTS_READ = 3  # folders, from the raw one upwards, whose names may tell lay
 
 
 def list_paths(root: Path) -> list[str]:
-    """All files below a folder, and its folders with a trailing slash; links are followed once.
-
-    Hidden files and folders are left out.
+    """All files below a folder, and its folders with a trailing slash, as `walk` finds them.
 
     Raises:
         FileError: a folder cannot be listed.
     """
-
-    def refuse(error: OSError) -> None:
-        raise FileError(f"{error.filename}: cannot be listed: {error.strerror}") from error
-
     paths: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
-        state = Path(folder).stat()
-        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above it
-            inner.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        below = Path(folder).relative_to(root)
-        paths += [(below / name).as_posix() + "/" for name in inner]
-        paths += [(below / name).as_posix() for name in sorted(files) if not name.startswith(".")]
+    for listing in walk(root):
+        if listing.folder != root:
+            paths.append(listing.folder.relative_to(root).as_posix() + "/")
+        paths += [file.relative_to(root).as_posix() for file in listing.files]
     return paths
 
 

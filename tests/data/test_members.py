@@ -351,6 +351,22 @@ def test_hidden_files_and_loops_of_links(tmp_path: Path) -> None:
     assert [path for path in list_paths(root) if not path.endswith("/")] == ["a/1.nii.gz"]
 
 
+def test_links_are_followed_as_in_encode(tmp_path: Path) -> None:
+    """A link into the tree hides nothing, one to a parent brings nothing in."""
+    root = touch(tmp_path / "project" / "raw", "train/sub-1.nii.gz", "test/sub-2.nii.gz")
+    touch(tmp_path / "project", "private/sub-3.nii.gz")
+    touch(tmp_path, "elsewhere/sub-4.nii.gz")
+    (root / "current").symlink_to("train")
+    (root / "project").symlink_to(tmp_path / "project")
+    (root / "train" / "more").symlink_to(tmp_path / "elsewhere")
+    members = find_members(root, Images.SCANS).members
+    assert {(s.name, s.split) for s in members} == {
+        ("train/sub-1.nii.gz", "train"),
+        ("train/more/sub-4.nii.gz", "train"),
+        ("test/sub-2.nii.gz", "test"),
+    }
+
+
 def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "OAS1_0001_scan.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     assert len(find_members(tmp_path, Images.SCANS).members) == 1
