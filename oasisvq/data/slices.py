@@ -189,17 +189,18 @@ def read_sliced(
         raise ImageError(f"{path}: its affine does not say which axis is which; repair it") from error
     slicing = slicing_by(codes, axis)
     values = _values(volume.voxels, geometry, path, nan_is_outside)
-    first, second, third = (geometry.zooms[axis] for axis in slicing.axes)
+    voxel_size = geometry.steps
+    first, second, third = (voxel_size[axis] for axis in slicing.axes)
     spacing = tuple(1.0 if abs(step - 1) < _SAME else step for step in (first, second, third))
     planes = slicing.planes(values)
     for side, step in zip(planes.shape, spacing, strict=True):
-        if not (np.isfinite(step) and step > 0 and 1 <= round(side * step) <= MAX_SPAN):
+        if not 0.5 < side * step < MAX_SPAN + 0.5:  # false for NaN
             raise ImageError(
                 f"{path}: {side} voxels of {step:g} mm, expected 1 to {MAX_SPAN} mm to a side; "
                 "repair its header"
             )
     is_guessed = not is_corrected and geometry.form_codes == (0, 0)
-    return Sliced(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
+    return Sliced(planes, (spacing[0], spacing[1], spacing[2]), codes, voxel_size, is_guessed)
 
 
 def _values(

@@ -22,6 +22,7 @@ _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
 _MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 can hold
+_SAME = 1e-3  # share by which affine and zooms may differ, since both are rounded
 _LABEL_INTENTS = (1002, 1005)  # of NIfTI: labels, and names of structures
 _SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin without extensions
 
@@ -202,6 +203,20 @@ class Geometry:
         """Millimetres to a voxel along the first three axes of the array."""
         found = (*(float(zoom) for zoom in self._repaired.get_zooms()), 1.0, 1.0, 1.0)
         return found[0], found[1], found[2]
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """Millimetres to a voxel by the affine, which other programs may have changed without the zooms.
+
+        Those of the zooms if the codes of qform and sform are 0, or both agree.
+        """
+        if self.form_codes == (0, 0):
+            return self.zooms
+        with np.errstate(over="ignore", invalid="ignore"):  # senseless numbers are not finite
+            found = np.sqrt(np.square(self.affine[:3, :3]).sum(0))
+        if np.allclose(found, self.zooms, rtol=_SAME):
+            return self.zooms
+        return float(found[0]), float(found[1]), float(found[2])
 
     @property
     def form_codes(self) -> tuple[int, int]:

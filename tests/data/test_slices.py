@@ -123,6 +123,17 @@ def test_a_nifti_volume_of_a_corrected_layout_is_believed(tmp_path: Path) -> Non
     assert cut.axis_codes == "RAS"
 
 
+@pytest.mark.parametrize("zoom", [3, 1e308])
+def test_the_affine_says_how_large_voxels_are(tmp_path: Path, zoom: float) -> None:
+    """As it says how they lie: a program may have changed it without the zooms."""
+    head = at_zooms(draw_head(), (1, 2, 1))
+    content = bytearray(nib.Nifti2Image(head, np.diag([1, 2, 1, 1])).to_bytes())
+    content[112:136] = np.full(3, zoom).tobytes()  # pixdim
+    (tmp_path / "a.nii").write_bytes(content)
+    sliced = read_sliced(tmp_path / "a.nii")
+    assert (sliced.voxel_size, sliced.spacing) == ((1, 2, 1), (1, 1, 2))
+
+
 @pytest.mark.parametrize("kind", ["nifti", "analyze"])
 def test_a_header_that_leaves_the_sides_open_is_said(tmp_path: Path, kind: str) -> None:
     if kind == "nifti":
