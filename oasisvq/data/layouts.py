@@ -126,7 +126,7 @@ def _bids_variant(path: str) -> tuple[Variant, dict[str, str]] | None:
 
 _VOLUME = r"\.(?:hdr|img|nii)(?:\.gz)?$"
 _ANY_VOLUME = r"(?:\.(?:hdr|img|nii|mgh|mnc)(?:\.gz)?|\.mgz)$"
-_IMAGE = r"\.(?:png|jpe?g|tiff?|webp)$"
+_IMAGE = r"\.(?:png|jpe?g|tiff?|webp|bmp)$"
 _SCANS = (Images.SCANS,)
 _STRIPPED = (Images.SKULL_STRIPPED,)
 _EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # since there are no scans with a skull beside them

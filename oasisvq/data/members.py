@@ -33,6 +33,7 @@ from oasisvq.data.sharing import (
 from oasisvq.data.subjects import read_subjects
 from oasisvq.errors import DatasetError
 from oasisvq.folders import walk
+from oasisvq.scans.dicom import dicom_suffix, is_dicom
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
 
 _PAIRS_FIRST = (".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -71,6 +72,11 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
     told = [above, *(above + path for path in paths)]
     layout = layout_named(recipe.layout) if recipe.layout else recognise(told)
     if layout is None:
+        dicom = next((path for path in paths if dicom_suffix(Path(path)) or is_dicom(root / path)), None)
+        if dicom:
+            raise DatasetError(
+                f"{root}: holds DICOM, such as {dicom}; convert it to NIfTI first, such as with dcm2niix"
+            )
         raise DatasetError(
             f"{root}: no known OASIS layout, and no images or volumes; expected folders named "
             "keras_png_slices_train, ..., or OAS1_0001_MR1, ..., or files such as .png, .nii.gz or .hdr"

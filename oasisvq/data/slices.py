@@ -23,7 +23,7 @@ from oasisvq.errors import DatasetError, ImageError, OasisVQError
 from oasisvq.scans.geometry import Form, Geometry, slicing_by
 from oasisvq.scans.images import read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.volumes import read_volume
+from oasisvq.scans.volumes import count_volumes, read_volume
 
 FIELD = 256  # side of a slice in millimetres at --size 256, as in the PNG slices
 BRAIN_SHARE = 0.25  # of the largest foreground of a slice; above such slices is little but scalp
@@ -180,6 +180,11 @@ def read_sliced(
     Raises:
         FileError, ImageError: see `cut_volume`.
     """
+    count = count_volumes(path, max_pixels)
+    if count > 1:
+        raise ImageError(
+            f"{path}: holds {count:,} volumes, expected one; take one out first, such as with fslroi"
+        )
     volume = read_volume(path, max_pixels)
     geometry = volume.geometry
     is_corrected = axis_codes is not None and geometry.form is Form.ANALYZE

@@ -114,7 +114,7 @@ def test_bids_series_named_as_a_scan_is_listed_and_left_out(tmp_path: Path) -> N
     preprocess(tmp_path / "raw", tmp_path / "data", size=64, failed=failures.append)
     (failure,) = failures
     assert path.name in str(failure)
-    assert "expected one volume" in str(failure)
+    assert "holds 4 volumes, expected one; take one out first" in str(failure)
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,11 @@ def test_files_that_name_their_subject(tmp_path: Path) -> None:
     assert splits_of(found).keys() == {"OAS1_0001", "sub-07"}
 
 
+def test_bmp_images_are_taken(tmp_path: Path) -> None:
+    root = touch(tmp_path, "sub-1/1.bmp", "sub-2/1.BMP")
+    assert [s.slice_number for s in find_members(root, Images.SCANS).members] == [1, 1]
+
+
 def test_volumes_are_taken_before_pictures_of_them(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.nii.gz", "a.png", "b.img", "b.hdr", "b_seg.nii.gz", "b_mask.png")
     found = find_members(root, Images.SCANS, GUESS)
