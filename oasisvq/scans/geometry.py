@@ -275,7 +275,10 @@ class Geometry:
         return Geometry(self.form, header.binaryblock)
 
     def as_single(self) -> "Geometry":
-        """This geometry for a single file (.nii); an Analyze geometry becomes NIfTI-1."""
+        """This geometry for a single file (.nii); an Analyze geometry becomes NIfTI-1.
+
+        An Analyze header without an origin does not tell the orientation; qform and sform get code 0.
+        """
         if not self.form.is_pair:
             return self
         if self.form is Form.ANALYZE:
@@ -302,7 +305,8 @@ class Geometry:
         header.set_data_dtype(self.dtype)
         zooms = self._repaired.get_zooms()
         header.set_zooms((*zooms[:3], *(abs(zoom) or 1.0 for zoom in zooms[3:])))
-        header.set_sform(self.affine, code=2)
+        if self._header["origin"].any():  # only SPM sets it, by its own convention of axes
+            header.set_sform(self.affine, code=2)
         header.set_slope_inter(*self.scaling)
         header.set_xyzt_units("mm")
         return Geometry(Form.NIFTI1, header.binaryblock)
