@@ -4,6 +4,7 @@ Only names are looked at here; no file is opened.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from oasisvq.data.found import Found, Member
@@ -120,6 +121,7 @@ def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[
     """Every file of the layout, of any kind; a volume in several files or formats is listed once."""
     by_key: dict[str, Member] = {}
     ranks: dict[str, int] = {}
+    halves = Counter(_key(name) for name in files if _is_pair(name))
     for name in files:
         path = name if found.layout is ANYTHING else above + name
         told = found.layout.variant_of(path)
@@ -130,7 +132,9 @@ def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[
         variant, says = told
         suffix = volume_suffix(root / name)
         rank = _FORMATS.index(suffix) if suffix else 0
-        if rank >= ranks.get(_key(name), len(_FORMATS)):
+        if _is_pair(name) and halves[_key(name)] == 1:
+            rank += len(_FORMATS)  # half a pair comes after every whole volume
+        if _key(name) in ranks and rank >= ranks[_key(name)]:
             continue
         ranks[_key(name)] = rank
         by_key[_key(name)] = _member(root, name, path, variant, says, suffix is not None)

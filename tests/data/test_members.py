@@ -210,6 +210,14 @@ def test_half_a_pair_still_stands_for_its_session(tmp_path: Path, gone: str) -> 
     assert name.endswith("t88_gfc" + {".hdr": ".img", ".img": ".hdr"}[gone])
 
 
+@pytest.mark.parametrize("half", [".hdr", ".img"])
+def test_half_a_pair_beside_a_whole_volume_is_left_out(tmp_path: Path, half: str) -> None:
+    root = touch(tmp_path, "sub-1.nii.gz", f"sub-1{half}")
+    found = find_members(root, Images.SCANS)
+    assert [s.name for s in found.members] == ["sub-1.nii.gz"]
+    assert found.left_out == Counter({"copies in another format": 1})
+
+
 def test_another_layout_in_the_same_folder_is_said(trees: dict[str, Path], tmp_path: Path) -> None:
     for key in ("oasis1", "oasis3"):
         (tmp_path / key).symlink_to(trees[key])
