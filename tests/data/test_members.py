@@ -116,6 +116,19 @@ def test_oasis1_as_one_flat_folder_or_from_within(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("oasis1", "OAS1_0001_MR1/RAW/OAS1_0001_MR1_mpr-1_anon.HDR"),
+        ("kaggle", "Data/Non Demented/OAS1_0001_MR1_mpr-1_100.JPG"),
+        ("bids", "sub-01/anat/sub-01_T1w.NII.GZ"),
+    ],
+)
+def test_endings_may_be_in_upper_case(tmp_path: Path, layout: str, name: str) -> None:
+    found = find_members(touch(tmp_path, name), Images.SCANS)
+    assert (found.layout.key, [s.name for s in found.members]) == (layout, [name])
+
+
 def test_oasis2_takes_one_repeat_of_each_visit(trees: dict[str, Path]) -> None:
     found = find_members(trees["oasis2"], Images.SCANS)
     assert taken(found) == {
@@ -391,6 +404,8 @@ def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
 TABLES = {
     "comma": "file,subject\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
     "no heading": "1018_SS.nii.gz,OAS1_0379\n1038_SS,OAS1_0379\n1000,OAS1_0061\n",
+    "other words": "scan,patient\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
+    "one word known": "file,who\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
     "tab, turned": "participant_id\tfilename\nOAS1_0379\t1018\nOAS1_0379\t1038\nOAS1_0061\t1000\n",
     "semicolon": "\ufefffile;subject\r\n1018;OAS1_0379\r\n1038;OAS1_0379\r\n\r\n1000;OAS1_0061\r\n",
 }
