@@ -30,7 +30,7 @@ from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.members import find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
-from oasisvq.data.slices import Cut, fit_plane
+from oasisvq.data.slices import FIELD, Cut, fit_plane
 from oasisvq.data.work import Work, working_on, write_slices
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.jobs import calls
@@ -249,6 +249,15 @@ def _report(
         tell(
             f"dataset {raw}: {len(guessed):,} with qform and sform code 0, whose left side is guessed "
             f"by convention: {some}"
+        )
+    field = max(assembly.size, FIELD)
+    wide = [
+        p.members[0].name for p, cut in assembly.cuts if cut.axis_codes and max(cut.shapes[0]) > field
+    ]
+    if wide:
+        tell(
+            f"dataset {raw}: {counted(len(wide), 'volume')} wider than {field} mm and shrunk to that: a "
+            f"pixel is larger than in other volumes; first, {wide[0]}"
         )
     unguided = [cut.guide_error for _, cut in assembly.cuts if cut.guide_error]
     if unguided:
