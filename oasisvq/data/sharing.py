@@ -80,7 +80,7 @@ def with_one_spelling(
     if others:
         some = ", ".join(f"{other} as {first}" for other, first in list(others.items())[:_SHOWN])
         found.remarks.append(
-            f"{counted(len(others), 'subject')} taken for another that is only spelled differently: {some}"
+            f"{counted(len(others), 'subject')} taken for another that is spelled differently: {some}"
         )
     renamed = [
         [each._replace(subject=same.get(each.subject, each.subject)) for each in members]

@@ -141,7 +141,7 @@ def _refuse_replacing(output: Path, force: bool) -> None:
                 "another output"
             )
         if Path.cwd().is_relative_to(output.resolve()):
-            raise FileError(f"{output}: you are in this folder, which is replaced; go to another first")
+            raise FileError(f"{output}: you are in this folder, which is replaced; go elsewhere first")
     elif output.is_symlink() and not output.exists() and Path(os.path.realpath(output)).is_symlink():
         raise FileError(f"{output}: a link that leads in a circle; name another output")
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):

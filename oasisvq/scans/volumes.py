@@ -59,7 +59,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def written_files(path: Path) -> list[Path]:
-    """The files that `write_volume` writes under a name: of a pair both, whatever else lies beside it."""
+    """The files that `write_volume` writes under a name: of a pair both, whatever else lies there."""
     suffix = volume_suffix(path)
     if suffix not in (".hdr", ".img"):
         return [path]

@@ -165,7 +165,7 @@ def test_a_person_spelled_in_several_ways_is_one(tmp_path: Path, names: tuple[st
     assert len({s.subject for s in found.members if s.name in spelled}) == 1
     assert len({s.subject for s in found.members}) == 3
     (remark,) = found.remarks
-    assert remark.startswith("2 subjects taken for another that is only spelled differently: ")
+    assert remark.startswith("2 subjects taken for another that is spelled differently: ")
 
 
 def test_other_names_are_other_persons() -> None:

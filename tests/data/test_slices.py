@@ -423,7 +423,10 @@ def test_a_bad_guide_is_named_and_left_out(tmp_path: Path) -> None:
     alone = cut_volume(scan, Images.SCANS, 64, Recipe())
     assert not alone.guide_error
     black = write_nifti(tmp_path / "black.nii", np.zeros_like(draw_head()))
-    for guide, error in ((empty(tmp_path / "seg.nii.gz"), "seg.nii.gz: an empty"), (black, "every voxel")):
+    for guide, error in (
+        (empty(tmp_path / "seg.nii.gz"), "seg.nii.gz: an empty"),
+        (black, "every voxel"),
+    ):
         cut = cut_volume(scan, Images.SCANS, 64, Recipe(), guide=guide)
         assert error in cut.guide_error
         assert cut.numbers == alone.numbers

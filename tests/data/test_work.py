@@ -71,7 +71,7 @@ def test_an_empty_folder_in_which_somebody_is_stays_the_same_folder(
     preprocess(raw, Path(), size=32).verify()
     assert Path.cwd() == tmp_path / "data"
     assert {path.name for path in Path().iterdir()} == {"manifest.json", "train.npy", "validation.npy"}
-    with pytest.raises(FileError, match="you are in this folder, which is replaced; go to another first"):
+    with pytest.raises(FileError, match="you are in this folder, which is replaced; go elsewhere first"):
         preprocess(raw, Path(), size=48, force=True)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "raw"}
 
