@@ -19,7 +19,7 @@ from oasisvq.models import ModelFinder
 from oasisvq.scans.images import STACK_SUFFIXES, WRITABLE_SUFFIXES, read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.scan import require_writable, write_scan, write_stack
-from oasisvq.scans.volumes import files_of, read_volume, volume_suffix
+from oasisvq.scans.volumes import read_volume, volume_suffix, written_files
 from oasisvq.tokens import TOKEN_SUFFIXES, Tokens, read_tokens
 
 
@@ -84,7 +84,7 @@ def decode_file(
         write_stack(list(scan.planes), images)
         return images
     write_scan(scan, output)
-    return list(files_of(output))
+    return written_files(output)
 
 
 def _is_folder(output: Path, header: CodesHeader) -> bool:
@@ -112,7 +112,7 @@ def _require_images(images: Sequence[Path], force: bool) -> None:
 def _require_outputs(output: Path, force: bool) -> None:
     """Both files of a pair count."""
     require_writable(output)
-    for path in files_of(output):
+    for path in written_files(output):
         require_output(path, force)
 
 
@@ -155,7 +155,7 @@ class _Task(NamedTuple):
         one of its images, gets a folder of its name.
         """
         if header.stack is None:
-            return files_of(self.output.with_name(self.output.name + _ending(header)))
+            return written_files(self.output.with_name(self.output.name + _ending(header)))
         above = self.output.parent
         is_theirs = not self.is_beside and self.output.name == (
             header.stack.stem or above.resolve().name

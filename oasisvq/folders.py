@@ -126,13 +126,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         FileError: it cannot be listed.
     """
     try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
         raise FileError(f"{folder}: no such folder; check the name") from None
     except NotADirectoryError:
         raise FileError(f"{folder}: is a file, expected a folder") from None
     except OSError as error:
         raise FileError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    if not os.access(folder, os.X_OK):  # its names are readable, its files are not
+        raise FileError(f"{folder}: cannot be searched: no permission; see chmod +x")
+    return entries
 
 
 class PassedOver:

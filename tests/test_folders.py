@@ -1,5 +1,6 @@
 """Walking a tree, what is passed over, shards."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,9 @@ def test_globs_choose_files(
     assert found == expected
     left_out = 8 - len(found) - passed_over.counts[".png"]
     assert f"{left_out} file{'s' * (left_out > 1)} left out by --include" in str(passed_over)
+
+
+def test_a_folder_that_lists_but_cannot_be_searched(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tree / "b")  # root may search any
+    with pytest.raises(FileError, match="b: cannot be searched: no permission; see chmod"):
+        names(tree)

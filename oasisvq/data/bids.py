@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 DERIVED_FOLDER = re.compile(r"(?:^|/)(derivatives|sourcedata)/")  # beside the raw data of a dataset
 
-_NAME = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+(?:_[^/_]+)*)\.(?:nii|hdr|img)(?:\.gz)?$")
+_NAME = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+(?:_[^/_]+)*)(?i:\.(?:nii|hdr|img)(?:\.gz)?)$")
 _ANATOMY = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "UNIT1", "inplaneT1", "inplaneT2", "PDT2", "angio")
 _SERIES = ("bold", "cbv", "dwi", "asl", "pet", "epi")
 _OTHERS = ("sbref", "boldref", "magnitude", "magnitude1", "magnitude2", "phasediff", "fieldmap")

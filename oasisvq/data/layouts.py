@@ -18,7 +18,7 @@ from oasisvq.scans.words import LABEL_WORD
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validate", "validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("validate", "validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
@@ -124,9 +124,9 @@ def _bids_variant(path: str) -> tuple[Variant, dict[str, str]] | None:
     return variant, {"session": told.session}
 
 
-_VOLUME = r"\.(?:hdr|img|nii)(?:\.gz)?$"
+_VOLUME = r"(?i:\.(?:hdr|img|nii)(?:\.gz)?)$"
 _ANY_VOLUME = r"(?:\.(?:hdr|img|nii|mgh|mnc)(?:\.gz)?|\.mgz)$"
-_IMAGE = r"\.(?:png|jpe?g|tiff?|webp)$"
+_IMAGE = r"\.(?:png|jpe?g|tiff?|webp|bmp)$"
 _SCANS = (Images.SCANS,)
 _STRIPPED = (Images.SKULL_STRIPPED,)
 _EITHER = (Images.SCANS, Images.SKULL_STRIPPED)  # since there are no scans with a skull beside them
@@ -232,7 +232,11 @@ KAGGLE = Layout(
     "kaggle",
     "Kaggle imagesoasis",
     "Data/Non Demented/OAS1_0001_MR1_mpr-1_100.jpg",
-    (_variant("jpeg", _SCANS, r"OAS1_\d{4}_(?P<session>MR\d+_mpr-\d+)_(?P<slice>\d+)\.(?:jpe?g|png)$"),),
+    (
+        _variant(
+            "jpeg", _SCANS, r"OAS1_\d{4}_(?P<session>MR\d+_mpr-\d+)_(?P<slice>\d+)(?i:\.(?:jpe?g|png))$"
+        ),
+    ),
     one_a_session=False,
 )
 BIDS = Layout(

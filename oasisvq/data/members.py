@@ -3,8 +3,8 @@
 Only names are looked at here; no file is opened.
 """
 
-import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from oasisvq.data.found import Found, Member
@@ -17,15 +17,24 @@ from oasisvq.data.layouts import (
     Images,
     Layout,
     Variant,
+    given_split,
     layout_named,
     recognise,
     slice_of,
 )
 from oasisvq.data.persons import subject_of
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
-from oasisvq.data.sharing import stem_of, with_splits, with_subjects
+from oasisvq.data.sharing import (
+    stem_of,
+    with_given_splits,
+    with_one_spelling,
+    with_splits,
+    with_subjects,
+)
 from oasisvq.data.subjects import read_subjects
-from oasisvq.errors import DatasetError, FileError
+from oasisvq.errors import DatasetError
+from oasisvq.folders import walk
+from oasisvq.scans.dicom import dicom_suffix, is_dicom
 from oasisvq.scans.volumes import VOLUME_SUFFIXES, volume_suffix
 
 _PAIRS_FIRST = (".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -34,29 +43,16 @@ _PARENTS_READ = 3  # folders, from the raw one upwards, whose names may tell lay
 
 
 def list_paths(root: Path) -> list[str]:
-    """All files below a folder, and its folders with a trailing slash; links are followed once.
-
-    Hidden files and folders are left out.
+    """All files below a folder, and its folders with a trailing slash, as `walk` finds them.
 
     Raises:
         FileError: a folder cannot be listed.
     """
-
-    def refuse(error: OSError) -> None:
-        raise FileError(f"{error.filename}: cannot be listed: {error.strerror}") from error
-
     paths: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
-        state = Path(folder).stat()
-        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above it
-            inner.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        below = Path(folder).relative_to(root)
-        paths += [(below / name).as_posix() + "/" for name in inner]
-        paths += [(below / name).as_posix() for name in sorted(files) if not name.startswith(".")]
+    for listing in walk(root):
+        if listing.folder != root:
+            paths.append(listing.folder.relative_to(root).as_posix() + "/")
+        paths += [file.relative_to(root).as_posix() for file in listing.files]
     return paths
 
 
@@ -77,6 +73,11 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
     told = [above, *(above + path for path in paths)]
     layout = layout_named(recipe.layout) if recipe.layout else recognise(told)
     if layout is None:
+        dicom = next((path for path in paths if dicom_suffix(Path(path)) or is_dicom(root / path)), None)
+        if dicom:
+            raise DatasetError(
+                f"{root}: holds DICOM, such as {dicom}; convert it to NIfTI first, such as with dcm2niix"
+            )
         raise DatasetError(
             f"{root}: no known OASIS layout, and no images or volumes; expected folders named "
             "keras_png_slices_train, ..., or OAS1_0001_MR1, ..., or files such as .png, .nii.gz or .hdr"
@@ -97,9 +98,11 @@ def find_members(root: Path, images: Images, recipe: Recipe | None = None) -> Fo
     for each in taken:
         if recipe.subjects and not each.subject:
             raise DatasetError(f"{recipe.subjects}: names no subject for {each.name}; add a line for it")
+    taken = with_given_splits(root, taken, found, recipe)
     taken, candidates = with_subjects(root, taken, candidates, found, recipe)
+    taken, candidates = with_one_spelling(taken, candidates, found)
     taken = _with_guides(taken, candidates)
-    taken = with_splits(root, taken, candidates, found, recipe)
+    taken = with_splits(taken, candidates, found, recipe)
     found.members = sorted(
         taken,
         key=lambda s: (SPLITS.index(s.split), s.subject, s.session, s.slice_number or 0, s.name),
@@ -118,6 +121,7 @@ def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[
     """Every file of the layout, of any kind; a volume in several files or formats is listed once."""
     by_key: dict[str, Member] = {}
     ranks: dict[str, int] = {}
+    halves = Counter(_key(name) for name in files if _is_pair(name))
     for name in files:
         path = name if found.layout is ANYTHING else above + name
         told = found.layout.variant_of(path)
@@ -128,7 +132,9 @@ def _candidates(root: Path, above: str, files: list[str], found: Found) -> list[
         variant, says = told
         suffix = volume_suffix(root / name)
         rank = _FORMATS.index(suffix) if suffix else 0
-        if rank >= ranks.get(_key(name), len(_FORMATS)):
+        if _is_pair(name) and halves[_key(name)] == 1:
+            rank += len(_FORMATS)  # half a pair comes after every whole volume
+        if _key(name) in ranks and rank >= ranks[_key(name)]:
             continue
         ranks[_key(name)] = rank
         by_key[_key(name)] = _member(root, name, path, variant, says, suffix is not None)
@@ -188,11 +194,12 @@ def _choose(root: Path, candidates: list[Member], found: Found, recipe: Recipe) 
     if not layout.one_a_session:
         return fitting
     order = {variant.name: place for place, variant in enumerate(layout.variants)}
-    first: dict[tuple[str, str], Member] = {}
+    first: dict[tuple[str | None, str, str], Member] = {}
     for each in sorted(
         fitting, key=lambda s: (order.get(s.variant.name, 0), s.variant.place, _natural(s.name))
     ):
-        first.setdefault((each.subject, each.session), each)
+        # a subject in two given splits is not thinned here, but refused later
+        first.setdefault((given_split(each.name), each.subject, each.session), each)
     return list(first.values())
 
 

@@ -26,7 +26,7 @@ from oasisvq.jobs import processors
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
 from oasisvq.scans.volumes import partner, volume_suffix
 
-VERSION = 2  # of how slices are cut; a new one invalidates older parts
+VERSION = 3  # of how slices are cut; a new one invalidates older parts
 _BYTES_PER_JOB = 2**25  # of members for which another process pays off
 
 
@@ -162,6 +162,7 @@ def read_cut(path: Path, with_planes: bool) -> Cut | None:
         tuple(facts["voxel_size"]),
         facts["is_guessed"],
         tuple(facts["errors"]),
+        facts["guide_error"],
     )
 
 

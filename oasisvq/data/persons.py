@@ -84,6 +84,20 @@ def level_of_persons(folders: Iterable[tuple[str, ...]]) -> int | None:
     return None
 
 
+def spelled_alike(subjects: Iterable[str]) -> dict[str, str]:
+    """Subjects whose names differ only in case, separators or leading zeros -> the first of them.
+
+    Subj01, subj-01 and SUBJ_1 are one person.
+    """
+    firsts: dict[tuple[str, ...], str] = {}
+    same = {}
+    for subject in sorted(subjects):
+        words = re.findall(r"\d+|[^\W\d_]+", subject.casefold())
+        form = tuple(word.lstrip("0") if word.isdecimal() else word for word in words)
+        same[subject] = firsts.setdefault(form or (subject,), subject)
+    return same
+
+
 def guessed_person(folder: tuple[str, ...], stem: str) -> str:
     """The likeliest person of a file: its uppermost folder that is no group or visit, else its stem."""
     for name in folder:
@@ -113,12 +127,14 @@ def _are_numbered_persons(names: set[str]) -> bool:
         return all(len(name) >= _LEAST_DIGITS for name in names)
     if any(_is_group(name) or _is_time(name) for name in names):
         return False
+    numbers = [re.findall(r"\d+", name) for name in names]
     frames = {re.sub(r"\d+", "#", name) for name in names}
     if len(frames) > 1:  # NDARAA075AMK: letters among the digits differ too
         shapes = {re.sub(r"[A-Za-z0-9]", "x", name) for name in names}
         starts = {name[:2] for name in names}
-        return len(shapes) == len(starts) == 1 and len(min(names)) > 2 * _LEAST_DIGITS
+        firsts = {first for first, *_ in numbers}  # HC001_base, HC001_year: visits, told by letters
+        are_alike = len(shapes) == len(starts) == 1 and len(min(names)) > 2 * _LEAST_DIGITS
+        return are_alike and len(firsts) == len(names)
     # the first number that differs between names is the person's; the next may be that of a visit
-    numbers = [re.findall(r"\d+", name) for name in names]
     varying = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
     return len(set(varying[0])) == len(names)

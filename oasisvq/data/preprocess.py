@@ -25,15 +25,16 @@ from oasisvq.data.dataset import (
     open_dataset,
     refuse_shared_subjects,
 )
-from oasisvq.data.found import Found, Member
+from oasisvq.data.found import Found, Member, counted
 from oasisvq.data.layouts import SPLITS, Images
 from oasisvq.data.members import find_members
 from oasisvq.data.parts import Maker, Part, bytes_of, read_cut, sensible_jobs
 from oasisvq.data.recipe import DEFAULT_RECIPE, Recipe
-from oasisvq.data.slices import Cut, fit_plane
+from oasisvq.data.slices import FIELD, Cut, fit_plane
 from oasisvq.data.work import Work, working_on, write_slices
 from oasisvq.errors import DatasetError, FileError, ImageError, OasisVQError
 from oasisvq.jobs import calls
+from oasisvq.scans.images import look_at
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS, MAX_TRAINING_SIDE
 
 __all__ = ["fit_plane", "is_prepared_from", "look", "open_or_prepare", "opened_for_now", "preprocess"]
@@ -47,16 +48,18 @@ def look(raw: Path, images: Images = Images.SCANS, recipe: Recipe | None = None)
     """What `preprocess` would take from a raw folder; nothing is opened.
 
     Raises:
-        DatasetError, FileError: see `find_members`; or a person is in two splits, or another axis is
-            asked for and there are images.
+        DatasetError, FileError: see `find_members`; or a person is in two splits, or a choice that is
+            asked for has no effect on these files.
     """
     found = find_members(raw, images, recipe)
     image = next((each.name for each in found.members if each.slice_number is not None), None)
-    if image and recipe and recipe.axis != DEFAULT_RECIPE.axis:
-        raise DatasetError(
-            f"{raw}: {image} is one slice, and only volumes can be cut along another axis; leave out "
-            "--axis"
-        )
+    for option in ("axis", "slices"):
+        if image and recipe and getattr(recipe, option) != getattr(DEFAULT_RECIPE, option):
+            raise DatasetError(
+                f"{raw}: {image} is one slice, and only volumes are cut; leave out --{option}"
+            )
+    if images is Images.SEGMENTATIONS and recipe and recipe.percentiles != DEFAULT_RECIPE.percentiles:
+        raise DatasetError(f"{raw}: labels have no grey scale; leave out --percentiles")
     subjects = {name: {s.subject for s in found.members if s.split == name} for name in SPLITS}
     refuse_shared_subjects(subjects, raw)
     return found
@@ -104,6 +107,8 @@ def preprocess(
         raise DatasetError(f"size {size}, expected {MIN_SIZE} to {MAX_SIZE} pixels")
     recipe = recipe or DEFAULT_RECIPE
     found = look(raw, images, recipe)
+    if recipe.percentiles != DEFAULT_RECIPE.percentiles:
+        _refuse_8_bits(raw, found.members)
     for line in what_was_found(raw, found):
         tell(line)
     maker = Maker(images, size, recipe, found.layout.whole, max_pixels)
@@ -115,6 +120,20 @@ def preprocess(
         layout, source = found.layout.name, str(raw.resolve())
         _write(assembly, Dataset(output, layout, source, images, size, {}, recipe), work)
     return open_dataset(output)
+
+
+def _refuse_8_bits(raw: Path, members: list[Member]) -> None:
+    """Raise if all members are images whose grey levels stay as they are.
+
+    Raises:
+        DatasetError: names the first one.
+    """
+    looks = (each.slice_number is not None and look_at(each.path) for each in members)
+    if all(seen and not seen[1] for seen in looks):
+        raise DatasetError(
+            f"{raw}: {members[0].name} and all others have 8 bits, which stay as they are; leave out "
+            "--percentiles"
+        )
 
 
 def what_was_found(raw: Path, found: Found) -> list[str]:
@@ -230,6 +249,21 @@ def _report(
         tell(
             f"dataset {raw}: {len(guessed):,} with qform and sform code 0, whose left side is guessed "
             f"by convention: {some}"
+        )
+    field = max(assembly.size, FIELD)
+    wide = [
+        p.members[0].name for p, cut in assembly.cuts if cut.axis_codes and max(cut.shapes[0]) > field
+    ]
+    if wide:
+        tell(
+            f"dataset {raw}: {counted(len(wide), 'volume')} wider than {field} mm and shrunk to that: a "
+            f"pixel is larger than in other volumes; first, {wide[0]}"
+        )
+    unguided = [cut.guide_error for _, cut in assembly.cuts if cut.guide_error]
+    if unguided:
+        tell(
+            f"dataset {raw}: slices of {counted(len(unguided), 'scan')} are spread over the whole head, "
+            f"since the file that shows the brain cannot be used; first, {unguided[0]}"
         )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from oasisvq.data.found import Found, Member, counted
 from oasisvq.data.layouts import ANYTHING, SPLIT_NAMES, SPLITS, given_split, slice_of
-from oasisvq.data.persons import guessed_person, level_of_persons
-from oasisvq.data.recipe import DEFAULT_SPLIT, Recipe
+from oasisvq.data.persons import guessed_person, level_of_persons, spelled_alike
+from oasisvq.data.recipe import DEFAULT_RECIPE, DEFAULT_SPLIT, Recipe
 from oasisvq.errors import DatasetError
 from oasisvq.scans.volumes import volume_suffix
 
@@ -71,6 +71,24 @@ def with_subjects(
     return taken, candidates
 
 
+def with_one_spelling(
+    taken: list[Member], candidates: list[Member], found: Found
+) -> tuple[list[Member], list[Member]]:
+    """The members, with one name for a subject that is spelled in several ways."""
+    same = spelled_alike({each.subject for each in taken + candidates if each.subject})
+    others = {other: first for other, first in same.items() if other != first}
+    if others:
+        some = ", ".join(f"{other} as {first}" for other, first in list(others.items())[:_SHOWN])
+        found.remarks.append(
+            f"{counted(len(others), 'subject')} taken for another that is spelled differently: {some}"
+        )
+    renamed = [
+        [each._replace(subject=same.get(each.subject, each.subject)) for each in members]
+        for members in (taken, candidates)
+    ]
+    return renamed[0], renamed[1]
+
+
 def _folders(member: Member) -> tuple[str, ...]:
     """The folders above a member, except those that name a split."""
     return tuple(part for part in member.name.split("/")[:-1] if part.lower() not in SPLIT_NAMES)
@@ -78,29 +96,45 @@ def _folders(member: Member) -> tuple[str, ...]:
 
 def _are_drawn(taken: list[Member], recipe: Recipe) -> bool:
     """Whether persons are drawn into more than one split."""
-    is_given = all(given_split(each.name) for each in taken)
+    is_given = all(each.split for each in taken)
     return not is_given and sum(share > 0 for share in recipe.split or DEFAULT_SPLIT) > 1
 
 
-def with_splits(
-    root: Path, taken: list[Member], candidates: list[Member], found: Found, recipe: Recipe
-) -> list[Member]:
-    """Keep given splits; else distribute the subjects over the splits.
-
-    Subjects of scans and of segmentations are distributed together, so that all files of a person are in
-    one split.
+def with_given_splits(root: Path, taken: list[Member], found: Found, recipe: Recipe) -> list[Member]:
+    """The members with the splits that the folder gives: all of them, or none.
 
     Raises:
-        DatasetError: splits are given, and others are asked for.
+        DatasetError: splits are given, and others are asked for; or they are given for some files only.
     """
     given = [each.split for each in taken]
     if found.layout is ANYTHING or found.layout.one_a_session:
         given = [given_split(each.name) or "" for each in taken]
     if all(given):
-        if recipe.split is not None:
-            raise DatasetError(f"{root}: its splits are given, and kept; leave out --split")
+        unused = "--split" if recipe.split is not None else "--seed"
+        if recipe.split is not None or recipe.seed != DEFAULT_RECIPE.seed:
+            raise DatasetError(f"{root}: its splits are given, and kept; leave out {unused}")
+    elif any(given) and recipe.split is None:
+        outside = taken[given.index("")].name
+        raise DatasetError(
+            f"{root}: {outside} lies outside its folders of splits, such as train, validation and test; "
+            "move it into one of them or away, or draw all splits anew with preprocess --split"
+        )
+    else:
+        given = [""] * len(taken)
+    return [each._replace(split=split) for each, split in zip(taken, given, strict=True)]
+
+
+def with_splits(
+    taken: list[Member], candidates: list[Member], found: Found, recipe: Recipe
+) -> list[Member]:
+    """Keep given splits; else distribute the subjects over the splits.
+
+    Subjects of scans and of segmentations are distributed together, so that all files of a person are in
+    one split.
+    """
+    if all(each.split for each in taken):
         found.splitting = "splits as given"
-        return [each._replace(split=split) for each, split in zip(taken, given, strict=True)]
+        return taken
     shares = recipe.split or DEFAULT_SPLIT
     found.splitting = f"split {'/'.join(f'{share:g}' for share in shares)} with seed {recipe.seed}"
     known = taken

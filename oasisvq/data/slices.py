@@ -23,7 +23,7 @@ from oasisvq.errors import DatasetError, ImageError, OasisVQError
 from oasisvq.scans.geometry import Form, Geometry, slicing_by
 from oasisvq.scans.images import read_image
 from oasisvq.scans.limits import DEFAULT_MAX_PIXELS
-from oasisvq.scans.volumes import read_volume
+from oasisvq.scans.volumes import count_volumes, read_volume
 
 FIELD = 256  # side of a slice in millimetres at --size 256, as in the PNG slices
 BRAIN_SHARE = 0.25  # of the largest foreground of a slice; above such slices is little but scalp
@@ -66,6 +66,7 @@ class Cut(NamedTuple):
         voxel_size: of the volume in millimetres; empty for images.
         is_guessed: whether the volume's header leaves open which side is left.
         errors: messages on the images of a stack that could not be used.
+        guide_error: why the guide of the volume could not be used; empty if it was, or there is none.
     """
 
     planes: NDArray[np.uint8]
@@ -78,6 +79,7 @@ class Cut(NamedTuple):
     voxel_size: tuple[float, ...] = ()
     is_guessed: bool = False
     errors: tuple[str, ...] = ()
+    guide_error: str = ""
 
 
 def cut_volume(
@@ -97,11 +99,12 @@ def cut_volume(
         size: side of a slice in pixels.
         recipe: along which axis, which slices, and which percentiles become black and white.
         axis_codes: of the volume if it is Analyze; if None, those of its header.
-        guide: a volume that matches it voxel by voxel and shows where the brain is.
+        guide: a volume that matches it voxel by voxel and shows where the brain is; if it cannot be
+            used, the foreground of the volume itself does.
         max_pixels: how large both may be, see `limits.py`.
 
     Raises:
-        FileError: the volume or its guide is missing or unreadable.
+        FileError: the volume is missing or unreadable.
         ImageError: it is damaged, constant, not of finite numbers, or not what `images` says.
     """
     sliced = read_sliced(path, recipe.axis, axis_codes, max_pixels)
@@ -110,11 +113,14 @@ def cut_volume(
         _refuse_labels(sliced.planes, path)
     labels = labels_of(sliced.planes, path) if is_labels else ()
     level = 0.0 if is_labels else foreground_level(sliced.planes)
-    brain = sliced.planes > level
+    brain, guide_error = sliced.planes > level, ""
     if guide is not None:
-        other = read_sliced(guide, recipe.axis, axis_codes, max_pixels)
-        if other.planes.shape == sliced.planes.shape:
-            brain = other.planes > other.planes.min()
+        try:
+            other = read_sliced(guide, recipe.axis, axis_codes, max_pixels, nan_is_outside=True)
+            if other.planes.shape == sliced.planes.shape:
+                brain = other.planes > other.planes.min()
+        except OasisVQError as error:
+            guide_error = str(error)
     reach = BRAIN_HEIGHT if recipe.axis == "axial" else MAX_SPAN
     numbers = slice_numbers(brain, sliced.spacing[0], recipe.slices, path, reach)
     del brain
@@ -141,6 +147,7 @@ def cut_volume(
         sliced.axis_codes,
         sliced.voxel_size,
         sliced.is_guessed,
+        guide_error=guide_error,
     )
 
 
@@ -159,6 +166,7 @@ def read_sliced(
     axis: str = "axial",
     axis_codes: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    nan_is_outside: bool = False,
 ) -> Sliced:
     """Read a volume as slices.
 
@@ -167,10 +175,16 @@ def read_sliced(
         axis: that slices follow, one of `PLANES`.
         axis_codes: see `cut_volume`.
         max_pixels: see `cut_volume`.
+        nan_is_outside: give NaN a value below all others, rather than refuse it.
 
     Raises:
         FileError, ImageError: see `cut_volume`.
     """
+    count = count_volumes(path, max_pixels)
+    if count > 1:
+        raise ImageError(
+            f"{path}: holds {count:,} volumes, expected one; take one out first, such as with fslroi"
+        )
     volume = read_volume(path, max_pixels)
     geometry = volume.geometry
     is_corrected = axis_codes is not None and geometry.form is Form.ANALYZE
@@ -179,21 +193,24 @@ def read_sliced(
     except ImageError as error:
         raise ImageError(f"{path}: its affine does not say which axis is which; repair it") from error
     slicing = slicing_by(codes, axis)
-    values = _values(volume.voxels, geometry, path)
-    first, second, third = (geometry.zooms[axis] for axis in slicing.axes)
+    values = _values(volume.voxels, geometry, path, nan_is_outside)
+    voxel_size = geometry.steps
+    first, second, third = (voxel_size[axis] for axis in slicing.axes)
     spacing = tuple(1.0 if abs(step - 1) < _SAME else step for step in (first, second, third))
     planes = slicing.planes(values)
     for side, step in zip(planes.shape, spacing, strict=True):
-        if not (np.isfinite(step) and step > 0 and 1 <= round(side * step) <= MAX_SPAN):
+        if not 0.5 < side * step < MAX_SPAN + 0.5:  # false for NaN
             raise ImageError(
                 f"{path}: {side} voxels of {step:g} mm, expected 1 to {MAX_SPAN} mm to a side; "
                 "repair its header"
             )
     is_guessed = not is_corrected and geometry.form_codes == (0, 0)
-    return Sliced(planes, (spacing[0], spacing[1], spacing[2]), codes, geometry.zooms, is_guessed)
+    return Sliced(planes, (spacing[0], spacing[1], spacing[2]), codes, voxel_size, is_guessed)
 
 
-def _values(voxels: NDArray[np.generic], geometry: Geometry, path: Path) -> NDArray[Any]:
+def _values(
+    voxels: NDArray[np.generic], geometry: Geometry, path: Path, nan_is_outside: bool
+) -> NDArray[Any]:
     """Stored voxels -> the values that they stand for.
 
     Raises:
@@ -206,6 +223,8 @@ def _values(voxels: NDArray[np.generic], geometry: Geometry, path: Path) -> NDAr
         with np.errstate(over="ignore", invalid="ignore"):  # overflows are refused below
             values *= slope
             values += intercept
+    if nan_is_outside and values.dtype.kind == "f":
+        values = np.where(np.isnan(values), np.fmin.reduce(values, axis=None) - 1, values)
     if values.dtype.kind == "f":
         wrong = values.size - int(np.count_nonzero(np.abs(values) <= MAX_VALUE))
         if wrong:

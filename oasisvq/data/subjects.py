@@ -17,7 +17,10 @@ from oasisvq.files import read_bytes
 
 MAX_TABLE_BYTES = 2**26
 _FILE_HEADINGS = ("file", "filename", "name", "path", "prefix", "scan")
-_SUBJECT_HEADINGS = ("subject", "subject_id", "participant_id", "participant", "person")
+_SUBJECT_HEADINGS = (
+    *("subject", "subject_id", "participant_id", "participant", "person"),
+    *("patient", "patient_id", "id"),
+)
 
 
 class SubjectTable:
@@ -56,9 +59,8 @@ def read_subjects(path: Path) -> SubjectTable:
         raise DatasetError(f"{path}: no table of file and subject ({error})") from error
     file, subject = 0, 1
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if any(cell in _SUBJECT_HEADINGS for cell in heading):
-        subject = next(n for n, cell in enumerate(heading) if cell in _SUBJECT_HEADINGS)
-        file = next((n for n, cell in enumerate(heading) if cell in _FILE_HEADINGS), 1 - min(subject, 1))
+    if any(cell in _FILE_HEADINGS + _SUBJECT_HEADINGS for cell in heading):
+        file, subject = _columns(heading)
         rows = rows[1:]
     subjects: dict[str, str] = {}
     for row in rows:
@@ -70,3 +72,14 @@ def read_subjects(path: Path) -> SubjectTable:
     if not subjects:
         raise DatasetError(f"{path}: an empty table; expected lines of file and subject")
     return SubjectTable(path, subjects)
+
+
+def _columns(heading: list[str]) -> tuple[int, int]:
+    """The columns of file and subject; the first other one for that which the heading does not name."""
+    file = next((n for n, cell in enumerate(heading) if cell in _FILE_HEADINGS), None)
+    subject = next((n for n, cell in enumerate(heading) if cell in _SUBJECT_HEADINGS), None)
+    if file is None:
+        file = 1 if subject == 0 else 0
+    if subject is None:
+        subject = 1 if file == 0 else 0
+    return file, subject

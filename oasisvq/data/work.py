@@ -54,12 +54,17 @@ class Work:
     def put_in_place(self, dataset: Dataset) -> None:
         """Write the manifest of the dataset in `new`, and rename `new` to `final`.
 
-        A kill between the two renames is undone by the next run.
+        A kill between the two renames is undone by the next run. An empty `final` stays the same folder,
+        since somebody may be in it: the files are moved there, the manifest last.
         """
         with (self.new / MANIFEST).open("wb") as stream:  # not atomically: the folder as a whole is
             stream.write(manifest_bytes(dataset))
             _force_to_disk(stream)
         try:
+            if self.final.exists() and not is_prepared(self.final):
+                for name in (*(f"{split}.npy" for split in dataset.splits), MANIFEST):
+                    (self.new / name).replace(self.final / name)
+                return
             if self.final.exists():
                 self.final.replace(self.old)
             self.new.replace(self.final)
@@ -135,6 +140,8 @@ def _refuse_replacing(output: Path, force: bool) -> None:
                 f"{output}: holds {others[0]} beside a prepared dataset; move it away or name "
                 "another output"
             )
+        if Path.cwd().is_relative_to(output.resolve()):
+            raise FileError(f"{output}: you are in this folder, which is replaced; go elsewhere first")
     elif output.is_symlink() and not output.exists() and Path(os.path.realpath(output)).is_symlink():
         raise FileError(f"{output}: a link that leads in a circle; name another output")
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):

@@ -22,6 +22,7 @@ _GROWS, _FALLS = "RAS", "LPI"
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 SLICINGS = 8 * len(_ORDERS)
 _MAX_SCALING = float(np.finfo(np.float32).max)  # that NIfTI-1 can hold
+_SAME = 1e-3  # share by which affine and zooms may differ, since both are rounded
 _LABEL_INTENTS = (1002, 1005)  # of NIfTI: labels, and names of structures
 _SINGLE_OFFSETS = {348: 352, 540: 544}  # header bytes -> where voxels begin without extensions
 
@@ -204,6 +205,20 @@ class Geometry:
         return found[0], found[1], found[2]
 
     @property
+    def steps(self) -> tuple[float, float, float]:
+        """Millimetres to a voxel by the affine, which other programs may have changed without the zooms.
+
+        Those of the zooms if the codes of qform and sform are 0, or both agree.
+        """
+        if self.form_codes == (0, 0):
+            return self.zooms
+        with np.errstate(over="ignore", invalid="ignore"):  # senseless numbers are not finite
+            found = np.sqrt(np.square(self.affine[:3, :3]).sum(0))
+        if np.allclose(found, self.zooms, rtol=_SAME):
+            return self.zooms
+        return float(found[0]), float(found[1]), float(found[2])
+
+    @property
     def form_codes(self) -> tuple[int, int]:
         """The codes of qform and sform; both 0 for Analyze, which has neither."""
         if self.form is Form.ANALYZE:
@@ -260,7 +275,10 @@ class Geometry:
         return Geometry(self.form, header.binaryblock)
 
     def as_single(self) -> "Geometry":
-        """This geometry for a single file (.nii); an Analyze geometry becomes NIfTI-1."""
+        """This geometry for a single file (.nii); an Analyze geometry becomes NIfTI-1.
+
+        An Analyze header without an origin does not tell the orientation; qform and sform get code 0.
+        """
         if not self.form.is_pair:
             return self
         if self.form is Form.ANALYZE:
@@ -287,7 +305,8 @@ class Geometry:
         header.set_data_dtype(self.dtype)
         zooms = self._repaired.get_zooms()
         header.set_zooms((*zooms[:3], *(abs(zoom) or 1.0 for zoom in zooms[3:])))
-        header.set_sform(self.affine, code=2)
+        if self._header["origin"].any():  # only SPM sets it, by its own convention of axes
+            header.set_sform(self.affine, code=2)
         header.set_slope_inter(*self.scaling)
         header.set_xyzt_units("mm")
         return Geometry(Form.NIFTI1, header.binaryblock)

@@ -23,6 +23,7 @@ from oasisvq.scans.limits import (
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff")  # lossless at 8 and 16 bits
 _ORIENTATION = 274  # an EXIF tag
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # a TIFF tag; Pillow reads 8 bits as unsigned
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag; Pillow inverts only 8 bits by it
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _MAX_PAGES = 1024
@@ -172,6 +173,10 @@ def _grey_levels(image: Image.Image, path: Path) -> NDArray[np.generic]:
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise ImageError(f"{path}: a 16-bit TIFF whose 0 is white; expected black; convert it first")
+    if image.mode == "L" and _SIGNED in np.ravel(tags.get(_SAMPLE_FORMAT, ())):
+        raise ImageError(
+            f"{path}: a TIFF of signed 8 bits; expected grey levels from 0; convert it first"
+        )
     if image.mode in ("L", "1"):
         return np.asarray(image.convert("L"))
     if image.mode.startswith("I"):

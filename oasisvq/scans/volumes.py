@@ -58,6 +58,15 @@ def files_of(path: Path) -> list[Path]:
     return [path, partner(path)] if volume_suffix(path) in _PAIR_SUFFIXES else [path]
 
 
+def written_files(path: Path) -> list[Path]:
+    """The files that `write_volume` writes under a name: of a pair both, whatever else lies there."""
+    suffix = volume_suffix(path)
+    if suffix not in (".hdr", ".img"):
+        return [path]
+    other = ".img" if suffix == ".hdr" else ".hdr"
+    return [path, path.with_suffix(other.upper() if path.suffix.isupper() else other)]
+
+
 def read_volume(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, which: int | None = None) -> Volume:
     """Read a NIfTI, Analyze, MGH or MINC volume; of a pair, either file may be named.
 
@@ -170,7 +179,7 @@ def write_volume(volume: Volume, path: Path) -> None:
         return
     if suffix in (".hdr", ".img"):
         geometry = volume.geometry.as_pair()
-        header, image = (path, partner(path)) if suffix == ".hdr" else (partner(path), path)
+        header, image = written_files(path) if suffix == ".hdr" else reversed(written_files(path))
         with atomic_writers(image, header) as (voxels, text):
             _write_voxels(volume.voxels, geometry.dtype, voxels)
             text.write(geometry.content)

@@ -66,6 +66,16 @@ def test_only_volumes_have_other_axes(refused: Refused, raw_folder: Path) -> Non
     refused("preprocess", raw_folder, "-o", "out", "--axis", "x", naming="axis 'x', expected", code=2)
 
 
+def test_options_without_effect_are_refused(refused: Refused, raw_folder: Path, tmp_path: Path) -> None:
+    for option in (("--slices", "2"), ("--percentiles", "10:90"), ("--seed", "3")):
+        assert f"leave out {option[0]}" in refused(
+            "preprocess", raw_folder, "-o", "out", *option, naming="data: "
+        )
+    raw = write_raw_folder(tmp_path / "labels", {"train": [1]}, kind="seg")
+    options = ("--images", "segmentations", "--percentiles", "10:90")
+    refused("preprocess", raw, "-o", "out", *options, naming="labels have no grey scale")
+
+
 def test_preprocess_never_overwrites_a_dataset_unasked(
     refused: Refused, raw_folder: Path, prepared: Path
 ) -> None:

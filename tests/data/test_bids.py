@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import bids, write_series
+from trees import bids, draw_head, write_nifti, write_series
 
 from oasisvq.data.bids import read_name
 from oasisvq.data.found import Found
 from oasisvq.data.layouts import Images
 from oasisvq.data.members import find_members
-from oasisvq.data.preprocess import preprocess
+from oasisvq.data.preprocess import look, preprocess
 from oasisvq.data.recipe import Recipe, Slices
 from oasisvq.errors import DatasetError
 
@@ -114,7 +114,7 @@ def test_bids_series_named_as_a_scan_is_listed_and_left_out(tmp_path: Path) -> N
     preprocess(tmp_path / "raw", tmp_path / "data", size=64, failed=failures.append)
     (failure,) = failures
     assert path.name in str(failure)
-    assert "expected one volume" in str(failure)
+    assert "holds 4 volumes, expected one; take one out first" in str(failure)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +167,24 @@ def test_anonymous_files_in_folders_of_bids_are_no_bids(tmp_path: Path) -> None:
     (tmp_path / "sub-01" / "anat" / "scan.nii.gz").touch()
     found = find_members(tmp_path, Images.SCANS)
     assert (found.layout.key, taken(found)) == ("anything", {"sub-01": "scan.nii.gz"})
+
+
+def test_bids_subject_in_two_given_splits_is_refused(tmp_path: Path) -> None:
+    for split, subject in (("train", "01"), ("train", "02"), ("test", "01")):
+        path = tmp_path / split / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(DatasetError, match="subject sub-01 is in the splits train and test"):
+        look(tmp_path)
+
+
+def test_bids_scan_beside_a_bad_segmentation_is_taken_all_the_same(tmp_path: Path) -> None:
+    for subject in ("01", "02"):
+        folder = tmp_path / "raw" / f"sub-{subject}" / "anat"
+        write_nifti(folder / f"sub-{subject}_T1w.nii.gz", draw_head())
+    write_nifti(folder / "sub-02_dseg.nii.gz", np.zeros_like(draw_head()))
+    said: list[str] = []
+    dataset = preprocess(tmp_path / "raw", tmp_path / "data", size=32, tell=said.append)
+    assert {r.subject for s in dataset.splits.values() for r in s.records} == {"sub-01", "sub-02"}
+    assert "slices of 1 scan are spread over the whole head" in said[-1]
+    assert "sub-02_dseg.nii.gz: every voxel is 0" in said[-1]

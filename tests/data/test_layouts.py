@@ -157,6 +157,13 @@ def test_no_folder_and_no_layout(tmp_path: Path) -> None:
         find_slices(tmp_path, Images.SCANS)
 
 
+@pytest.mark.parametrize("name", ["1.dcm", "IM0001"])
+def test_a_folder_of_dicom_is_no_folder_of_volumes(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DatasetError, match=f"holds DICOM, such as {name}; convert it to NIfTI first"):
+        find_slices(tmp_path, Images.SCANS)
+
+
 def test_a_split_without_images(tmp_path: Path) -> None:
     (tmp_path / "keras_png_slices_train").mkdir()
     with pytest.raises(DatasetError, match="no scans in it"):

@@ -116,6 +116,19 @@ def test_oasis1_as_one_flat_folder_or_from_within(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("oasis1", "OAS1_0001_MR1/RAW/OAS1_0001_MR1_mpr-1_anon.HDR"),
+        ("kaggle", "Data/Non Demented/OAS1_0001_MR1_mpr-1_100.JPG"),
+        ("bids", "sub-01/anat/sub-01_T1w.NII.GZ"),
+    ],
+)
+def test_endings_may_be_in_upper_case(tmp_path: Path, layout: str, name: str) -> None:
+    found = find_members(touch(tmp_path, name), Images.SCANS)
+    assert (found.layout.key, [s.name for s in found.members]) == (layout, [name])
+
+
 def test_oasis2_takes_one_repeat_of_each_visit(trees: dict[str, Path]) -> None:
     found = find_members(trees["oasis2"], Images.SCANS)
     assert taken(found) == {
@@ -210,6 +223,14 @@ def test_half_a_pair_still_stands_for_its_session(tmp_path: Path, gone: str) -> 
     assert name.endswith("t88_gfc" + {".hdr": ".img", ".img": ".hdr"}[gone])
 
 
+@pytest.mark.parametrize("half", [".hdr", ".img"])
+def test_half_a_pair_beside_a_whole_volume_is_left_out(tmp_path: Path, half: str) -> None:
+    root = touch(tmp_path, "sub-1.nii.gz", f"sub-1{half}")
+    found = find_members(root, Images.SCANS)
+    assert [s.name for s in found.members] == ["sub-1.nii.gz"]
+    assert found.left_out == Counter({"copies in another format": 1})
+
+
 def test_another_layout_in_the_same_folder_is_said(trees: dict[str, Path], tmp_path: Path) -> None:
     for key in ("oasis1", "oasis3"):
         (tmp_path / key).symlink_to(trees[key])
@@ -257,6 +278,11 @@ def test_files_that_name_their_subject(tmp_path: Path) -> None:
     found = find_members(root, Images.SCANS)
     assert not found.remarks
     assert splits_of(found).keys() == {"OAS1_0001", "sub-07"}
+
+
+def test_bmp_images_are_taken(tmp_path: Path) -> None:
+    root = touch(tmp_path, "sub-1/1.bmp", "sub-2/1.BMP")
+    assert [s.slice_number for s in find_members(root, Images.SCANS).members] == [1, 1]
 
 
 def test_volumes_are_taken_before_pictures_of_them(tmp_path: Path) -> None:
@@ -310,6 +336,21 @@ def test_split_folders_of_anything_are_kept(tmp_path: Path) -> None:
     assert "splits as given" in str(found)
     with pytest.raises(DatasetError, match="splits are given, and kept; leave out --split"):
         find_members(root, Images.SCANS, Recipe(split=(1, 1, 1)))
+    with pytest.raises(DatasetError, match="splits are given, and kept; leave out --seed"):
+        find_members(root, Images.SCANS, Recipe(seed=5))
+
+
+def test_split_folders_with_a_file_outside_are_not_thrown_together(tmp_path: Path) -> None:
+    names = [f"{split}/sub-{n}.nii.gz" for n, split in enumerate(("train", "train", "dev", "test"))]
+    root = touch(tmp_path, *names)
+    splits = [s.split for s in find_members(root, Images.SCANS).members]
+    assert splits == ["train", "train", "validation", "test"]
+    touch(root, "Testing_set/sub-9.nii.gz")
+    with pytest.raises(
+        DatasetError, match=r"Testing_set/sub-9\.nii\.gz lies outside its folders of splits.* --split"
+    ):
+        find_members(root, Images.SCANS)
+    assert "split 1/1/1" in str(find_members(root, Images.SCANS, Recipe(split=(1, 1, 1))))
 
 
 def test_split_folders_of_a_layout_are_kept_where_files_stand_for_sessions(tmp_path: Path) -> None:
@@ -336,6 +377,22 @@ def test_hidden_files_and_loops_of_links(tmp_path: Path) -> None:
     assert [path for path in list_paths(root) if not path.endswith("/")] == ["a/1.nii.gz"]
 
 
+def test_links_are_followed_as_in_encode(tmp_path: Path) -> None:
+    """A link into the tree hides nothing, one to a parent brings nothing in."""
+    root = touch(tmp_path / "project" / "raw", "train/sub-1.nii.gz", "test/sub-2.nii.gz")
+    touch(tmp_path / "project", "private/sub-3.nii.gz")
+    touch(tmp_path, "elsewhere/sub-4.nii.gz")
+    (root / "current").symlink_to("train")
+    (root / "project").symlink_to(tmp_path / "project")
+    (root / "train" / "more").symlink_to(tmp_path / "elsewhere")
+    members = find_members(root, Images.SCANS).members
+    assert {(s.name, s.split) for s in members} == {
+        ("train/sub-1.nii.gz", "train"),
+        ("train/more/sub-4.nii.gz", "train"),
+        ("test/sub-2.nii.gz", "test"),
+    }
+
+
 def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "OAS1_0001_scan.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     assert len(find_members(tmp_path, Images.SCANS).members) == 1
@@ -347,6 +404,8 @@ def test_a_dangling_link_is_a_file_that_fails_later(tmp_path: Path) -> None:
 TABLES = {
     "comma": "file,subject\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
     "no heading": "1018_SS.nii.gz,OAS1_0379\n1038_SS,OAS1_0379\n1000,OAS1_0061\n",
+    "other words": "scan,patient\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
+    "one word known": "file,who\n1018,OAS1_0379\n1038,OAS1_0379\n1000,OAS1_0061\n",
     "tab, turned": "participant_id\tfilename\nOAS1_0379\t1018\nOAS1_0379\t1038\nOAS1_0061\t1000\n",
     "semicolon": "\ufefffile;subject\r\n1018;OAS1_0379\r\n1038;OAS1_0379\r\n\r\n1000;OAS1_0061\r\n",
 }

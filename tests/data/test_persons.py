@@ -8,7 +8,7 @@ from conftest import Result
 
 from oasisvq.data.layouts import Images
 from oasisvq.data.members import find_members
-from oasisvq.data.persons import level_of_persons
+from oasisvq.data.persons import level_of_persons, spelled_alike
 from oasisvq.data.recipe import Recipe
 from oasisvq.errors import DatasetError
 
@@ -93,6 +93,9 @@ UNTOLD = {
     "visits": ["ses-1/a.nii.gz", "ses-2/a.nii.gz", "ses-2/b.nii.gz"],
     "series": ["scans/301/a.nii.gz", "scans/401/a.nii.gz"],
     "number and visit": ["C_001_1/a.nii.gz", "C_001_2/a.nii.gz", "C_002_1/a.nii.gz"],
+    "visits as words": [f"HC{n:03d}_{v}/a.nii.gz" for n in THREE for v in ("base", "year")],
+    "visits as letters": [f"PAT{n:04d}{v}/a.nii.gz" for n in THREE for v in "AB"],
+    "visits in front": [f"HC{v}{n:03d}/a.nii.gz" for n in THREE for v in ("pre", "pos")],
     "one without": ["sub-01/a.nii.gz", "sub-02/a.nii.gz", "extra/a.nii.gz"],
     "one above": ["0001/a.nii.gz", "0002/a.nii.gz", "a.nii.gz"],
     "slices": ["a/1.png", "b/1.png"],
@@ -145,6 +148,29 @@ def test_a_level_that_all_share_is_passed() -> None:
     assert level_of_persons([("project", "0001"), ("project", "0002")]) == 1
     assert level_of_persons([("project", "0001"), ()]) is None
     assert level_of_persons([]) is None
+
+
+SPELLINGS = (
+    ("Subj01_v{0}.nii.gz", "subj01_v{0}.nii.gz", "subj-1_v{0}.nii.gz"),
+    ("P001/{0}.nii.gz", "p001/{0}.nii.gz", "p0001/{0}.nii.gz"),
+    ("sub-01/{0}.nii.gz", "sub_01/{0}.nii.gz", "sub 1/{0}.nii.gz"),
+)
+
+
+@pytest.mark.parametrize("names", SPELLINGS)
+def test_a_person_spelled_in_several_ways_is_one(tmp_path: Path, names: tuple[str, ...]) -> None:
+    spelled = {name.format(place) for place, name in enumerate(names)}
+    root = touch(tmp_path / "raw", *spelled, "sub-02/scan.nii.gz", "sub-03/scan.nii.gz")
+    found = find_members(root, Images.SCANS)
+    assert len({s.subject for s in found.members if s.name in spelled}) == 1
+    assert len({s.subject for s in found.members}) == 3
+    (remark,) = found.remarks
+    assert remark.startswith("2 subjects taken for another that is spelled differently: ")
+
+
+def test_other_names_are_other_persons() -> None:
+    names = {"C_1_11", "C_11_1", "sub-01A", "sub-01", "sub-10", "sub01B", "+", "-"}
+    assert spelled_alike(names) == {name: name for name in names}
 
 
 def test_training_refuses_a_folder_that_does_not_tell(run: Run, tmp_path: Path) -> None:

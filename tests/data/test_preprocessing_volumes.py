@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Result
 from trees import draw_head, oasis1, oasis3, six_scans, spoil, write_nifti
@@ -72,6 +73,16 @@ def test_headers_that_leave_the_sides_open_are_said(run: Run, tmp_path: Path) ->
     result = run("preprocess", "raw", "-o", "data", "--size", "64")
     assert "1 with qform and sform code 0, whose left side is guessed by convention" in result.err
     assert "sub-OAS30001_sess-d0757_T1w.nii.gz" in result.err
+
+
+def test_volumes_wider_than_a_slice_are_said(run: Run, tmp_path: Path) -> None:
+    wide = np.pad(draw_head(), ((0, 0), (120, 120), (0, 0)))
+    for subject, head in (("sub-1", draw_head()), ("sub-2", wide)):
+        write_nifti(tmp_path / "raw" / "train" / f"{subject}.nii.gz", head)
+    result = run("preprocess", "raw", "-o", "data", "--size", "64")
+    assert result.code == 0
+    assert "1 volume wider than 256 mm and shrunk to that" in result.err
+    assert "first, train/sub-2.nii.gz" in result.err
 
 
 def test_bad_files_are_listed_and_the_rest_is_written(run: Run, scans: Path, tmp_path: Path) -> None:

@@ -123,6 +123,17 @@ def test_a_nifti_volume_of_a_corrected_layout_is_believed(tmp_path: Path) -> Non
     assert cut.axis_codes == "RAS"
 
 
+@pytest.mark.parametrize("zoom", [3, 1e308])
+def test_the_affine_says_how_large_voxels_are(tmp_path: Path, zoom: float) -> None:
+    """As it says how they lie: a program may have changed it without the zooms."""
+    head = at_zooms(draw_head(), (1, 2, 1))
+    content = bytearray(nib.Nifti2Image(head, np.diag([1, 2, 1, 1])).to_bytes())
+    content[112:136] = np.full(3, zoom).tobytes()  # pixdim
+    (tmp_path / "a.nii").write_bytes(content)
+    sliced = read_sliced(tmp_path / "a.nii")
+    assert (sliced.voxel_size, sliced.spacing) == ((1, 2, 1), (1, 1, 2))
+
+
 @pytest.mark.parametrize("kind", ["nifti", "analyze"])
 def test_a_header_that_leaves_the_sides_open_is_said(tmp_path: Path, kind: str) -> None:
     if kind == "nifti":
@@ -363,8 +374,8 @@ BAD = {
     "constant": (lambda p: write_array(p, np.full((9, 9, 9), 7, np.int16)), "every voxel is 7"),
     "zeros": (lambda p: write_array(p, np.zeros((9, 9, 9))), "every voxel is 0"),
     "RGB": (rgb, "RGB"),
-    "5-D": (lambda p: write_array(p, np.ones((4, 4, 4, 1, 3), np.int16)), "expected one volume"),
-    "series": (lambda p: write_array(p, np.ones((4, 4, 4, 2), np.int16)), "expected one volume"),
+    "5-D": (lambda p: write_array(p, np.ones((4, 4, 4, 1, 3), np.int16)), "holds 3 volumes"),
+    "series": (lambda p: write_array(p, np.ones((4, 4, 4, 2), np.int16)), "2 volumes.* take one out"),
     "empty": (empty, "an empty file"),
     "no directions": (without_directions, "does not say which axis is which"),
     "thick": (thick, "28 voxels of 900 mm, expected 1 to 2048 mm"),
@@ -407,10 +418,28 @@ def test_labels_that_do_not_fit_are_refused(
         cut_volume(path, Images.SEGMENTATIONS, 64, Recipe())
 
 
-def test_a_bad_guide_is_named(tmp_path: Path) -> None:
+def test_a_bad_guide_is_named_and_left_out(tmp_path: Path) -> None:
     scan = write_nifti(tmp_path / "scan.nii", draw_head())
-    with pytest.raises(ImageError, match=r"seg.nii.gz: an empty file"):
-        cut_volume(scan, Images.SCANS, 64, Recipe(), guide=empty(tmp_path / "seg.nii.gz"))
+    alone = cut_volume(scan, Images.SCANS, 64, Recipe())
+    assert not alone.guide_error
+    black = write_nifti(tmp_path / "black.nii", np.zeros_like(draw_head()))
+    for guide, error in (
+        (empty(tmp_path / "seg.nii.gz"), "seg.nii.gz: an empty"),
+        (black, "every voxel"),
+    ):
+        cut = cut_volume(scan, Images.SCANS, 64, Recipe(), guide=guide)
+        assert error in cut.guide_error
+        assert cut.numbers == alone.numbers
+
+
+@pytest.mark.parametrize("inside", [1, 500])
+def test_nan_in_a_guide_is_outside_the_brain(tmp_path: Path, inside: float) -> None:
+    scan = write_nifti(tmp_path / "scan.nii", draw_head())
+    brain = np.full(draw_head().shape, np.nan, np.float32)
+    brain[5:15, 5:15, 10:14] = inside
+    guide = write_nifti(tmp_path / "brain.nii", brain)
+    cut = cut_volume(scan, Images.SCANS, 64, Recipe(), guide=guide)
+    assert (cut.numbers, cut.guide_error) == ([10, 11, 12, 13], "")
 
 
 # stacks

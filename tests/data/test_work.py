@@ -63,6 +63,19 @@ def test_an_output_that_cannot_be_put_in_place_leaves_the_old_one(
     assert {path.name for path in tmp_path.iterdir()} == {"data", "raw"}
 
 
+def test_an_empty_folder_in_which_somebody_is_stays_the_same_folder(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    preprocess(raw, Path(), size=32).verify()
+    assert Path.cwd() == tmp_path / "data"
+    assert {path.name for path in Path().iterdir()} == {"manifest.json", "train.npy", "validation.npy"}
+    with pytest.raises(FileError, match="you are in this folder, which is replaced; go elsewhere first"):
+        preprocess(raw, Path(), size=48, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "raw"}
+
+
 def test_what_an_interrupted_run_had_done_outlives_a_refusal(raw: Path, tmp_path: Path) -> None:
     preprocess(raw, tmp_path / "data", size=32)
 

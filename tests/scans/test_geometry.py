@@ -110,6 +110,12 @@ def test_an_analyze_geometry_becomes_nifti() -> None:
     assert single.shape == (5, 6, 7, 1)
     np.testing.assert_array_equal(affine_of(single.content), analyze.affine)
     assert analyze.as_pair() is analyze
+    assert single.form_codes == (0, 0)
+    np.testing.assert_allclose(single.zooms, (1, 1.25, 2))
+    made["origin"][:3] = 2, 3, 4  # as SPM writes it: the axes then are those of its convention
+    origin = Geometry(Form.ANALYZE, made.binaryblock)
+    assert origin.as_single().form_codes == (0, 2)
+    np.testing.assert_array_equal(affine_of(origin.as_single().content), origin.affine)
 
 
 def test_further_steps_of_an_analyze_header_may_be_negative() -> None:

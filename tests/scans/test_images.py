@@ -113,6 +113,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "float.tif": (Image.fromarray(PLANE.astype(np.float32)).save, "mode F"),
     "negative.tif": (Image.fromarray(DEEP.astype(np.int32) - 400).save, "grey levels from -100"),
     "too-bright.tif": (Image.fromarray(DEEP.astype(np.int32) + 9999).save, "expected 0 to 65535"),
+    "signed.tif": (lambda path: GREY.save(path, tiffinfo={339: 2}), "signed 8 bits; expected"),
     "pages.tif": (
         lambda path: GREY.save(path, save_all=True, append_images=[NEGATIVE]),
         "several images",

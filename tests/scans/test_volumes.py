@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from oasisvq.errors import FileError, ImageError
-from oasisvq.scans.volumes import read_volume, volume_suffix, write_volume
+from oasisvq.scans.volumes import read_volume, volume_suffix, write_volume, written_files
 from oasisvq.scans.voxel_streams import Volume
 
 AFFINE = np.array([[-1.0, 0.1, 0, 90], [0.1, 1.0, 0, -126], [0, 0, 1.25, -72], [0, 0, 0, 1]])
@@ -145,6 +145,17 @@ def test_both_files_of_a_pair_are_named_alike(name: str, tmp_path: Path) -> None
     volume = read_volume(save(tmp_path / "a.nii", voxels_of("i2")))
     write_volume(volume, tmp_path / name)
     np.testing.assert_array_equal(read_volume(tmp_path / name).voxels, volume.voxels)
+
+
+def test_a_packed_pair_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "a.nii", voxels_of("i2")))
+    for name in ("x.hdr.gz", "x.img.gz"):
+        (tmp_path / name).write_bytes(b"packed")
+    for name in ("x.img", "x.hdr"):
+        write_volume(volume, tmp_path / name)
+        np.testing.assert_array_equal(read_volume(tmp_path / name).voxels, volume.voxels)
+    assert written_files(tmp_path / "x.img") == [tmp_path / "x.img", tmp_path / "x.hdr"]
+    assert (tmp_path / "x.hdr.gz").read_bytes() == (tmp_path / "x.img.gz").read_bytes() == b"packed"
 
 
 def test_every_flipped_bit_of_a_header_is_read_or_refused(tmp_path: Path) -> None:
