@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from oasisvq.codec.networks import DECODED_STEPS, PIXEL_STEPS, Steps
 
 SMOOTH_SIDE, FINE_SIDE = 11, 5  # of box filters, in pixels
-STANDS_OUT = 5
+STANDS_OUT = 6
 _UNITS = 16  # of a smoothed error, to a step of a pixel: its cube and the sum of its squares are exact
 
 
