@@ -280,9 +280,9 @@ def encode_many(
 
     Outputs of files go to `output`, or beside the files if it is None. What lies below a folder goes to
     the same place below `output`; with several inputs, below a folder with the name of the input. A
-    `.codes` file is skipped if it is whole, made with these settings, and not older than its original;
-    the voxels are not compared. Any other file in the way is a failure unless `force`. All shards
-    together write the same files as a single run, with any number of jobs. Two runs at once do no harm:
+    `.codes` file is skipped if it is whole, keeps the wished levels or bound, and is not older than its
+    original; the voxels are not compared. Any other file in the way is a failure unless `force`. All
+    shards together write the same files as a single run, with any number of jobs. Two runs at once do no harm:
     each file is written as a whole. A full disk ends the run. With `carries_model`, the model is copied
     into `output`, once. `log` gets a row for every file, see `log_row`. Quality is measured unless
     `measures` is False.
@@ -421,7 +421,10 @@ def _tasks_below(
 def _valid_header(
     codes: Path, source: Source, codec: Codec | LaterCodec, wish: Wish
 ) -> CodesHeader | None:
-    """The header of existing codes, if encoding the source again would give the same file."""
+    """The header of existing codes, if they keep what the wish asks for.
+
+    Whether they were encoded with feedback, or labels as a scan, is not looked at.
+    """
     if not (codes.exists() and codes.stat().st_mtime_ns >= source.changed_ns):
         return None
     try:

@@ -28,7 +28,8 @@ def checked_levels(config: ModelConfig, levels: int | None, is_volume: bool = Fa
     """
     if levels is None:
         return config.default_levels
-    if not isinstance(levels, int | np.integer) or not 1 <= levels <= config.levels:
+    is_number = isinstance(levels, int | np.integer) and not isinstance(levels, bool)
+    if not is_number or not 1 <= levels <= config.levels:
         of_volumes = " for volumes" if is_volume else ""
         raise ModelError(f"quality {levels}, but this model has 1 to {config.levels}{of_volumes}")
     return levels

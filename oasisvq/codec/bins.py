@@ -145,16 +145,18 @@ def binning_of(planes: Planes, supports: NDArray[np.bool_], ground: float, bound
     has_ground = not supports.all() and not math.isnan(ground)
     everything = (*((ground,) if has_ground else ()), low, high)
     extent = float(max(everything)) - float(min(everything))
-    if bound < 0 or bound > extent > 0:
+    is_whole = planes.dtype.kind in "iu"
+    # a folder may hold slices whose few grey levels are closer together than its bound
+    most = max(extent, float(np.iinfo(planes.dtype.str).max)) if is_whole else extent
+    if bound < 0 or (bound > most and extent):
         raise ImageError(
             f"a largest error of {bound:g}, but its values go from {min(everything)} to "
-            f"{max(everything)}; expected 0 to {extent:g}"
+            f"{max(everything)}; expected 0 to {most:g}"
         )
-    is_whole = planes.dtype.kind in "iu"
     if is_whole and bound != int(bound):
         raise ImageError(f"a largest error of {bound:g}: {planes.dtype} values need a whole number")
     if is_whole:
-        bound = min(bound, float(np.iinfo(planes.dtype.str).max))  # a constant image holds any
+        bound = min(bound, most)  # a constant image holds any
         start = int(ground) if has_ground else int(low)
         step = _greatest_step(planes, supports, start)
         origin: float = start if has_ground else start - step
@@ -209,11 +211,13 @@ def _float_step(planes: Planes, supports: NDArray[np.bool_], ground: float | Non
     if ground is not None:
         looked_at = np.append(looked_at, planes.dtype.type(ground))
     sample = np.unique(looked_at)
-    for step in _steps_of(sample.astype(np.float64)):
-        if _are_multiples(sample, step) and all(
-            _are_multiples(plane[support], step) for plane, support in zip(planes, supports, strict=True)
-        ):
-            return step
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond 1e300 are no such multiples
+        for step in _steps_of(sample.astype(np.float64)):
+            if _are_multiples(sample, step) and all(
+                _are_multiples(plane[support], step)
+                for plane, support in zip(planes, supports, strict=True)
+            ):
+                return step
     raise ImageError(
         f"values of {planes.dtype} that are no whole multiples of one step cannot be kept without "
         "loss; name a largest error with --max-error"

@@ -119,6 +119,7 @@ def as_scan(
             f"a {type(array).__module__}.{type(array).__name__}, expected a NumPy array; pass "
             "numpy.asarray of it, or .cpu().numpy() of a tensor"
         )
+    array = np.asarray(array)  # of a matrix, too
     if array.ndim == 3 and array.size and spacing is None and affine is None and axis is None:
         _refuse_ambiguous(array.shape)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -11,6 +11,7 @@ from residue_models import tiny_residue, tiny_support
 
 from oasisvq.codec import container
 from oasisvq.codec.codec import Codec
+from oasisvq.codec.content import Content
 from oasisvq.codec.ground import ground_of, stands_out
 from oasisvq.codec.headers import Coder
 from oasisvq.errors import CodesFileError, ImageError, ModelError
@@ -221,6 +222,13 @@ def test_a_bound_that_is_none_is_refused(codec: Codec, bound: float, message: st
     image[-1, -1] = 65_535
     with pytest.raises(ImageError, match=message):
         codec.encode(image, max_error=bound)
+
+
+def test_a_bound_wider_than_the_grey_levels_is_held(codec: Codec) -> None:
+    image = np.zeros((64, 64), np.uint8)
+    image[20:30, 20:40] = np.arange(200).reshape(10, 20) % 3
+    restored = codec.decode(codec.encode(image, max_error=3, content=Content.SCAN))
+    assert np.abs(restored.astype(int) - image).max() <= 3
 
 
 def test_a_bound_finer_than_the_type_is_refused(codec: Codec, rng: np.random.Generator) -> None:
