@@ -282,10 +282,10 @@ def encode_many(
     the same place below `output`; with several inputs, below a folder with the name of the input. A
     `.codes` file is skipped if it is whole, keeps the wished levels or bound, and is not older than its
     original; the voxels are not compared. Any other file in the way is a failure unless `force`. All
-    shards together write the same files as a single run, with any number of jobs. Two runs at once do no harm:
-    each file is written as a whole. A full disk ends the run. With `carries_model`, the model is copied
-    into `output`, once. `log` gets a row for every file, see `log_row`. Quality is measured unless
-    `measures` is False.
+    shards together write the same files as a single run, with any number of jobs. Two runs at once do no
+    harm: each file is written as a whole. A full disk ends the run. With `carries_model`, the model is
+    copied into `output`, once. `log` gets a row for every file, see `log_row`. Quality is measured
+    unless `measures` is False.
 
     Raises:
         FileError: there is nothing to encode, or two folders have one name.
