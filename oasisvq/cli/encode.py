@@ -75,7 +75,7 @@ def encode(
             "--quality",
             metavar="LEVELS",
             help="Levels to keep, 1 to 8 (volumes: 6), the same for every file. With the bundled model "
-            "a typical slice has: 1: 330 bytes, SSIM 0.93; 2: 710 bytes, SSIM 0.96; 4: 1,720 bytes, "
+            "a typical slice has: 1: 340 bytes, SSIM 0.93; 2: 710 bytes, SSIM 0.96; 4: 1,720 bytes, "
             "SSIM 0.98; 8: 3,790 bytes, SSIM 0.99. To be sure of a quality, ask for it with --min-ssim. "
             "[default: the model's; the bundled one has 2]",
         ),
