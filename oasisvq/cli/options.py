@@ -170,7 +170,7 @@ QuickOption = Annotated[
     typer.Option(
         "--quick",
         help="Encode images once, without correcting their errors, and do not measure the "
-        "quality. Two to four times as fast, 0.2 to 0.3 dB worse.",
+        "quality. About three times as fast, 0.2 to 0.3 dB worse.",
     ),
 ]
 ImagesOption = Annotated[Images, typer.Option("--images", help="Which images of a raw folder to take.")]
