@@ -24,6 +24,7 @@ from oasisvq.codec.config import ModelConfig
 from oasisvq.codec.modelfile import read_model, write_model
 from oasisvq.codec.prior import Prior, PriorConfig
 from oasisvq.model_store import carried_name, fingerprint_of, kept_name
+from oasisvq.training.loop import Loop
 from oasisvq.training.prior_network import Kinds, LevelNetwork, PriorNetwork
 from oasisvq.training.weights import Model, file_of, load_model, save_model
 
@@ -318,6 +319,7 @@ class Result(NamedTuple):
 
 
 Run = Callable[..., Result]
+Killed = Callable[[Callable[[], object]], None]
 Refused = Callable[..., str]
 NOTES = ("dataset ", "model ", "preset ")  # lines on stderr that may stand before the error
 
@@ -428,3 +430,18 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real scans at {path}; name their folder in OASISVQ_TEST_DATA")
     return path
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Killed:
+    """Runs a call of `train` that is killed after the set-up of its first stage, before a save."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def run_and_kill(train: Callable[[], object]) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Loop, "go", die)
+            train()
+
+    return run_and_kill

@@ -46,7 +46,7 @@ class Codes(NamedTuple):
         file_bytes: size of the whole file.
         label_map: labels coded without loss, (H, W) or (slices, H, W) of the original's type.
         beside: the payloads that follow that of the indices, not decoded.
-        windows: what each coded slice decodes to, if decoding the indices required that.
+        windows: what each coded slice decodes to, as far as that is known already.
     """
 
     header: CodesHeader

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from oasisvq.codec.modelfile import ModelFile, read_model, write_model
@@ -154,13 +154,18 @@ def _first(session: Session) -> tuple[int, Ran]:
         if not request.resume and stage.start and stage.is_first(request):
             return place, stage.start(session)
         if request.resume and stage.is_wanted(request) and checkpoint.exists():
-            _leave_out(session, STAGES[place + 1 :])
-            return place, stage.resume(session, load_checkpoint(checkpoint))
+            state = load_checkpoint(checkpoint)
+            with _leaving_out(session, STAGES[place + 1 :]):
+                return place, stage.resume(session, state)
     return 0, STAGES[0].resume(session, load_checkpoint(request.run / CHECKPOINT_FILE))
 
 
-def _leave_out(session: Session, stages: tuple[_Stage, ...]) -> None:
-    """Leave out stages that have begun and are no longer wanted: their parts of the model, and state."""
+@contextmanager
+def _leaving_out(session: Session, stages: tuple[_Stage, ...]) -> Iterator[None]:
+    """Leave out stages that have begun and are no longer wanted: their parts of the model, and state.
+
+    Their checkpoints are deleted last: if the stage before cannot be resumed, they make the parts again.
+    """
     run = session.request.run
     begun = [stage for stage in stages if (run / stage.checkpoint).exists()]
     session.world.wait()  # until all processes have looked
@@ -169,9 +174,10 @@ def _leave_out(session: Session, stages: tuple[_Stage, ...]) -> None:
         for stage in begun:
             file = stage.without(file) if stage.without else file
         write_model(file, run / MODEL_FILE)
-        for stage in begun:
-            (run / stage.checkpoint).unlink()
     session.world.wait()
+    yield
+    for stage in begun if session.world.first else ():
+        (run / stage.checkpoint).unlink(missing_ok=True)
 
 
 def _check_run_folder(request: Request) -> None:

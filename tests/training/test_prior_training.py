@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Result, write_raw_folder
+from conftest import Killed, Result, write_raw_folder
 from safetensors.torch import load_file
 
 import oasisvq
@@ -127,6 +127,16 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_cannot_be_resumed_leaves_nothing_out(data: Path, tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    train(data, run_folder, "prior", 2)
+    (run_folder / "checkpoint.safetensors").write_bytes(b"cut off")
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    with pytest.raises(OasisVQError, match=r"checkpoint\.safetensors"):
+        train(data, run_folder, resume=True, with_prior=False)
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()} == before
+
+
 def test_a_prior_that_is_no_longer_wanted_is_left_out(data: Path, tmp_path: Path) -> None:
     run_folder, plain = tmp_path / "run", tmp_path / "plain"
     assert train(data, run_folder, "prior", 2).what == "prior"
@@ -138,16 +148,10 @@ def test_a_prior_that_is_no_longer_wanted_is_left_out(data: Path, tmp_path: Path
 
 
 def test_killed_before_its_first_save_it_goes_on(
-    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, straight: Path, tmp_path: Path, killed: Killed
 ) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
     run_folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "go", die)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, run_folder, prior_only=True, model=straight, images=None)
+    killed(lambda: train(data, run_folder, prior_only=True, model=straight, images=None))
     assert train(data, run_folder, resume=True).finished
     assert read_model(run_folder / "model.safetensors").prior is not None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Result, write_raw_folder
+from conftest import Killed, Result, write_raw_folder
 
 from oasisvq.codec.modelfile import ModelFile, read_model
 from oasisvq.codec.residue_config import ResidueConfig, SupportConfig
@@ -46,6 +46,7 @@ EPOCHS = {"epochs": 1, "batch_size": 4, "prior_epochs": 1, "residue_epochs": 2}
 RESIDUE = ResidueConfig(reach=(5, 4, 4), window=2, slices_before=2, hidden=16, blocks=1, components=2)
 SUPPORT = SupportConfig(reach=(5, 4, 4), window=2, slices_before=1, hidden=(12, 8))
 STEPS = 6
+CHECKPOINT = "residue-checkpoint.safetensors"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,23 +160,17 @@ def test_a_residue_that_is_no_longer_wanted_is_left_out(data: Path, tmp_path: Pa
     train(data, run_folder, stop_after=2)
     resumed = train(data, run_folder, resume=True, with_residue=False)
     assert (resumed.what, resumed.finished) == ("codec", True)
-    assert not (run_folder / "residue-checkpoint.safetensors").exists()
+    assert not (run_folder / CHECKPOINT).exists()
     train(data, plain, with_residue=False)
     assert (run_folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
 
 
 def test_killed_before_its_first_save_it_goes_on(
-    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, straight: Path, tmp_path: Path, killed: Killed
 ) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
     run_folder = tmp_path / "run"
     options = {"residue_only": True, "overrides": {"residue_epochs": 2}, "images": None}
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "go", die)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, run_folder, model=straight, **options)
+    killed(lambda: train(data, run_folder, model=straight, **options))
     assert model(run_folder).residue is None
     assert train(data, run_folder, resume=True).finished
     assert model(run_folder).residue is not None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_OF_VOLUMES, Result, draw_head, draw_phantom, tiny_model
+from conftest import TINY_OF_VOLUMES, Killed, Result, draw_head, draw_phantom, tiny_model
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -259,22 +259,15 @@ def test_volumes_that_are_no_longer_wanted_are_left_out(
 
 
 def test_killed_before_its_first_save_it_goes_on(
-    data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, straight: Path, tmp_path: Path, killed: Killed
 ) -> None:
     folder = tmp_path / "run"
     options = {"volumes_only": True, "overrides": {"volumes_epochs": 2}, "images": None}
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "go", _die)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, folder, model=straight, **options)
+    killed(lambda: train(data, folder, model=straight, **options))
     assert model(folder).volumes is None
     assert not model(folder).card["finished"]
     assert train(data, folder, resume=True).finished
     assert model(folder).fingerprint == model(straight).fingerprint
-
-
-def _die(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_model_that_is_there_gets_a_codec_of_volumes(
